@@ -1,0 +1,42 @@
+"""nnprofile: the neural network that one can read, check, and rely on.
+
+Read the modules in this order: contract, initializers, activations, layers, losses, optimizers, network, training, modelfile.
+"""
+
+from . import initializers as initializers
+from .activations import Identity as Identity
+from .activations import LeakyReLU as LeakyReLU
+from .activations import ReLU as ReLU
+from .activations import Sigmoid as Sigmoid
+from .activations import Softmax as Softmax
+from .activations import Tanh as Tanh
+from .contract import Layer as Layer
+from .contract import Loss as Loss
+from .contract import Optimizer as Optimizer
+from .contract import Parameters as Parameters
+from .layers import Dense as Dense
+from .layers import Dropout as Dropout
+from .losses import BinaryCrossEntropy as BinaryCrossEntropy
+from .losses import HalfSquaredError as HalfSquaredError
+from .losses import Huber as Huber
+from .losses import MeanAbsoluteError as MeanAbsoluteError
+from .losses import MeanSquaredError as MeanSquaredError
+from .losses import SigmoidCrossEntropy as SigmoidCrossEntropy
+from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+from .modelfile import ModelFileError as ModelFileError
+from .modelfile import Saved as Saved
+from .modelfile import load as load
+from .modelfile import save as save
+from .network import Sequential as Sequential
+from .optimizers import SGD as SGD
+from .optimizers import Adam as Adam
+from .optimizers import CosineDecay as CosineDecay
+from .optimizers import ExponentialDecay as ExponentialDecay
+from .optimizers import StepDecay as StepDecay
+from .training import DivergenceError as DivergenceError
+from .training import EarlyStopping as EarlyStopping
+from .training import History as History
+from .training import fit as fit
+from .training import objective as objective
+
+__version__ = "0.1.0"

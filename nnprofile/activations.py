@@ -1,0 +1,204 @@
+"""Activations bend the line: without them, any stack of dense layers is one dense layer.
+
+Each is an elementwise function (Softmax: a function of a row) with its derivative directly below it.
+Branches look at the real part and nothing takes an absolute value, so that the complex step can pass through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .contract import Array, Cache, Layer, Parameters
+from .validation import check_number
+
+if TYPE_CHECKING:
+    Rng = np.random.Generator | None
+
+
+def sigmoid(x: Array) -> tuple[Array, Array]:
+    """Return s(x) = 1 / (1 + exp(-x)) and s(-x) = 1 - s(x), each without overflow or cancellation."""
+    positive = x.real >= 0
+    e = np.exp(np.where(positive, -x, x))
+    large, small = 1 / (1 + e), e / (1 + e)
+    return np.where(positive, large, small), np.where(positive, small, large)
+
+
+def log1p(u: Array) -> Array:
+    """Return log(1 + u) for Re u >= -1, accurate near 0 for complex u too (NumPy's complex log1p is not)."""
+    if not np.iscomplexobj(u):
+        return np.log1p(u)
+    a, b = u.real, u.imag
+    tiny = np.where(a > -0.5, a * (2 + a) + b * b, 0)  # |1 + u|^2 - 1
+    with np.errstate(divide="ignore"):
+        real = np.where(a > -0.5, np.log1p(tiny) / 2, np.log(np.hypot(1 + a, b)))
+    return real + 1j * np.arctan2(b, 1 + a)
+
+
+def softplus(x: Array) -> Array:
+    """Return log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which never overflows."""
+    positive = x.real > 0
+    return np.where(positive, x, 0) + log1p(np.exp(np.where(positive, -x, x)))
+
+
+class _Elementwise(Layer):
+    """y_ij = f(x_ij), so dx_ij = dy_ij * f'(x_ij); ``forward`` caches what f' needs."""
+
+    def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
+        """Return dx = dy * f'(x), shape of dy, and no gradients."""
+        slope = self._slope(cache)
+        if dy.shape != slope.shape:
+            raise ValueError(f"dy must have the output's shape {slope.shape}, got {dy.shape}")
+        return dy * slope, Parameters({})
+
+    def _slope(self, cache: Cache) -> Array:
+        raise NotImplementedError
+
+
+class Identity(_Elementwise):
+    """y = x, dx = dy. The link of losses whose y_pred is the prediction itself.
+
+    Examples
+    --------
+    >>> Identity().forward(np.array([[1.0, -2.0]]))[0].tolist()
+    [[1.0, -2.0]]
+    """
+
+    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
+        """Return a copy of x."""
+        return x.copy(), x
+
+    def _slope(self, cache: Cache) -> Array:
+        return np.ones_like(cache)
+
+
+class Sigmoid(_Elementwise):
+    """y = s(x) = 1 / (1 + exp(-x)), dx = dy * s(x) * (1 - s(x)).
+
+    1 - s(x) is computed as s(-x), which stays exact where s(x) is nearly 1.
+
+    Examples
+    --------
+    >>> layer = Sigmoid()
+    >>> y, cache = layer.forward(np.array([[0.0, -1000.0, 1000.0]]))
+    >>> y.tolist()
+    [[0.5, 0.0, 1.0]]
+    >>> layer.backward(np.ones((1, 3)), cache)[0].tolist()
+    [[0.25, 0.0, 0.0]]
+    """
+
+    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
+        """Return y = s(x)."""
+        y, one_minus_y = sigmoid(x)
+        return y, (y, one_minus_y)
+
+    def _slope(self, cache: Cache) -> Array:
+        y, one_minus_y = cache
+        return y * one_minus_y  # type: ignore[no-any-return]
+
+
+class Tanh(_Elementwise):
+    """y = tanh(x), dx = dy * (1 - tanh(x)^2).
+
+    1 - tanh(x)^2 is computed as 4 s(2x) s(-2x), which stays exact where tanh(x) is nearly 1 or -1.
+
+    Examples
+    --------
+    >>> layer = Tanh()
+    >>> y, cache = layer.forward(np.array([[0.0]]))
+    >>> y.tolist(), layer.backward(np.ones((1, 1)), cache)[0].tolist()
+    ([[0.0]], [[1.0]])
+    """
+
+    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
+        """Return y = tanh(x)."""
+        return np.tanh(x), x
+
+    def _slope(self, cache: Cache) -> Array:
+        s, one_minus_s = sigmoid(2 * cache)
+        return 4 * s * one_minus_s
+
+
+class LeakyReLU(_Elementwise):
+    """y = x where x > 0, negative_slope * x elsewhere; dx = dy, or dy * negative_slope.
+
+    At x = 0 backward returns the left derivative, an element of the subgradient.
+
+    Parameters
+    ----------
+    negative_slope : float, default 0.01
+        In [0, 1).
+
+    Examples
+    --------
+    >>> LeakyReLU(0.1).forward(np.array([[2.0, -2.0]]))[0].tolist()
+    [[2.0, -0.2]]
+    """
+
+    config_names = ("negative_slope",)
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = check_number(negative_slope, "negative_slope", below=1.0)
+
+    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
+        """Return y = x where x > 0, negative_slope * x elsewhere."""
+        return np.where(x.real > 0, x, self.negative_slope * x), x
+
+    def _slope(self, cache: Cache) -> Array:
+        return np.where(cache.real > 0, 1, self.negative_slope).astype(cache.dtype, copy=False)
+
+
+class ReLU(_Elementwise):
+    """y = max(x, 0); dx = dy where x > 0, else 0.
+
+    At x = 0 backward returns 0, an element of the subgradient [0, dy].
+
+    Examples
+    --------
+    >>> layer = ReLU()
+    >>> y, cache = layer.forward(np.array([[2.0, -2.0]]))
+    >>> y.tolist(), layer.backward(np.array([[5.0, 7.0]]), cache)[0].tolist()
+    ([[2.0, 0.0]], [[5.0, 0.0]])
+    """
+
+    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
+        """Return y = max(x, 0)."""
+        return np.where(x.real <= 0, 0, x), x  # NaN stays NaN, so that divergence is seen
+
+    def _slope(self, cache: Cache) -> Array:
+        return (cache.real > 0).astype(cache.dtype)
+
+
+class Softmax(Layer):
+    """y_j = exp(x_j) / sum_k exp(x_k), row by row, with the full Jacobian behind it.
+
+    Scalar rule, then matrix rule::
+
+        dy_j / dx_k = y_j * (1[j = k] - y_k)
+        dx = y * (dy - sum(dy * y, axis=1))
+
+    The rows' maxima are subtracted first, which changes nothing and never overflows.
+    For training use SoftmaxCrossEntropy on the logits, not Softmax and a logarithm.
+
+    Examples
+    --------
+    >>> layer = Softmax()
+    >>> y, cache = layer.forward(np.array([[0.0, 0.0]]))
+    >>> y.tolist(), layer.backward(np.array([[1.0, 0.0]]), cache)[0].tolist()
+    ([[0.5, 0.5]], [[0.25, -0.25]])
+    """
+
+    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
+        """Return y = exp(x) / sum(exp(x), axis=1), shape (n_samples, n_features)."""
+        e = np.exp(x - x.real.max(axis=1, keepdims=True))
+        y = e / e.sum(axis=1, keepdims=True)
+        return y, y
+
+    def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
+        """Return dx = y * (dy - sum(dy * y, axis=1)) and no gradients."""
+        y = cache
+        if dy.shape != y.shape:
+            raise ValueError(f"dy must have the output's shape {y.shape}, got {dy.shape}")
+        return y * (dy - (dy * y).sum(axis=1, keepdims=True)), Parameters({})

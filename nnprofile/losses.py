@@ -1,0 +1,320 @@
+"""Losses say in one number how wrong the predictions are; their gradient is where backpropagation starts.
+
+Each loss states its l for one sample and dl / dy_pred; the weighted mean over samples is written once, in ``MeanLoss``.
+What is fused for accuracy (sigmoid or softmax with cross-entropy) is one loss on logits, and its gradient is exact as a whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .activations import Identity, Sigmoid, Softmax, log1p, sigmoid, softplus
+from .contract import Array, Cache, Layer, Loss
+from .validation import as_numbers, as_weights, check_number
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class MeanLoss(Loss):
+    """L = sum_n w_n l_n / sum_n w_n, so dL / dy_pred_n = (w_n / sum w) * dl_n / dy_pred_n; without weights, w = 1.
+
+    If all weights are 0, L and its gradient are 0. A sample of weight 0 counts nothing, even if its l is infinite.
+    A subclass writes ``sample_losses``, returning l of shape (n_samples,), and dl of shape (n_samples, n_outputs).
+    """
+
+    @property
+    def link(self) -> Layer:
+        """Identity: y_pred is the prediction."""
+        return Identity()
+
+    def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return each sample's loss and its derivative, (l, dl)."""
+        raise NotImplementedError(f"{type(self).__name__} has no sample_losses")
+
+    def targets(self, y_true: ArrayLike, n_outputs: int) -> Array:
+        """Return ``y_true`` with shape (n_samples, n_outputs); (n_samples,) will do for one output.
+
+        Raises
+        ------
+        ValueError
+            If shape or values are wrong.
+        """
+        return _as_rows(as_numbers(y_true, np.float64, "y_true"), n_outputs)
+
+    def forward(
+        self, y_pred: ArrayLike, y_true: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tuple[Any, Cache]:
+        """Return ``(L, cache)``; L is a scalar of y_pred's dtype.
+
+        Parameters
+        ----------
+        y_pred : Array, shape (n_samples, n_outputs), or (n_samples,) for one output
+        y_true : Array
+            As ``targets`` takes it.
+        sample_weight : Array, shape (n_samples,), optional
+            Not negative.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, there are no rows, a weight is negative, or a target is out of range.
+        """
+        y_pred = np.asarray(y_pred)
+        if y_pred.ndim not in (1, 2) or y_pred.shape[0] == 0:
+            raise ValueError(f"y_pred must have shape (n_samples, n_outputs) with at least one row, got {y_pred.shape}")
+        if y_pred.dtype.kind not in "fc":
+            y_pred = y_pred.astype(np.float64)
+        rows = y_pred.reshape(len(y_pred), -1)
+        y_true = self.targets(y_true, rows.shape[1])
+        if len(y_true) != len(rows):
+            raise ValueError(f"y_true has {len(y_true)} rows, y_pred has {len(rows)}")
+        if y_true.dtype.kind == "f":
+            y_true = y_true.astype(rows.real.dtype, copy=False)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # inf and NaN are answers here
+            l, dl = self.sample_losses(rows, y_true)
+            if sample_weight is None:
+                value, dl = l.mean(), dl / len(l)
+            else:
+                w = as_weights(sample_weight, len(l), rows.real.dtype)
+                total = w.sum() or w.dtype.type(1)  # all weights 0: everything is 0
+                share = w / total
+                value = np.where(share == 0, 0, share * l).sum()
+                dl = np.where(share[:, None] == 0, 0, share[:, None] * dl)
+        return value, dl.reshape(y_pred.shape)
+
+    def backward(self, cache: Cache) -> Array:
+        """Return dL / dy_pred, with the shape of y_pred."""
+        return cache.copy()  # type: ignore[no-any-return]
+
+
+class MeanSquaredError(MeanLoss):
+    """l_n = 1/k sum_j (y_nj - t_nj)^2 over k outputs: the mean over all elements, as in Keras and PyTorch.
+
+    dl_n / dy_nj = 2/k (y_nj - t_nj).
+
+    Examples
+    --------
+    >>> loss = MeanSquaredError()
+    >>> value, cache = loss.forward([[1.0, 2.0]], [[0.0, 0.0]])
+    >>> float(value), loss.backward(cache).tolist()
+    (2.5, [[1.0, 2.0]])
+    """
+
+    def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return l = mean(d^2, axis=1) and dl = 2 d / k, with d = y_pred - y_true."""
+        d = y_pred - y_true
+        return (d * d).mean(axis=1), 2 * d / d.shape[1]
+
+
+class HalfSquaredError(MeanLoss):
+    """l_n = 1/2 sum_j (y_nj - t_nj)^2: the document's loss, its sum over outputs, averaged over samples.
+
+    dl_n / dy_nj = y_nj - t_nj: the 1/2 is there so that no factor 2 is.
+
+    Examples
+    --------
+    >>> loss = HalfSquaredError()
+    >>> value, cache = loss.forward([[1.0, 2.0]], [[0.0, 0.0]])
+    >>> float(value), loss.backward(cache).tolist()
+    (2.5, [[1.0, 2.0]])
+    """
+
+    def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return l = sum(d^2, axis=1) / 2 and dl = d, with d = y_pred - y_true."""
+        d = y_pred - y_true
+        return (d * d).sum(axis=1) / 2, d
+
+
+class MeanAbsoluteError(MeanLoss):
+    """l_n = 1/k sum_j |y_nj - t_nj|, dl_n / dy_nj = sign(y_nj - t_nj) / k, and 0 (a subgradient) where they are equal.
+
+    Examples
+    --------
+    >>> loss = MeanAbsoluteError()
+    >>> value, cache = loss.forward([[1.0, -2.0]], [[0.0, 0.0]])
+    >>> float(value), loss.backward(cache).tolist()
+    (1.5, [[0.5, -0.5]])
+    """
+
+    def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return l = mean(sign * d, axis=1) and dl = sign / k, with d = y_pred - y_true."""
+        d = y_pred - y_true
+        sign = np.sign(d.real)
+        return (sign * d).mean(axis=1), sign / d.shape[1]
+
+
+class Huber(MeanLoss):
+    """l_n = 1/k sum_j h(y_nj - t_nj): a parabola near 0, straight lines beyond ``delta``.
+
+    h(d) = d^2 / 2 where |d| <= delta, else delta * (|d| - delta / 2); dh / dd = d, or delta * sign(d).
+
+    Parameters
+    ----------
+    delta : float, default 1.0
+        Greater than 0, in the units of y.
+
+    References
+    ----------
+    Huber (1964), "Robust estimation of a location parameter".
+
+    Examples
+    --------
+    >>> loss = Huber(1.0)
+    >>> value, cache = loss.forward([[0.5, -3.0]], [[0.0, 0.0]])
+    >>> float(value), loss.backward(cache).tolist()
+    (1.3125, [[0.25, -0.5]])
+    """
+
+    config_names = ("delta",)
+
+    def __init__(self, delta: float = 1.0) -> None:
+        self.delta = check_number(delta, "delta", positive=True)
+
+    def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return l = mean(h(d), axis=1) and dl = h'(d) / k, with d = y_pred - y_true."""
+        d = y_pred - y_true
+        sign = np.sign(d.real)
+        near = sign * d.real <= self.delta
+        h = np.where(near, d * d / 2, self.delta * (sign * d - self.delta / 2))
+        return h.mean(axis=1), np.where(near, d, self.delta * sign) / d.shape[1]
+
+
+class BinaryCrossEntropy(MeanLoss):
+    """l_n = -1/k sum_j [t log p + (1 - t) log(1 - p)] for probabilities p = y_nj and targets t = t_nj in [0, 1].
+
+    dl_n / dp = ((1 - t) / (1 - p) - t / p) / k. A term of weight 0 is 0, whatever its logarithm; so the loss is finite
+    for p in {0, 1} if p = t, and +inf otherwise. For training prefer SigmoidCrossEntropy, which never meets an infinity.
+
+    Examples
+    --------
+    >>> loss = BinaryCrossEntropy()
+    >>> value, cache = loss.forward([0.5, 1.0], [1, 1])
+    >>> round(float(value), 6), loss.backward(cache).tolist()
+    (0.346574, [-1.0, -0.5])
+    """
+
+    def targets(self, y_true: ArrayLike, n_outputs: int) -> Array:
+        """Return ``y_true``, in [0, 1], with shape (n_samples, n_outputs)."""
+        return _in_unit_interval(super().targets(y_true, n_outputs))
+
+    def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return l and dl, averaged over outputs."""
+        p, t = y_pred, y_true
+        outside = (p.real < 0) | (p.real > 1)
+        if outside.any():
+            raise ValueError(f"{self!r} takes probabilities in [0, 1], got {p.real[outside][0]}; for logits use SigmoidCrossEntropy")
+        l = -np.where(t == 0, 0, t * np.log(p)) - np.where(t == 1, 0, (1 - t) * log1p(-p))
+        dl = np.where(t == 1, 0, (1 - t) / (1 - p)) - np.where(t == 0, 0, t / p)
+        return l.mean(axis=1), dl / p.shape[1]
+
+
+class SigmoidCrossEntropy(MeanLoss):
+    """l_n = -1/k sum_j [t log s(z) + (1 - t) log(1 - s(z))] for logits z = y_nj and targets t in [0, 1].
+
+    With log s(z) = -softplus(-z) and 1 - s(z) = s(-z)::
+
+        l  = (t softplus(-z) + (1 - t) softplus(z)) / k
+        dl = ((1 - t) s(z) - t s(-z)) / k  =  (s(z) - t) / k
+
+    The middle form loses no digits where s(z) is nearly t.
+
+    Examples
+    --------
+    >>> loss = SigmoidCrossEntropy()
+    >>> value, cache = loss.forward([0.0, 1000.0], [1, 1])
+    >>> round(float(value), 6), loss.backward(cache).tolist()
+    (0.346574, [-0.25, -0.0])
+    """
+
+    @property
+    def link(self) -> Layer:
+        """Sigmoid: it turns logits into probabilities."""
+        return Sigmoid()
+
+    def targets(self, y_true: ArrayLike, n_outputs: int) -> Array:
+        """Return ``y_true``, in [0, 1], with shape (n_samples, n_outputs)."""
+        return _in_unit_interval(super().targets(y_true, n_outputs))
+
+    def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return l and dl, averaged over outputs."""
+        z, t = y_pred, y_true
+        s, one_minus_s = sigmoid(z)
+        l = t * softplus(-z) + (1 - t) * softplus(z)
+        return l.mean(axis=1), ((1 - t) * s - t * one_minus_s) / z.shape[1]
+
+
+class SoftmaxCrossEntropy(MeanLoss):
+    """l_n = -sum_j t_nj log p_nj with p = softmax(z) for logits z; targets are labels c (t = 1[j = c]) or rows of probabilities.
+
+    With -log p_j = log(sum_k exp(z_k)) - z_j and the sum taken around the largest logit::
+
+        dl_n / dz_nj = p_nj - t_nj  =  (1 - t_nj) p_nj - t_nj (1 - p_nj)
+
+    The last form, with 1 - p of the largest logit summed from the others, loses no digits where p is nearly t.
+
+    Examples
+    --------
+    >>> loss = SoftmaxCrossEntropy()
+    >>> value, cache = loss.forward([[0.0, 0.0]], [1])
+    >>> round(float(value), 6), loss.backward(cache).tolist()
+    (0.693147, [[0.5, -0.5]])
+    """
+
+    @property
+    def link(self) -> Layer:
+        """Softmax: it turns logits into probabilities."""
+        return Softmax()
+
+    def targets(self, y_true: ArrayLike, n_outputs: int) -> Array:
+        """Return rows of probabilities, shape (n_samples, n_outputs), as float64, or labels, shape (n_samples,), as int64.
+
+        Raises
+        ------
+        ValueError
+            If labels are not whole numbers in 0 .. n_outputs - 1, or rows are negative or do not sum to 1.
+        """
+        y = as_numbers(y_true, np.float64, "y_true")
+        if y.ndim == 2 and y.shape[1] == n_outputs > 1:
+            if (y < 0).any() or (abs(y.sum(axis=1) - 1) > 1e-5).any():
+                bad = int(np.argmax((y < 0).any(axis=1) | (abs(y.sum(axis=1) - 1) > 1e-5)))
+                raise ValueError(f"rows of y_true must be probabilities that sum to 1, got row {bad}: {y[bad]}")
+            return y
+        y = _as_rows(y, 1, f"(n_samples,) with labels, or (n_samples, {n_outputs}) with probabilities")[:, 0]
+        wrong = (y != np.floor(y)) | (y < 0) | (y >= n_outputs)
+        if wrong.any():
+            raise ValueError(f"labels must be whole numbers in 0 .. {n_outputs - 1}, got {y[wrong][0]:g}")
+        return y.astype(np.int64)
+
+    def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return l and dl."""
+        z = y_pred
+        t = y_true if y_true.ndim == 2 else (y_true[:, None] == np.arange(z.shape[1])).astype(z.real.dtype)
+        top = z.real.argmax(axis=1)[:, None]
+        z = z - np.take_along_axis(z, top, axis=1)
+        e = np.exp(z)
+        np.put_along_axis(e, top, 0, axis=1)
+        others = e.sum(axis=1, keepdims=True)  # sum_k exp(z_k) without the largest, which is 1
+        np.put_along_axis(e, top, 1, axis=1)
+        p, one_minus_p = e / (1 + others), 1 - e / (1 + others)
+        np.put_along_axis(one_minus_p, top, others / (1 + others), axis=1)
+        l = (t * (log1p(others) - z)).sum(axis=1)
+        return l, (t.sum(axis=1, keepdims=True) - t) * p - t * one_minus_p
+
+
+def _as_rows(y: Array, n_outputs: int, expected: str = "") -> Array:
+    if y.shape == (len(y) if y.ndim else 0,) and n_outputs == 1:
+        y = y[:, None]
+    if y.ndim != 2 or y.shape[1] != n_outputs:
+        expected = expected or (f"(n_samples, {n_outputs})" + (" or (n_samples,)" if n_outputs == 1 else ""))
+        raise ValueError(f"y_true must have shape {expected}, got {y.shape}")
+    return y
+
+
+def _in_unit_interval(t: Array) -> Array:
+    outside = (t < 0) | (t > 1)
+    if outside.any():
+        raise ValueError(f"targets must lie in [0, 1], got {t[outside][0]:g}")
+    return t

@@ -1,0 +1,370 @@
+"""Save a network to one safe file, with loss, optimizer and random state, and read it back bit for bit.
+
+The layout is that of safetensors: 8 bytes of header length, a JSON header, raw little-endian numbers. The architecture is
+one JSON string in its metadata. Names are looked up in a fixed registry; nothing is imported or executed from a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import activations, layers, losses, optimizers
+from .contract import Array, Configured, Layer, Loss, Optimizer
+from .network import Sequential
+
+if TYPE_CHECKING:
+    Path = str | os.PathLike[str]
+
+FORMAT_VERSION = 1
+MAX_HEADER = 1_000_000
+DTYPES = {"F64": "<f8", "F32": "<f4"}
+BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+_LAYERS = (
+    *(activations.Identity, activations.Sigmoid, activations.Tanh, activations.ReLU, activations.LeakyReLU),
+    *(activations.Softmax, layers.Dense, layers.Dropout),
+)
+_LOSSES = (
+    *(losses.MeanSquaredError, losses.HalfSquaredError, losses.MeanAbsoluteError, losses.Huber),
+    *(losses.BinaryCrossEntropy, losses.SigmoidCrossEntropy, losses.SoftmaxCrossEntropy),
+)
+_OPTIMIZERS = (optimizers.SGD, optimizers.Adam)
+_SCHEDULES = (optimizers.StepDecay, optimizers.ExponentialDecay, optimizers.CosineDecay)
+
+
+class ModelFileError(ValueError):
+    """The file is not a whole, unchanged model file of a known version."""
+
+
+class Saved(NamedTuple):
+    """What ``load`` returns; what was not saved is None."""
+
+    net: Sequential
+    loss: Loss | None
+    optimizer: Optimizer | None
+    rng: np.random.Generator | None
+
+
+def save(
+    net: Sequential,
+    path: Path,
+    *,
+    loss: Loss | None = None,
+    optimizer: Optimizer | None = None,
+    rng: np.random.Generator | None = None,
+) -> None:
+    """Write ``net``, and what else is given, to ``path``: all of it, or nothing.
+
+    Training resumed from a file that holds network, optimizer and rng equals training never interrupted, bit for bit.
+    Layers of your own are saved by class name and ``config()``; ``load`` is then told their classes.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not finite, or a part cannot be described: a loss or schedule of your own.
+    OSError
+        If the file cannot be written; an earlier file at ``path`` is then as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nnprofile import Dense, SigmoidCrossEntropy
+    >>> net = Sequential([Dense(3, 1)], rng=np.random.default_rng(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(net, folder + "/model.safetensors", loss=SigmoidCrossEntropy())
+    ...     saved = load(folder + "/model.safetensors")
+    >>> bool((saved.net.params.vector == net.params.vector).all()), saved.loss
+    (True, SigmoidCrossEntropy())
+    """
+    import json
+
+    if not isinstance(net, Sequential):
+        raise ValueError(f"net must be a Sequential, got {net!r}")
+    tensors: dict[str, Array] = dict(net.params.items())
+    architecture: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "dtype": str(net.params.dtype),
+        "network": _describe_network(net),
+    }
+    if loss is not None:
+        architecture["loss"] = _describe(loss, _LOSSES, "loss")
+    if optimizer is not None:
+        if optimizer.layout not in (None, net.params.layout):
+            raise ValueError(f"the optimizer has stepped {optimizer.layout}, the network has {net.params.layout}")
+        architecture["optimizer"] = _describe(optimizer, _OPTIMIZERS, "optimizer") | {"n_steps": optimizer.n_steps}
+        tensors |= {f"optimizer.{name}": moment for name, moment in optimizer.state.items()}
+    if rng is not None:
+        architecture["rng"] = _describe_rng(rng)
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{name} holds NaN or infinity; such a network is not saved")
+    _write(path, json.dumps(architecture, separators=(",", ":"), allow_nan=False), tensors)
+
+
+def load(path: Path, *, layers: Iterable[type[Layer]] = ()) -> Saved:
+    """Read a file that ``save`` wrote.
+
+    Parameters
+    ----------
+    path
+    layers : classes of your own that the network uses
+        Made anew as ``cls(**config)``.
+
+    Raises
+    ------
+    ModelFileError
+        If anything in the file is not as ``save`` wrote it. Nothing is half-loaded.
+    OSError
+        If the file cannot be read.
+    """
+    header, data = _read(path)
+    try:
+        return _restore(header, data, {cls.__name__: cls for cls in (*_LAYERS, *layers)})
+    except ModelFileError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
+        raise ModelFileError(f"{os.fspath(path)} is not a model file of this library: {error}") from error
+
+
+def _describe(obj: Configured, known: tuple[type, ...], what: str) -> dict[str, Any]:
+    if type(obj) not in known:
+        raise ValueError(f"cannot save {what} {obj!r}: only {', '.join(cls.__name__ for cls in known)} have a place in the file")
+    config = obj.config()
+    if callable(config.get("learning_rate")):
+        config["learning_rate"] = _describe(config["learning_rate"], _SCHEDULES, "learning_rate")
+    return {"class": type(obj).__name__, **config}
+
+
+def _describe_network(net: Sequential) -> list[dict[str, Any]]:
+    described = []
+    for layer in net.layers:
+        if type(layer) is Sequential:
+            described.append({"class": "Sequential", "layers": _describe_network(layer)})
+        else:
+            described.append({"class": type(layer).__name__, **layer.config()})
+    return described
+
+
+def _describe_rng(rng: np.random.Generator) -> dict[str, Any]:
+    state: Any = rng.bit_generator.state
+    if state["bit_generator"] not in BIT_GENERATORS:
+        raise ValueError(f"cannot save a generator on {state['bit_generator']}; known are {', '.join(BIT_GENERATORS)}")
+    return _plain(state)  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    """Return a bit generator's state with lists for arrays and ints for NumPy's scalars."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _digest(architecture: str, tensors: Mapping[str, tuple[str, list[int], bytes]]) -> str:
+    """Return the sha256 over architecture, names, dtypes, shapes and bytes, whatever their order in the file."""
+    import hashlib
+    import json
+
+    digest = hashlib.sha256()
+    index = [[name, dtype, list(shape)] for name, (dtype, shape, _) in sorted(tensors.items())]
+    digest.update(json.dumps([architecture, index]).encode())
+    for _, (_, _, raw) in sorted(tensors.items()):
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def _write(path: Path, architecture: str, tensors: Mapping[str, Array]) -> None:
+    import json
+
+    packed = {}
+    for name, tensor in tensors.items():
+        dtype = next(code for code, kind in DTYPES.items() if np.dtype(kind).itemsize == tensor.dtype.itemsize)
+        packed[name] = (dtype, list(tensor.shape), tensor.astype(DTYPES[dtype]).tobytes())
+    header: dict[str, Any] = {"__metadata__": {"nnprofile": architecture, "sha256": _digest(architecture, packed)}}
+    end = 0
+    for name, (dtype, shape, raw) in packed.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(raw)]}
+        end += len(raw)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers start at a multiple of 8, as safetensors has it
+    if len(text) > MAX_HEADER:
+        raise ValueError(f"the description of this network takes {len(text)} bytes, more than {MAX_HEADER}")
+    _write_atomically(path, b"".join([len(text).to_bytes(8, "little"), text, *(raw for _, _, raw in packed.values())]))
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the file, then rename: whoever reads sees the old file or the new one."""
+    target = os.path.realpath(path)
+    scratch = f"{target}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, target)
+    except BaseException:
+        os.unlink(scratch)
+        raise
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Return the JSON header and the bytes behind it."""
+    import json
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"duplicate keys in {keys}")
+        return dict(pairs)
+
+    def no_constant(name: str) -> Any:
+        raise ValueError(f"{name} in the header")
+
+    where = os.fspath(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8).ljust(8, b"\xff"), "little")
+        if length > MAX_HEADER:
+            raise ModelFileError(f"{where} is not a model file of this library: it names a header of {length} bytes")
+        text = file.read(length)
+        try:
+            header = json.loads(text.decode(), object_pairs_hook=unique, parse_constant=no_constant)
+            offsets = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+            end = max((offset[1] for offset in offsets), default=0)
+            if end != os.fstat(file.fileno()).st_size - 8 - length:
+                raise ValueError(f"it should hold {8 + length + end} bytes and holds {os.fstat(file.fileno()).st_size}")
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+            raise ModelFileError(f"{where} is not a model file of this library: {error}") from error
+        return header, file.read()
+
+
+def _restore(header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer]]) -> Saved:
+    import json
+
+    metadata = header.pop("__metadata__")
+    _keys(metadata, {"nnprofile", "sha256"})
+    packed = _unpack(header, data)
+    if metadata["sha256"] != _digest(metadata["nnprofile"], packed):
+        raise ValueError("its sha256 does not agree with its content")
+    tensors = {name: np.frombuffer(raw, DTYPES[dtype]).reshape(shape) for name, (dtype, shape, raw) in packed.items()}
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+
+    architecture = json.loads(metadata["nnprofile"])
+    if architecture["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"format version {architecture['format_version']!r}; this library reads {FORMAT_VERSION}")
+    _keys(architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng"})
+    if architecture["dtype"] not in ("float64", "float32"):
+        raise ValueError(f"dtype {architecture['dtype']!r}")
+    net = _build_network(architecture["network"], known, architecture["dtype"], sum(t.size for t in tensors.values()))
+    for name, shape in net.params.layout.items():
+        _check_tensor(tensors, name, shape, net.params.dtype)
+        net.params[name] = tensors.pop(name)
+
+    loss = _build(architecture["loss"], _LOSSES) if "loss" in architecture else None
+    optimizer = None
+    if "optimizer" in architecture:
+        config = dict(architecture["optimizer"])
+        n_steps = config.pop("n_steps")
+        if isinstance(config.get("learning_rate"), dict):
+            config["learning_rate"] = _build(config["learning_rate"], _SCHEDULES)
+        optimizer = _build(config, _OPTIMIZERS)
+        optimizer.n_steps = n_steps
+        if not isinstance(n_steps, int) or n_steps < 0:
+            raise ValueError(f"an optimizer after {n_steps!r} steps")
+        if n_steps or any(name.startswith("optimizer.") for name in tensors):
+            optimizer.prepare(net.params)
+        for name, moment in optimizer.state.items():
+            _check_tensor(tensors, f"optimizer.{name}", moment.shape, net.params.dtype)
+            moment[:] = tensors.pop(f"optimizer.{name}")
+    rng = _build_rng(architecture["rng"]) if "rng" in architecture else None
+    if tensors:
+        raise ValueError(f"tensors {sorted(tensors)} belong to nothing")
+    return Saved(net, loss, optimizer, rng)
+
+
+def _keys(mapping: Any, required: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    if not isinstance(mapping, dict) or not required <= mapping.keys() <= required | optional:
+        raise ValueError(f"expected the keys {sorted(required)}, got {sorted(mapping)}")
+
+
+def _unpack(header: dict[str, Any], data: bytes) -> dict[str, tuple[str, list[int], bytes]]:
+    """Return name -> (dtype, shape, bytes), after checking that the tensors fill the data without gap or overlap."""
+    packed = {}
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        _keys(entry, {"dtype", "shape", "data_offsets"})
+        (start, stop), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
+        if not all(type(number) is int and number >= 0 for number in (start, stop, *shape)):
+            raise ValueError(f"{name}: shape {shape} at {[start, stop]}")
+        if start != end or stop - start != prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
+            raise ValueError(f"{name}: {dtype} of shape {shape} does not lie at {[start, stop]}, after {end}")
+        packed[name] = (dtype, shape, data[start:stop])
+        end = stop
+    if end != len(data):
+        raise ValueError(f"the tensors end at {end}, the data at {len(data)}")
+    return packed
+
+
+def _check_tensor(tensors: Mapping[str, Array], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    tensor = tensors[name]
+    if tensor.shape != shape or tensor.dtype != dtype:
+        raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, the architecture says {dtype} {shape}")
+
+
+def _build(described: Mapping[str, Any], known: tuple[type, ...]) -> Any:
+    config = dict(described)
+    name = config.pop("class")
+    for cls in known:
+        if cls.__name__ == name:
+            return cls(**config)
+    raise ValueError(f"{name!r} is none of {', '.join(cls.__name__ for cls in known)}")
+
+
+def _build_network(
+    described: list[Mapping[str, Any]], known: Mapping[str, type[Layer]], dtype: str, n_numbers: int
+) -> Sequential:
+    built: list[Layer] = []
+    for entry in described:
+        config = dict(entry)
+        name = config.pop("class")
+        if name == "Sequential":
+            _keys(config, {"layers"})
+            built.append(_build_network(config["layers"], known, dtype, n_numbers))
+        elif name in known:
+            # Refuse before memory is asked for.
+            if known[name] is layers.Dense and config["in_features"] * config["out_features"] > n_numbers:
+                raise ValueError(f"{name} of {config} in a file of {n_numbers} numbers")
+            built.append(known[name](**config))
+        else:
+            raise ValueError(f"layer class {name!r} is not known; if it is yours, load(path, layers=[{name}])")
+    return Sequential(built, rng=None, dtype=dtype)
+
+
+def _build_rng(described: Mapping[str, Any]) -> np.random.Generator:
+    name = described["bit_generator"]
+    if name not in BIT_GENERATORS:
+        raise ValueError(f"bit generator {name!r}")
+    bit_generator = getattr(np.random, name)(0)
+    state = bit_generator.state
+    if _shape_of(described) != _shape_of(_plain(state)):
+        raise ValueError(f"the state of a {name} has another form")
+    # Arrays lose their type in JSON.
+    bit_generator.state = {
+        key: {k: np.asarray(v, value[k].dtype) if isinstance(value[k], np.ndarray) else v for k, v in described[key].items()}
+        if isinstance(value, Mapping)
+        else (np.asarray(described[key], value.dtype) if isinstance(value, np.ndarray) else described[key])
+        for key, value in state.items()
+    }
+    return np.random.Generator(bit_generator)
+
+
+def _shape_of(value: Any) -> Any:
+    """Return nested keys and lengths, with types for leaves: the form of a state."""
+    if isinstance(value, Mapping):
+        return {key: _shape_of(item) for key, item in value.items()}
+    return len(value) if isinstance(value, list) else type(value).__name__

@@ -1,0 +1,440 @@
+"""The only training loop: shuffle, cut into mini-batches, forward, loss, backward, step; again.
+
+``objective`` is what a step descends; a *runner* does the steps of one chunk, and ``fit`` does everything around them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters
+from .validation import as_features, as_weights, check_number, check_rng, check_size
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    Metrics = Mapping[str, Callable[[Any, Array], float]]
+    Callback = Callable[[int, dict[str, float], Layer], object]
+    # (the rows of one or more steps, in order; rng) -> the objective of each step done, and the step's weight;
+    # it stops after a step whose objective or parameters are not finite, and gives that one a value that is not
+    Runner = Callable[[Array, np.random.Generator], tuple[list[float], list[float]]]
+
+
+class DivergenceError(ValueError):
+    """The loss or the parameters became infinite or NaN; the network is as it was at the start of that epoch."""
+
+
+class History(Mapping[str, list[float]]):
+    """What a run of ``fit`` went through: name -> one number an epoch.
+
+    Attributes
+    ----------
+    best_epoch : int
+        Index of the epoch with the lowest validation loss (loss, without validation data; or as EarlyStopping
+        monitors); -1 before the first.
+    stop_reason : str
+        "n_epochs", "early_stopping", "callback" or "interrupted".
+    """
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[float]] = {}
+        self.best_epoch = -1
+        self.stop_reason = "n_epochs"
+
+    def append(self, logs: Mapping[str, float]) -> None:
+        """Add one epoch."""
+        for name, value in logs.items():
+            self.columns.setdefault(name, []).append(value)
+
+    def __getitem__(self, name: str) -> list[float]:
+        return self.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __repr__(self) -> str:
+        n_epochs = len(next(iter(self.columns.values()), []))
+        return f"History({n_epochs} epochs of {list(self)}, best_epoch={self.best_epoch}, stop_reason={self.stop_reason!r})"
+
+
+class EarlyStopping(Configured):
+    """Stop when ``monitor`` has not improved for ``patience`` epochs, and go back to the best epoch.
+
+    Parameters and optimizer state of the best epoch are restored however the run ends, except by Ctrl-C.
+    It keeps nothing between runs: every ``fit`` starts afresh.
+
+    Parameters
+    ----------
+    patience : int, default 10
+        Epochs without improvement before the run stops.
+    min_delta : float, default 0.0
+        How much better counts as an improvement.
+    monitor : str, default "val_loss"
+        A name in the logs: "val_loss", "loss", a metric, or "val_" + a metric.
+    mode : "min" or "max", default "min"
+        Whether less or more is better.
+    """
+
+    config_names = ("patience", "min_delta", "monitor", "mode")
+
+    def __init__(
+        self, *, patience: int = 10, min_delta: float = 0.0, monitor: str = "val_loss", mode: str = "min"
+    ) -> None:
+        self.patience = check_size(patience, "patience")
+        self.min_delta = check_number(min_delta, "min_delta")
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
+        self.monitor, self.mode = monitor, mode
+
+
+def objective(
+    net: Layer,
+    loss: Loss,
+    x: Any,
+    y: Array,
+    *,
+    sample_weight: Array | None = None,
+    l2: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> tuple[Any, Parameters]:
+    """Return J and its gradients: J = L(net(x), y) + l2 / (2 sum_n w_n) * sum W^2 over all weights W, not biases.
+
+    So dJ/dW = dL/dW + l2 / (sum_n w_n) * W. Without sample weights, sum_n w_n is the number of rows.
+    """
+    y_pred, cache = net.forward(x, rng)
+    value, loss_cache = loss.forward(y_pred, y, sample_weight)
+    _, grads = net.backward(loss.backward(loss_cache), cache)
+    total = x.shape[0] if sample_weight is None else sample_weight.sum()
+    if l2 and total:
+        for name in net.params.weights():
+            W = net.params[name]
+            value = value + l2 / (2 * total) * (W * W).sum()
+            grads[name] += (l2 / total) * W
+    return value, grads
+
+
+def fit(
+    net: Layer,
+    loss: Loss,
+    optimizer: Optimizer,
+    x: Any,
+    y: ArrayLike,
+    *,
+    n_epochs: int,
+    batch_size: int = 32,
+    rng: np.random.Generator,
+    validation_data: tuple[Any, ...] | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: Mapping[Any, float] | str | None = None,
+    l2: float = 0.0,
+    metrics: Metrics | None = None,
+    callbacks: Sequence[Callback] = (),
+    early_stopping: EarlyStopping | None = None,
+    engine: str = "auto",
+    progress: bool = False,
+) -> History:
+    """Train ``net`` in place by mini-batches, each epoch in a new order.
+
+    A step is: J, dJ = objective(...); optimizer.step(net.params, dJ). The last batch of an epoch may be smaller.
+    The same rng state gives the same bits. A second call with the same optimizer goes on where the first ended.
+
+    Parameters
+    ----------
+    net, loss, optimizer
+    x : array or scipy.sparse CSR matrix, shape (n_samples, n_features)
+    y : array
+        As the loss takes it.
+    n_epochs : int
+    batch_size : int, default 32
+    rng : numpy.random.Generator
+        Draws each epoch's permutation, then what the layers draw.
+    validation_data : (x, y) or (x, y, sample_weight), optional
+        Its loss, without ``l2`` and ``class_weight``, is taken in inference mode after each epoch, as "val_loss".
+    sample_weight : array, shape (n_samples,), optional
+        Not negative. A batch whose weights are all 0 is skipped.
+    class_weight : mapping of label to weight, or "balanced", optional
+        Multiplied into ``sample_weight``. "balanced": n_samples / (n_classes * count of the class).
+    l2 : float, default 0.0
+        See ``objective``.
+    metrics : mapping of name to function (y_true, prediction) -> number, optional
+        Taken in inference mode after each epoch, on x as "name" and on the validation data as "val_name".
+        ``prediction`` is ``loss.link`` applied to the output: probabilities, for a loss on logits.
+    callbacks : sequence of function (epoch, logs, net) -> object
+        Called after each epoch; a true return value stops the run.
+    early_stopping : EarlyStopping, optional
+    engine : "auto", "numpy" or "numba"
+        The compiled engine does not exist yet: "auto" means NumPy.
+    progress : bool, default False
+        Show a progress bar (tqdm's, if it is installed) on standard error. Otherwise ``fit`` is silent.
+
+    Returns
+    -------
+    History
+        "loss" is the mean over the epoch of J as it was trained. Ctrl-C ends the run after the step it came in, and
+        the history has ``stop_reason`` "interrupted".
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above; nothing has been changed then.
+    DivergenceError
+        If J or the parameters are not finite. Network and optimizer are back at the start of that epoch.
+
+    Examples
+    --------
+    >>> from nnprofile import SGD, Dense, Sequential, SigmoidCrossEntropy, Tanh
+    >>> x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
+    >>> rng = np.random.default_rng(0)
+    >>> net = Sequential([Dense(2, 4), Tanh(), Dense(4, 1)], rng=rng)
+    >>> history = fit(net, SigmoidCrossEntropy(), SGD(0.5), x, y, n_epochs=1000, batch_size=4, rng=rng)
+    >>> (net.predict(x)[:, 0] > 0).astype(int).tolist()
+    [0, 1, 1, 0]
+    """
+    _check_arguments(net, loss, optimizer, engine, metrics, callbacks)
+    n_epochs, batch_size = check_size(n_epochs, "n_epochs"), check_size(batch_size, "batch_size")
+    l2 = check_number(l2, "l2")
+    check_rng(rng)
+    data = _Data(net, loss, x, y, sample_weight)
+    weight = data.weight
+    if class_weight is not None:
+        weight = _class_weights(class_weight, y, net.params.dtype) * (1 if weight is None else weight)
+    validation = None if validation_data is None else _validation(net, loss, validation_data)
+    watch = early_stopping or EarlyStopping(monitor="loss" if validation is None else "val_loss")
+    names = {"loss", *(metrics or ())}
+    if watch.monitor not in (names if validation is None else names | {f"val_{name}" for name in names}):
+        raise ValueError(f"EarlyStopping monitors {watch.monitor!r}, but this run logs {sorted(names)}, and val_* of them with validation_data")
+    optimizer.prepare(net.params)
+
+    run = _numpy_runner(net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
+    history = History()
+    best_score, best_state = inf, None
+    with _progress_bar(n_epochs if progress else 0) as show, _interrupts() as interrupted:
+        try:
+            for epoch in range(n_epochs):
+                start = _State(net, optimizer)
+                order = rng.permutation(data.n_samples)
+                values: list[float] = []
+                weights: list[float] = []
+                for first in range(0, data.n_samples, batch_size):
+                    chunk = run(order[first : first + batch_size], rng)
+                    values += chunk[0]
+                    weights += chunk[1]
+                    if not np.isfinite(values[-1]):
+                        start.restore(net, optimizer)
+                        raise DivergenceError(
+                            f"epoch {epoch}, step {len(values) - 1}: the loss or a parameter is not finite; the network is "
+                            "back at the start of the epoch. Try a smaller learning rate, or features scaled to about 1"
+                        )
+                    if interrupted():
+                        history.stop_reason = "interrupted"
+                        return history
+
+                total = sum(weights)
+                logs = {"loss": float(np.dot(values, weights) / total) if total else 0.0}
+                logs |= data.scores(metrics)
+                if validation is not None:
+                    logs |= {f"val_{name}": value for name, value in validation.scores(metrics, loss).items()}
+                history.append(logs)
+                score = logs[watch.monitor] if watch.mode == "min" else -logs[watch.monitor]
+                if score < best_score - (watch.min_delta if history.best_epoch >= 0 else 0):
+                    best_score, history.best_epoch = score, epoch
+                    if early_stopping is not None:
+                        best_state = _State(net, optimizer)
+                show(logs)
+
+                if any([callback(epoch, logs, net) for callback in callbacks]):
+                    history.stop_reason = "callback"
+                    break
+                if interrupted():
+                    history.stop_reason = "interrupted"
+                    return history
+                if early_stopping is not None and epoch - history.best_epoch >= early_stopping.patience:
+                    history.stop_reason = "early_stopping"
+                    break
+        except KeyboardInterrupt:  # raised by a callback, a metric or a layer: between two steps
+            if interrupted():
+                raise
+            history.stop_reason = "interrupted"
+            return history
+    if best_state is not None:
+        best_state.restore(net, optimizer)
+    return history
+
+
+def _numpy_runner(
+    net: Layer, loss: Loss, optimizer: Optimizer, x: Any, y: Array, weight: Array | None, batch_size: int, l2: float
+) -> Runner:
+    """Return the reference runner, which a compiled one must equal."""
+
+    def run(order: Array, rng: np.random.Generator) -> tuple[list[float], list[float]]:
+        values, weights = [], []
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence becomes an error of ours
+            for first in range(0, len(order), batch_size):
+                rows = order[first : first + batch_size]
+                w = None if weight is None else weight[rows]
+                value, grads = objective(net, loss, x[rows], y[rows], sample_weight=w, l2=l2, rng=rng)
+                total = len(rows) if w is None else float(w.sum())
+                if np.isfinite(value) and total:
+                    optimizer.step(net.params, grads)
+                    if not np.isfinite(net.params.vector).all():
+                        value = np.nan
+                values.append(float(value))
+                weights.append(total)
+                if not np.isfinite(value):
+                    break
+        return values, weights
+
+    return run
+
+
+class _Data:
+    """Rows behind the gate, and what is measured on them."""
+
+    def __init__(self, net: Layer, loss: Loss, x: Any, y: Any, sample_weight: Any = None, name: str = "") -> None:
+        self.net, self.y_true = net, np.asarray(y)
+        self.x = as_features(x, net.params.dtype, getattr(net, "in_features", None), f"{name}x")
+        self.n_samples = self.x.shape[0]
+        if self.n_samples == 0:
+            raise ValueError(f"{name}x must have at least one row, got shape {self.x.shape}")
+        n_outputs = net.forward(self.x[:1])[0].shape[1]
+        self.loss, self.link = loss, loss.link
+        self.y = loss.targets(y, n_outputs)
+        if len(self.y) != self.n_samples:
+            raise ValueError(f"{name}x has {self.n_samples} rows, y has {len(self.y)}")
+        self.weight = None
+        if sample_weight is not None:
+            self.weight = as_weights(sample_weight, self.n_samples, net.params.dtype, f"{name}sample_weight")
+
+    def scores(self, metrics: Metrics | None, loss: Loss | None = None) -> dict[str, float]:
+        """Return the loss, if one is given, and the metrics, in inference mode."""
+        if not metrics and loss is None:
+            return {}
+        with np.errstate(over="ignore", invalid="ignore"):
+            y_pred, _ = self.net.forward(self.x)
+            found = {} if loss is None else {"loss": float(loss.forward(y_pred, self.y, self.weight)[0])}
+            prediction, _ = self.link.forward(y_pred)
+        return found | {name: float(metric(self.y_true, prediction)) for name, metric in (metrics or {}).items()}
+
+
+def _validation(net: Layer, loss: Loss, validation_data: tuple[Any, ...]) -> _Data:
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+        raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight), got {type(validation_data).__name__}")
+    return _Data(net, loss, *validation_data, name="validation_data: ")
+
+
+class _State:
+    """A copy of parameters and optimizer state, to go back to."""
+
+    def __init__(self, net: Layer, optimizer: Optimizer) -> None:
+        self.vector = net.params.vector.copy()
+        self.n_steps = optimizer.n_steps
+        self.moments = {name: moment.copy() for name, moment in optimizer.state.items()}
+
+    def restore(self, net: Layer, optimizer: Optimizer) -> None:
+        net.params.vector = self.vector
+        optimizer.n_steps = self.n_steps
+        for name, moment in self.moments.items():
+            optimizer.state[name][:] = moment
+
+
+def _class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike, dtype: Any) -> Array:
+    """Return one weight a sample, from its label."""
+    labels = np.asarray(y)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.ndim != 1 or (labels != np.floor(labels)).any():
+        raise ValueError(f"class_weight needs one whole-numbered label a sample in y, got shape {labels.shape}")
+    classes, index, counts = np.unique(labels.astype(np.int64), return_inverse=True, return_counts=True)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
+        weights = len(labels) / (len(classes) * counts)
+    elif isinstance(class_weight, Mapping):
+        missing = [int(c) for c in classes if c not in class_weight]
+        if missing:
+            raise ValueError(f"class_weight must name every label in y; it names {list(class_weight)}, not {missing}")
+        weights = np.array([check_number(class_weight[c], f"class_weight[{c}]") for c in classes.tolist()])
+    else:
+        raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
+    return weights.astype(dtype)[index]  # type: ignore[no-any-return]
+
+
+def _check_arguments(
+    net: object, loss: object, optimizer: object, engine: str, metrics: object, callbacks: object
+) -> None:
+    for value, kind, name in ((net, Layer, "net"), (loss, Loss, "loss"), (optimizer, Optimizer, "optimizer")):
+        if not isinstance(value, kind):
+            hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
+            raise ValueError(f"{name} must be a {kind.__name__}, got {value!r}{hint}")
+    if engine not in ("auto", "numpy"):
+        raise ValueError(f"engine must be 'auto' or 'numpy' (this version has no compiled engine), got {engine!r}")
+    if metrics is not None and not (isinstance(metrics, Mapping) and all(map(callable, metrics.values()))):
+        raise ValueError(f"metrics must map names to functions (y_true, prediction) -> number, got {metrics!r}")
+    if metrics is not None and "loss" in metrics:
+        raise ValueError("metrics must not be named 'loss', which is the objective's own name")
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise ValueError(f"callbacks must be a sequence of functions (epoch, logs, net), got {callbacks!r}")
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Note Ctrl-C instead of raising it, so that a step is done or not done; a second one is raised.
+
+    Only where Python's own handler is in force, and for the time of the run. A KeyboardInterrupt from elsewhere
+    (a callback) ends the run at once, between steps, as the first would.
+    """
+    import signal
+    import threading
+
+    pressed = False
+
+    def note(signum: int, frame: Any) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _progress_bar(n_epochs: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Yield a function that shows an epoch's logs: on tqdm's bar, or on a line of its own where tqdm is missing."""
+    if not n_epochs:
+        yield lambda logs: None
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        done = 0
+
+        def show(logs: Mapping[str, float]) -> None:
+            nonlocal done
+            done += 1
+            values = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
+            print(f"epoch {done}/{n_epochs}  {values}", file=sys.stderr, flush=True)
+
+        yield show
+        return
+    with tqdm(total=n_epochs, unit="epoch", leave=True) as bar:
+
+        def advance(logs: Mapping[str, float]) -> None:
+            bar.set_postfix({name: f"{value:.4g}" for name, value in logs.items()}, refresh=False)
+            bar.update()
+
+        yield advance

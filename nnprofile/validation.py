@@ -1,0 +1,99 @@
+"""The gate: turn what a user gives into the arrays the library computes on, or say exactly what is wrong.
+
+It is passed at ``fit`` and ``predict``; behind it, layers and losses trust their input. Inputs are never modified.
+"""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .contract import Array, is_sparse
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+
+def as_numbers(a: ArrayLike, dtype: DTypeLike, name: str) -> Array:
+    """Return ``a`` as an array of ``dtype``, finite throughout.
+
+    Raises
+    ------
+    ValueError
+        If it is ragged, not numeric, complex, or not finite; the message names the first bad element.
+    """
+    try:
+        a = np.asarray(a)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of numbers: {error}") from None
+    if a.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, got dtype {a.dtype}")
+    with np.errstate(over="ignore"):
+        out = a.astype(dtype, copy=False)
+    if not np.isfinite(out).all():
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])
+        where = ", ".join(map(str, at))
+        raise ValueError(f"{name} must be finite in {np.dtype(dtype)}, got {name}[{where}] = {a[at]}")
+    return out
+
+
+def as_features(x: Any, dtype: DTypeLike, n_features: int | None, name: str = "x") -> Any:
+    """Return ``x`` as a finite (n_samples, n_features) array, or a CSR matrix, of ``dtype``.
+
+    Raises
+    ------
+    ValueError
+        If rank, width, type or values are not those; the message says what was got and what was expected.
+    """
+    if is_sparse(x):
+        x = x.tocsr()
+        if x.dtype.kind not in "fiub":
+            raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
+        with np.errstate(over="ignore"):
+            x = x.astype(dtype, copy=False)
+        if not np.isfinite(x.data).all():
+            raise ValueError(f"{name} must be finite in {np.dtype(dtype)}, got {x.data[~np.isfinite(x.data)][0]}")
+    else:
+        x = as_numbers(x, dtype, name)
+    expected = f"(n_samples, {'n_features' if n_features is None else n_features})"
+    if x.ndim != 2:
+        hint = f"; for one row pass {name}[None, :]" if x.ndim == 1 else ""
+        raise ValueError(f"{name} must have shape {expected}, got {x.shape}{hint}")
+    if n_features is not None and x.shape[1] != n_features:
+        raise ValueError(f"{name} must have shape {expected}, got {x.shape}")
+    return x
+
+
+def as_weights(w: ArrayLike, n_samples: int, dtype: DTypeLike, name: str = "sample_weight") -> Array:
+    """Return ``w`` as n_samples finite weights, none negative; raise a ValueError otherwise."""
+    w = as_numbers(w, dtype, name)
+    if w.shape != (n_samples,):
+        raise ValueError(f"{name} must have shape ({n_samples},), one weight a sample, got {w.shape}")
+    if (w < 0).any():
+        raise ValueError(f"{name} must not be negative, got {w.min()}")
+    return w
+
+
+def check_rng(rng: object) -> None:
+    """Raise a ValueError unless ``rng`` is a numpy.random.Generator."""
+    if not isinstance(rng, np.random.Generator):
+        raise ValueError(f"rng must be a numpy.random.Generator, e.g. numpy.random.default_rng(0); got {rng!r}")
+
+
+def check_size(value: object, name: str, *, least: int = 1) -> int:
+    """Return ``value`` as an int of at least ``least``; raise a ValueError otherwise."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_number(value: object, name: str, *, below: float = inf, positive: bool = False) -> float:
+    """Return ``value`` as a finite float with 0 <= value < below, or 0 < value if positive; raise a ValueError otherwise."""
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        number = float(value)
+        if isfinite(number) and 0 <= number < below and (number > 0 or not positive):
+            return number
+    expected = "greater than 0" if positive else "at least 0"
+    raise ValueError(f"{name} must be a number {expected}{f' and below {below}' if below < inf else ''}, got {value!r}")
