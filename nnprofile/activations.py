@@ -179,7 +179,8 @@ class Softmax(Layer):
         dy_j / dx_k = y_j * (1[j = k] - y_k)
         dx = y * (dy - sum(dy * y, axis=1))
 
-    The rows' maxima are subtracted first, which changes nothing and never overflows.
+    Each row's largest x is subtracted first, which changes nothing and never overflows; so is, in backward, the dy of the
+    largest y, which keeps the digits where that y is nearly 1.
     For training use SoftmaxCrossEntropy on the logits, not Softmax and a logarithm.
 
     Examples
@@ -192,13 +193,15 @@ class Softmax(Layer):
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = exp(x) / sum(exp(x), axis=1), shape (n_samples, n_features)."""
-        e = np.exp(x - x.real.max(axis=1, keepdims=True))
+        top = x.real.argmax(axis=1)[:, None]
+        e = np.exp(x - np.take_along_axis(x, top, axis=1))
         y = e / e.sum(axis=1, keepdims=True)
-        return y, y
+        return y, (y, top)
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
         """Return dx = y * (dy - sum(dy * y, axis=1)) and no gradients."""
-        y = cache
+        y, top = cache
         if dy.shape != y.shape:
             raise ValueError(f"dy must have the output's shape {y.shape}, got {dy.shape}")
+        dy = dy - np.take_along_axis(dy, top, axis=1)
         return y * (dy - (dy * y).sum(axis=1, keepdims=True)), Parameters({})

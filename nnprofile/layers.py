@@ -79,7 +79,10 @@ class Dense(Layer):
             raise ValueError(f"{self!r} takes x of shape (n_samples, {self.in_features}), got {x.shape}")
         W, b = self.params["W"], self.params["b"]
         if np.isnan(W[0, 0]):
-            raise ValueError(f"{self!r} has no values: give it rng, assign params['W'] and params['b'], or put it in Sequential(..., rng=rng)")
+            raise ValueError(
+                f"{self!r} has no values: give it rng, assign params['W'] and params['b'], or put it in "
+                "Sequential(..., rng=rng)"
+            )
         return x @ W + b, x
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
@@ -131,7 +134,7 @@ class Dropout(Layer):
     >>> layer.forward(np.ones((1, 4)))[0].tolist()
     [[1.0, 1.0, 1.0, 1.0]]
     >>> layer.forward(np.ones((1, 4)), np.random.default_rng(0))[0].tolist()
-    [[2.0, 2.0, 0.0, 2.0]]
+    [[2.0, 2.0, 2.0, 0.0]]
     """
 
     config_names = ("rate",)

@@ -224,9 +224,9 @@ class SigmoidCrossEntropy(MeanLoss):
     Examples
     --------
     >>> loss = SigmoidCrossEntropy()
-    >>> value, cache = loss.forward([0.0, 1000.0], [1, 1])
+    >>> value, cache = loss.forward([0.0, 1000.0], [1, 0])
     >>> round(float(value), 6), loss.backward(cache).tolist()
-    (0.346574, [-0.25, -0.0])
+    (500.346574, [-0.25, 0.5])
     """
 
     @property
