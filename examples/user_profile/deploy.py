@@ -1,0 +1,156 @@
+"""Step 6, deploy: two plain files, the network and the encoding, that score a record in a fresh process, without pickle.
+
+    python -m examples.user_profile.deploy FOLDER --record '{"age": 39, "workclass": "State-gov", ...}'
+    python -m examples.user_profile.deploy FOLDER --check
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import nnprofile as nn
+
+from .features import Encoder
+from .preprocess import Table
+from .train import LOSS, Model
+
+NETWORK, PROFILE = "network.safetensors", "profile.json"
+N_SAMPLES = 200
+
+
+class RecordError(ValueError):
+    """A record to score does not have the fields it should; the message names them."""
+
+
+@dataclass(frozen=True)
+class Profiler:
+    """The deployed model: scores records given as mappings, their fields checked by name."""
+
+    model: Model
+    positive: str
+    samples: list[dict[str, Any]]
+
+    def score(self, records: list[Mapping[str, Any]]) -> np.ndarray:
+        """Return the probability of yes for each record.
+
+        Raises
+        ------
+        RecordError
+            If a field is unknown, missing, or of the wrong type. A value that is not known is None (in JSON: null).
+        """
+        columns = {column["name"]: column["kind"] for column in self.model.encoder.columns}
+        for i, record in enumerate(records):
+            _check_record(i, record, columns)
+        frame = pd.DataFrame([dict(record) for record in records], columns=list(columns), dtype=object)
+        for name, kind in columns.items():
+            if kind != "category":
+                frame[name] = frame[name].astype(float)
+        return self.model.predict_proba(frame)
+
+
+def save(folder: Path, model: Model, table: Table, rows: np.ndarray) -> None:
+    """Write network and profile into ``folder``, with some records of ``rows`` and their scores for ``check``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    nn.save(model.net, folder / NETWORK, loss=LOSS)
+    frame = table.frame.iloc[rows[:N_SAMPLES]]
+    records = [
+        {name: None if value is None or value != value else value for name, value in record.items()}
+        for record in frame.astype(object).to_dict("records")
+    ]
+    profile = {
+        "about": table.about,
+        "positive": table.positive,
+        "threshold": model.threshold,
+        "encoding": model.encoding,
+        "encoder": model.encoder.to_json(),
+        "samples": [{"record": r, "score": s} for r, s in zip(records, model.predict_proba(frame).tolist(), strict=True)],
+    }
+    scratch = folder / f"{PROFILE}.tmp"
+    scratch.write_text(json.dumps(profile, allow_nan=False), encoding="utf-8")
+    os.replace(scratch, folder / PROFILE)
+
+
+def load(folder: Path) -> Profiler:
+    """Read what ``save`` wrote."""
+    profile = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
+    encoder = Encoder(**profile["encoder"])
+    net = nn.load(folder / NETWORK).net
+    if net.in_features != len(encoder.center):
+        raise ValueError(f"{folder}: the network takes {net.in_features} features, the encoder makes {len(encoder.center)}")
+    model = Model(encoder, net, nn.History(), profile["encoding"], profile["threshold"])
+    return Profiler(model, profile["positive"], profile["samples"])
+
+
+def check(folder: Path) -> float:
+    """Return the largest difference between the stored scores and those of the files, loaded anew."""
+    profiler = load(folder)
+    scores = profiler.score([sample["record"] for sample in profiler.samples])
+    return float(np.abs(scores - [sample["score"] for sample in profiler.samples]).max())
+
+
+def check_in_fresh_process(folder: Path) -> str:
+    """Run ``check`` as its own process and return what it prints."""
+    command = [sys.executable, "-m", "examples.user_profile.deploy", str(folder), "--check"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _check_record(i: int, record: object, columns: Mapping[str, str]) -> None:
+    if not isinstance(record, Mapping):
+        raise RecordError(f"record {i} must be an object of names and values, got {type(record).__name__}")
+    missing, unknown = columns.keys() - record.keys(), record.keys() - columns.keys()
+    if missing or unknown:
+        raise RecordError(f"record {i}: missing fields {sorted(missing)}, unknown fields {sorted(map(str, unknown))}")
+    for name, kind in columns.items():
+        value = record[name]
+        if value is None:
+            continue
+        if kind == "category" and not isinstance(value, str):
+            raise RecordError(f"record {i}: {name} must be text or null, got {value!r}")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if kind != "category" and not number:
+            raise RecordError(f"record {i}: {name} must be a number or null, got {value!r}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Score a record, or check the files."""
+    parser = argparse.ArgumentParser(prog="python -m examples.user_profile.deploy", description="Score a user record.")
+    parser.add_argument("folder", type=Path, help="where the model was saved: OUT/NAME/model")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--record", metavar="JSON", help="one record, as a JSON object; - reads it from standard input")
+    what.add_argument("--check", action="store_true", help="score the stored samples and compare")
+    what.add_argument("--example", action="store_true", help="print a record to start from")
+    options = parser.parse_args(arguments)
+    try:
+        if options.check:
+            error = check(options.folder)
+            print(f"the largest difference to the stored scores is {error:.1e}")
+            return 0 if error < 1e-6 else 1
+        profiler = load(options.folder)
+        if options.example:
+            print(json.dumps(profiler.samples[0]["record"]))
+            return 0
+        record = json.loads(sys.stdin.read() if options.record == "-" else options.record)
+        probability = float(profiler.score([record])[0])
+    except (ValueError, OSError, KeyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    said = probability >= profiler.model.threshold
+    answer = {"probability": probability, "threshold": profiler.model.threshold, "answer": bool(said), "of": profiler.positive}
+    print(json.dumps(answer, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Step 3, features: say of each user, in numbers, what the network can learn from.
+
+A purchase log becomes one row a customer, from the past only; then every column becomes numbers between about -1 and 1,
+by statistics of the rows to fit only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
+
+from .collect import Raw
+from .preprocess import Table
+
+CUTOFF = pd.Timestamp("1997-09-30")
+WINDOWS = (30, 60, 90, 180)
+
+
+def customers(log: pd.DataFrame, raw: Raw, cutoff: pd.Timestamp = CUTOFF) -> Table:
+    """Return one row a customer known by ``cutoff`` (its last day included); the label is whether a purchase follows it.
+
+    Recency, frequency, money, tenure, gaps between days of purchase, and recent windows; days and dollars.
+    """
+    past, future = log[log["date"] <= cutoff], log[log["date"] > cutoff]
+    by = past.groupby("customer")
+    frame = pd.DataFrame(
+        {
+            "days_since_last": (cutoff - by["date"].max()).dt.days,
+            "days_since_first": (cutoff - by["date"].min()).dt.days,
+            "purchases": by.size(),
+            "days_with_purchase": by["date"].nunique(),
+            "discs": by["discs"].sum(),
+            "dollars": by["dollars"].sum(),
+            "dollars_mean": by["dollars"].mean(),
+            "dollars_max": by["dollars"].max(),
+            "dollars_last": by["dollars"].last(),
+        }
+    )
+    days = past.drop_duplicates(["customer", "date"])
+    gaps = days.groupby("customer")["date"].diff().dt.days.groupby(days["customer"])
+    frame["gap_mean"], frame["gap_max"], frame["gap_last"] = gaps.mean(), gaps.max(), gaps.last()
+    for window in WINDOWS:
+        recent = past[past["date"] > cutoff - pd.Timedelta(days=window)].groupby("customer")
+        frame[f"purchases_{window}_days"] = recent.size().reindex(frame.index, fill_value=0)
+        frame[f"dollars_{window}_days"] = recent["dollars"].sum().reindex(frame.index, fill_value=0.0)
+    y = frame.index.isin(future["customer"]).astype(int)
+    frame = frame.astype(float).reset_index(drop=True)
+    return Table(raw.name, frame, y, dict.fromkeys(frame, "number"), "buys again", raw.about)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How finely numbers are cut into bins.
+
+    ``leaves`` bins at most, each of at least ``min_share`` of the rows; with ``indicators``, one more feature a bin that is 1
+    inside it, so that a bin can stand apart from its neighbours.
+    """
+
+    leaves: int
+    min_share: float
+    indicators: bool
+    dropout: float
+
+
+# Which is better depends on how much the data can bear, so train.py lets the validation rows decide.
+ENCODINGS = {"coarse": Encoding(8, 0.01, False, 0.1), "fine": Encoding(64, 0.001, True, 0.3)}
+
+
+class Encoder:
+    """Turn a table into the network's input; its state is plain JSON.
+
+    A number x becomes (1) its standardised signed logarithm, (2) the piecewise-linear encoding: with the edges
+    e_0 < ... < e_T of a small decision tree, the features clip((x - e_(t-1)) / (e_t - e_(t-1)), 0, 1), t = 1 .. T, (3) if asked,
+    the bin's indicator, and (4) whether it is missing. A category becomes indicators; one not seen in training, or rare, is "other".
+    All features are centred on the rows to fit.
+
+    References
+    ----------
+    Gorishniy, Rubachev and Babenko (2022), "On embeddings for numerical features in tabular deep learning", section 3.2.
+    """
+
+    def __init__(self, columns: list[dict[str, Any]], center: list[float]) -> None:
+        self.columns, self.center = columns, center
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame, kinds: dict[str, str], y: np.ndarray, encoding: Encoding) -> Encoder:
+        """Learn edges, scales and categories from these rows."""
+        columns = []
+        for name, kind in kinds.items():
+            column: dict[str, Any] = {"name": name, "kind": kind}
+            if kind != "category":
+                column |= _fit_number(frame[name].to_numpy(float), y, encoding)
+            if kind != "number":
+                text = _as_text(frame[name]).to_numpy(object)[:, None]
+                categories = OneHotEncoder(min_frequency=5, handle_unknown="infrequent_if_exist").fit(text)
+                rare = set(() if categories.infrequent_categories_[0] is None else categories.infrequent_categories_[0])
+                column["categories"] = [str(c) for c in categories.categories_[0] if c not in rare]
+            columns.append(column)
+        encoder = cls(columns, [])
+        encoder.center = encoder.transform(frame).mean(axis=0, dtype=np.float64).tolist()
+        return encoder
+
+    def transform(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return float32 features, shape (n_rows, n_features)."""
+        parts = []
+        for column in self.columns:
+            if column["kind"] != "category":
+                parts.append(_encode_number(frame[column["name"]].to_numpy(float), column))
+            if column["kind"] != "number":
+                text = _as_text(frame[column["name"]]).to_numpy(object)
+                seen = text[:, None] == np.array(column["categories"], object)[None, :]
+                parts.append(np.hstack([seen, ~seen.any(axis=1, keepdims=True)]).astype(float))
+        encoded = np.hstack(parts)
+        return (encoded - (self.center or 0.0)).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state."""
+        return {"columns": self.columns, "center": self.center}
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """Return a category's values as text; what is missing is a category of its own."""
+    text = column.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value), na_action="ignore")
+    return text.astype(object).where(column.notna(), "(missing)")
+
+
+def _fit_number(x: np.ndarray, y: np.ndarray, encoding: Encoding) -> dict[str, Any]:
+    present = ~np.isnan(x)
+    if not present.any():
+        return {"median": 0.0, "mean": 0.0, "scale": 1.0, "edges": [], "indicators": False}
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=encoding.leaves, min_samples_leaf=max(20, int(encoding.min_share * len(x))), random_state=0
+    ).fit(x[present, None], y[present])
+    inner = tree.tree_.threshold[tree.tree_.feature >= 0]
+    edges = np.unique([x[present].min(), *inner, x[present].max()])
+    z = _signed_log(x[present])
+    return {
+        "median": float(np.median(x[present])),
+        "mean": float(z.mean()),
+        "scale": float(z.std()) or 1.0,
+        "edges": edges.tolist() if len(edges) > 1 else [],
+        "indicators": encoding.indicators,
+    }
+
+
+def _encode_number(x: np.ndarray, column: dict[str, Any]) -> np.ndarray:
+    missing = np.isnan(x)
+    x = np.where(missing, column["median"], x)
+    parts = [missing[:, None], ((_signed_log(x) - column["mean"]) / column["scale"])[:, None].clip(-10, 10)]
+    edges = np.array(column["edges"])
+    if len(edges):
+        parts.append(((x[:, None] - edges[:-1]) / np.diff(edges)).clip(0, 1))
+        if column["indicators"]:
+            parts.append(np.searchsorted(edges[1:-1], x)[:, None] == np.arange(len(edges) - 1))
+    return np.hstack(parts).astype(float)
+
+
+def _signed_log(x: np.ndarray) -> np.ndarray:
+    return np.sign(x) * np.log1p(np.abs(x))
