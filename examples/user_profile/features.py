@@ -68,7 +68,7 @@ class Encoding:
 
 
 # Which is better depends on how much the data can bear, so train.py lets the validation rows decide.
-ENCODINGS = {"coarse": Encoding(8, 0.01, False, 0.1), "fine": Encoding(64, 0.001, True, 0.3)}
+ENCODINGS = {"coarse": Encoding(4, 0.02, False, 0.2), "fine": Encoding(64, 0.001, True, 0.3)}
 
 
 class Encoder:

@@ -61,7 +61,7 @@ def train(
         x_fit, x_validate = (encoder.transform(table.frame.iloc[rows]) for rows in (fit, validate))
         net = build(x_fit.shape[1], encoding.dropout, rng)
         history = nn.fit(
-            *(net, LOSS, nn.Adam(0.001), x_fit, table.y[fit]),
+            *(net, LOSS, nn.Adam(0.001, weight_decay=0.3), x_fit, table.y[fit]),
             n_epochs=n_epochs,
             batch_size=256 if len(fit) > 5000 else 64,
             rng=rng,
