@@ -135,11 +135,12 @@ def test_cs231n_two_layer_maths() -> None:
     printed(value, "1.051375468504")
     exact(value, 1.0513754685043635)
     printed(grads["2.b"], "0.429052723714 0.221490524653 -0.650543248367")
-    # The source multiplied its rounded dscores by 2.28, so its dW2 is off by up to 2.28 half units, and its own half.
+    # The source multiplied rounded numbers by 2.28 and by 16 and -6: as many half units off, and its own half.
     printed(grads["2.W"], "0.978240210068 0.504998396209 -1.483238606277 0 0 0", units=(2.28 + 1) / 2)
     exact(grads["2.W"], np.outer([2.28, 0], grads["2.b"]))
     printed(grads["0.b"], "-0.005683359796 0")
-    printed(grads["0.W"], "-0.090933756736 0 0.034100158776 0")
+    printed(grads["0.W"], "-0.090933756736 0 0.034100158776 0", units=(16 + 1) / 2)
+    exact(grads["0.W"], np.outer([16, -6], grads["0.b"]))
     dh, _ = net.layers[2].backward(grads["2.b"][None], np.array([[2.28, 0.0]]))
     printed(dh, "-0.005683359796 -0.036817689655")
 
