@@ -32,8 +32,8 @@ def log1p(u: Array) -> Array:
     a, b = u.real, u.imag
     tiny = np.where(a > -0.5, a * (2 + a) + b * b, 0)  # |1 + u|^2 - 1
     with np.errstate(divide="ignore"):
-        real = np.where(a > -0.5, np.log1p(tiny) / 2, np.log(np.hypot(1 + a, b)))
-    return real + 1j * np.arctan2(b, 1 + a)
+        out: Array = np.where(a > -0.5, np.log1p(tiny) / 2, np.log(np.hypot(1 + a, b))) + 1j * np.arctan2(b, 1 + a)
+    return out
 
 
 def softplus(x: Array) -> Array:
@@ -168,7 +168,8 @@ class ReLU(_Elementwise):
         return np.where(x.real <= 0, 0, x), x  # NaN stays NaN, so that divergence is seen
 
     def _slope(self, cache: Cache) -> Array:
-        return (cache.real > 0).astype(cache.dtype)
+        slope: Array = (cache.real > 0).astype(cache.dtype)
+        return slope
 
 
 class Softmax(Layer):

@@ -205,7 +205,9 @@ class BinaryCrossEntropy(MeanLoss):
         p, t = y_pred, y_true
         outside = (p.real < 0) | (p.real > 1)
         if outside.any():
-            raise ValueError(f"{self!r} takes probabilities in [0, 1], got {p.real[outside][0]}; for logits use SigmoidCrossEntropy")
+            raise ValueError(
+                f"{self!r} takes probabilities in [0, 1], got {p.real[outside][0]}; for logits use SigmoidCrossEntropy"
+            )
         l = -np.where(t == 0, 0, t * np.log(p)) - np.where(t == 1, 0, (1 - t) * log1p(-p))
         dl = np.where(t == 1, 0, (1 - t) / (1 - p)) - np.where(t == 0, 0, t / p)
         return l.mean(axis=1), dl / p.shape[1]

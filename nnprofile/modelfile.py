@@ -132,7 +132,9 @@ def load(path: Path, *, layers: Iterable[type[Layer]] = ()) -> Saved:
 
 def _describe(obj: Configured, known: tuple[type, ...], what: str) -> dict[str, Any]:
     if type(obj) not in known:
-        raise ValueError(f"cannot save {what} {obj!r}: only {', '.join(cls.__name__ for cls in known)} have a place in the file")
+        raise ValueError(
+            f"cannot save {what} {obj!r}: only {', '.join(cls.__name__ for cls in known)} have a place in the file"
+        )
     config = obj.config()
     if callable(config.get("learning_rate")):
         config["learning_rate"] = _describe(config["learning_rate"], _SCHEDULES, "learning_rate")
@@ -226,7 +228,10 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 
     where = os.fspath(path)
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8).ljust(8, b"\xff"), "little")
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8:
+            raise ModelFileError(f"{where} is not a model file of this library: it holds {len(start)} bytes")
         if length > MAX_HEADER:
             raise ModelFileError(f"{where} is not a model file of this library: it names a header of {length} bytes")
         text = file.read(length)
@@ -355,7 +360,10 @@ def _build_rng(described: Mapping[str, Any]) -> np.random.Generator:
         raise ValueError(f"the state of a {name} has another form")
     # Arrays lose their type in JSON.
     bit_generator.state = {
-        key: {k: np.asarray(v, value[k].dtype) if isinstance(value[k], np.ndarray) else v for k, v in described[key].items()}
+        key: {
+            k: np.asarray(v, value[k].dtype) if isinstance(value[k], np.ndarray) else v
+            for k, v in described[key].items()
+        }
         if isinstance(value, Mapping)
         else (np.asarray(described[key], value.dtype) if isinstance(value, np.ndarray) else described[key])
         for key, value in state.items()

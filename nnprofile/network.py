@@ -108,13 +108,19 @@ class Sequential(Layer):
             if not isinstance(layer, Layer):
                 raise ValueError(f"layer {i} must be a Layer, got {layer!r}")
             if len(layer.params) and layer._place is not None:
-                raise ValueError(f"layer {i}, {layer!r}, is bound already, as {layer._place}; pass a copy.deepcopy of it")
+                raise ValueError(
+                    f"layer {i}, {layer!r}, is bound already, as {layer._place}; pass a copy.deepcopy of it"
+                )
             if len(layer.params) and seen.setdefault(id(layer), i) != i:
-                raise ValueError(f"layer {i}, {layer!r}, is layer {seen[id(layer)]} of this network too; pass a copy.deepcopy of it")
+                raise ValueError(
+                    f"layer {i}, {layer!r}, is layer {seen[id(layer)]} of this network too; pass a copy.deepcopy of it"
+                )
 
     def _bind_layers(self, dtype: DTypeLike) -> None:
         """Move the layers' values into one new vector, and let the layers look into it."""
-        layout = {f"{i}.{name}": shape for i, layer in enumerate(self.layers) for name, shape in layer.params.layout.items()}
+        layout = {
+            f"{i}.{name}": shape for i, layer in enumerate(self.layers) for name, shape in layer.params.layout.items()
+        }
         params = Parameters(layout, dtype=dtype)
         for i, layer in enumerate(self.layers):
             params.sub(str(i)).vector = layer.params.vector
@@ -142,7 +148,9 @@ class Sequential(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        return {key: value for key, value in state.items() if key not in ("params", "_places")} | {"dtype": self.params.dtype}
+        return {key: value for key, value in state.items() if key not in ("params", "_places")} | {
+            "dtype": self.params.dtype
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         dtype = state.pop("dtype")

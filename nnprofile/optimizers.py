@@ -187,7 +187,7 @@ class Schedule(Configured):
         raise NotImplementedError(f"{type(self).__name__} has no __call__")
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.config() == other.config()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.config() == other.config()
 
     def __hash__(self) -> int:
         return hash((type(self), *self.config().values()))

@@ -211,7 +211,9 @@ def fit(
     watch = early_stopping or EarlyStopping(monitor="loss" if validation is None else "val_loss")
     names = {"loss", *(metrics or ())}
     if watch.monitor not in (names if validation is None else names | {f"val_{name}" for name in names}):
-        raise ValueError(f"EarlyStopping monitors {watch.monitor!r}, but this run logs {sorted(names)}, and val_* of them with validation_data")
+        raise ValueError(
+            f"EarlyStopping monitors {watch.monitor!r}, but this run logs {sorted(names)}, and val_* of them with validation_data"
+        )
     optimizer.prepare(net.params)
 
     run = _numpy_runner(net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
@@ -251,7 +253,7 @@ def fit(
                         best_state = _State(net, optimizer)
                 show(logs)
 
-                if any([callback(epoch, logs, net) for callback in callbacks]):
+                if any([callback(epoch, logs, net) for callback in callbacks]):  # noqa: C419  (each is called)
                     history.stop_reason = "callback"
                     break
                 if interrupted():
@@ -327,8 +329,11 @@ class _Data:
 
 def _validation(net: Layer, loss: Loss, validation_data: tuple[Any, ...]) -> _Data:
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-        raise ValueError(f"validation_data must be (x, y) or (x, y, sample_weight), got {type(validation_data).__name__}")
-    return _Data(net, loss, *validation_data, name="validation_data: ")
+        raise ValueError(
+            f"validation_data must be (x, y) or (x, y, sample_weight), got {type(validation_data).__name__}"
+        )
+    x, y, *weight = validation_data
+    return _Data(net, loss, x, y, weight[0] if weight else None, "validation ")
 
 
 class _State:
@@ -364,7 +369,7 @@ def _class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike, dtype:
         weights = np.array([check_number(class_weight[c], f"class_weight[{c}]") for c in classes.tolist()])
     else:
         raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
-    return weights.astype(dtype)[index]  # type: ignore[no-any-return]
+    return weights.astype(dtype)[index]
 
 
 def _check_arguments(
@@ -402,7 +407,10 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         pressed = True
 
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
     if ours:
         signal.signal(signal.SIGINT, note)
     try:

@@ -59,7 +59,7 @@ def as_features(x: Any, dtype: DTypeLike, n_features: int | None, name: str = "x
         x = as_numbers(x, dtype, name)
     expected = f"(n_samples, {'n_features' if n_features is None else n_features})"
     if x.ndim != 2:
-        hint = f"; for one row pass {name}[None, :]" if x.ndim == 1 else ""
+        hint = "; for one row pass x[None, :]" if x.ndim == 1 else ""
         raise ValueError(f"{name} must have shape {expected}, got {x.shape}{hint}")
     if n_features is not None and x.shape[1] != n_features:
         raise ValueError(f"{name} must have shape {expected}, got {x.shape}")

@@ -34,7 +34,9 @@ def derivative(f: Any, x: np.ndarray) -> np.ndarray:
     return out
 
 
-def check_layer(layer: Layer, x: np.ndarray, dy: np.ndarray, *, tolerance: float = 1e-12, seed: int | None = None) -> None:
+def check_layer(
+    layer: Layer, x: np.ndarray, dy: np.ndarray, *, tolerance: float = 1e-12, seed: int | None = None
+) -> None:
     """Assert that backward is the vector-Jacobian product of forward, for x and for every parameter.
 
     Two forwards of other inputs come between forward and backward, so that a stale cache is seen.

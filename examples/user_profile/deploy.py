@@ -1,7 +1,7 @@
 """Step 6, deploy: two plain files, the network and the encoding, that score a record in a fresh process, without pickle.
 
-    python -m examples.user_profile.deploy FOLDER --record '{"age": 39, "workclass": "State-gov", ...}'
-    python -m examples.user_profile.deploy FOLDER --check
+python -m examples.user_profile.deploy FOLDER --record '{"age": 39, "workclass": "State-gov", ...}'
+python -m examples.user_profile.deploy FOLDER --check
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def save(folder: Path, model: Model, table: Table, rows: np.ndarray) -> None:
         "threshold": model.threshold,
         "encoding": model.encoding,
         "encoder": model.encoder.to_json(),
-        "samples": [{"record": r, "score": s} for r, s in zip(records, model.predict_proba(frame).tolist(), strict=True)],
+        "samples": [
+            {"record": r, "score": s} for r, s in zip(records, model.predict_proba(frame).tolist(), strict=True)
+        ],
     }
     scratch = folder / f"{PROFILE}.tmp"
     scratch.write_text(json.dumps(profile, allow_nan=False), encoding="utf-8")
@@ -88,7 +90,9 @@ def load(folder: Path) -> Profiler:
     encoder = Encoder(**profile["encoder"])
     net = nn.load(folder / NETWORK).net
     if net.in_features != len(encoder.center):
-        raise ValueError(f"{folder}: the network takes {net.in_features} features, the encoder makes {len(encoder.center)}")
+        raise ValueError(
+            f"{folder}: the network takes {net.in_features} features, the encoder makes {len(encoder.center)}"
+        )
     model = Model(encoder, net, nn.History(), profile["encoding"], profile["threshold"])
     return Profiler(model, profile["positive"], profile["samples"])
 
@@ -147,7 +151,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     said = probability >= profiler.model.threshold
-    answer = {"probability": probability, "threshold": profiler.model.threshold, "answer": bool(said), "of": profiler.positive}
+    answer = {
+        "probability": probability,
+        "threshold": profiler.model.threshold,
+        "answer": bool(said),
+        "of": profiler.positive,
+    }
     print(json.dumps(answer, ensure_ascii=False))
     return 0
 

@@ -29,7 +29,7 @@ from .preprocess import Table
 from .train import Model
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (after the choice of a backend without a window)
+from matplotlib import pyplot as plt
 
 METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "brier")
 MODELS = ("network", "logistic_regression", "gradient_boosting", "majority")
@@ -68,7 +68,9 @@ def score(y: np.ndarray, proba: np.ndarray, threshold: float) -> dict[str, float
     }
 
 
-def evaluate(table: Table, fit: np.ndarray, validate: np.ndarray, test: np.ndarray, networks: list[Model]) -> SplitResult:
+def evaluate(
+    table: Table, fit: np.ndarray, validate: np.ndarray, test: np.ndarray, networks: list[Model]
+) -> SplitResult:
     """Measure the networks of one split (one a seed, their scores averaged) and the models to compare with."""
     x = _plain(table)
     proba, threshold, scores = {}, {}, {}
@@ -180,7 +182,9 @@ def _draw_curves(figure, result: SplitResult) -> None:
         precision, recall, _ = metrics.precision_recall_curve(result.y, result.proba[model])
         label = model.replace("_", " ")
         left.plot(fpr, tpr, color=COLORS[model], label=f"{label} ({result.scores[model]['roc_auc']:.3f})")
-        right.plot(recall, precision, color=COLORS[model], label=f"{label} ({result.scores[model]['average_precision']:.3f})")
+        right.plot(
+            recall, precision, color=COLORS[model], label=f"{label} ({result.scores[model]['average_precision']:.3f})"
+        )
     left.plot([0, 1], [0, 1], ":", color=COLORS["majority"], label="majority (0.500)")
     right.axhline(result.y.mean(), ls=":", color=COLORS["majority"], label=f"majority ({result.y.mean():.3f})")
     left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC (area)")
@@ -194,7 +198,13 @@ def _draw_calibration(figure, result: SplitResult) -> None:
     axes.plot([0, 1], [0, 1], ":", color="#999999", label="perfect")
     proba = result.proba["network"]
     bins = np.array_split(np.argsort(proba, kind="stable"), 10)
-    axes.plot([proba[b].mean() for b in bins], [result.y[b].mean() for b in bins], "o-", color=COLORS["network"], label="network, tenths of the rows")
+    axes.plot(
+        [proba[b].mean() for b in bins],
+        [result.y[b].mean() for b in bins],
+        "o-",
+        color=COLORS["network"],
+        label="network, tenths of the rows",
+    )
     axes.set(xlabel="predicted probability", ylabel="share of yes", title="Calibration", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="upper left")
 

@@ -74,10 +74,10 @@ ENCODINGS = {"coarse": Encoding(4, 0.02, False, 0.2), "fine": Encoding(64, 0.001
 class Encoder:
     """Turn a table into the network's input; its state is plain JSON.
 
-    A number x becomes (1) its standardised signed logarithm, (2) the piecewise-linear encoding: with the edges
-    e_0 < ... < e_T of a small decision tree, the features clip((x - e_(t-1)) / (e_t - e_(t-1)), 0, 1), t = 1 .. T, (3) if asked,
-    the bin's indicator, and (4) whether it is missing. A category becomes indicators; one not seen in training, or rare, is "other".
-    All features are centred on the rows to fit.
+    A number x becomes (1) whether it is missing, (2) its standardised signed logarithm, (3) the piecewise-linear encoding:
+    with the edges e_0 < ... < e_T of a small decision tree, the features clip((x - e_(t-1)) / (e_t - e_(t-1)), 0, 1),
+    t = 1 .. T, and (4) if asked, an indicator of its bin. A category becomes indicators; one that is rare, or was not seen,
+    is "other". All features are centred on the rows to fit.
 
     References
     ----------

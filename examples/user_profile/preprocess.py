@@ -84,7 +84,9 @@ def splits(table: Table) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     _, first, group = np.unique(content, return_index=True, return_inverse=True)
     label = table.y[first]
     if min(np.bincount(label, minlength=2)) < 2 * N_SPLITS:
-        raise PreprocessError(f"{table.name} has {np.bincount(table.y, minlength=2)} records of the two classes: too few")
+        raise PreprocessError(
+            f"{table.name} has {np.bincount(table.y, minlength=2)} records of the two classes: too few"
+        )
     found = []
     for k, (learn, test) in enumerate(StratifiedKFold(N_SPLITS, shuffle=True, random_state=0).split(first, label)):
         folds = StratifiedKFold(7, shuffle=True, random_state=k) if min(np.bincount(label[learn])) >= 7 else None

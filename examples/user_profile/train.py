@@ -1,4 +1,4 @@
-"""Step 4, train: the document's network, Dense 64-32-16-1 with ReLU, on logits, by Adam, until the validation loss stops falling."""
+"""Step 4, train: the document's network, Dense 64-32-16-1 with ReLU, by Adam, until the validation loss stops falling."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """Write pytorch.json: single training steps as PyTorch computes them, in float64. Needs torch; run once, by hand.
 
-    python tests/facts/make_pytorch_facts.py > tests/facts/pytorch.json
+python tests/facts/make_pytorch_facts.py > tests/facts/pytorch.json
 """
 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ rng = np.random.default_rng(42)
 def network(widths: list[int], activation: type[torch.nn.Module], last: bool) -> torch.nn.Sequential:
     """Return dense layers with an activation between them, and behind the last if asked."""
     layers: list[torch.nn.Module] = []
-    for i, o in zip(widths, widths[1:], strict=False):
+    for i, o in pairwise(widths):
         layers += [torch.nn.Linear(i, o), activation()]
     return torch.nn.Sequential(*(layers if last else layers[:-1]))
 
@@ -74,6 +75,6 @@ for widths, activation, last, loss in (
             ("adam", 0.0, {"lr": 0.01}),
             ("adam", 0.02, {"lr": 0.01}),
         ):
-            if len(widths) == 3 or steps == 1 and "momentum" not in options:
+            if len(widths) == 3 or (steps == 1 and "momentum" not in options):
                 cases.append(case(network(widths, activation, last), loss, optimizer, steps, decay, **options))
 print(json.dumps({"torch": torch.__version__, "numpy": np.__version__, "cases": cases}))

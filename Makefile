@@ -1,0 +1,43 @@
+# make demo | test | check | docs | bench: each builds the virtual environment it needs when that is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS_demo := examples
+EXTRAS_test := test,examples
+EXTRAS_dev := test,examples,docs,dev
+.PHONY: demo test check docs bench clean
+
+demo: $(VENV)/demo.ready
+	$(BIN)/python -m examples.user_profile --out out
+
+test: $(VENV)/test.ready
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/dev.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+docs: $(VENV)/dev.ready
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+bench: $(VENV)/demo.ready
+	$(BIN)/python benchmarks/import_time.py
+
+clean:
+	rm -rf $(VENV) out build docs/_build
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 demo"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The data sets of the example are part of its set-up; an import should not have to compile the package each time.
+$(VENV)/%.ready: pyproject.toml | $(BIN)/python
+	@echo "setting up $(VENV) for $*: a minute or two, the first time"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS_$*)]"
+	$(BIN)/python -m examples.user_profile.collect
+	$(BIN)/python -m compileall -q nnprofile examples
+	@touch $@

@@ -1,0 +1,201 @@
+"""Parameters, ownership, and copies."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnprofile as nn
+
+COPIES: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, lambda obj: pickle.loads(pickle.dumps(obj))]
+COPY_IDS = ["copy", "deepcopy", "pickle"]
+
+
+def nested(rng: np.random.Generator) -> nn.Sequential:
+    inner = nn.Sequential([nn.Dense(4, 4), nn.Tanh(), nn.Dense(4, 3)], rng=None)
+    return nn.Sequential([nn.Dense(2, 4), nn.ReLU(), inner, nn.Dropout(0.2), nn.Dense(3, 1)], rng=rng)
+
+
+def test_names_shapes_and_one_vector(rng: np.random.Generator) -> None:
+    net = nested(rng)
+    assert list(net.params) == ["0.W", "0.b", "2.0.W", "2.0.b", "2.2.W", "2.2.b", "4.W", "4.b"]
+    assert net.params.vector.shape == (2 * 4 + 4 + 4 * 4 + 4 + 4 * 3 + 3 + 3 + 1,)
+    net.params.vector[:] = np.arange(net.params.vector.size)
+    assert net.layers[2].layers[2].params["b"].tolist() == net.params["2.2.b"].tolist() == [44, 45, 46]
+    assert np.shares_memory(net.layers[2].layers[2].params.vector, net.params.vector)
+    assert net.params.sub("2").sub("2")["b"].tolist() == [44, 45, 46]
+    assert net.params.sub("2.").vector.size == 4 * 4 + 4 + 4 * 3 + 3
+    zeros = net.params.like()
+    assert zeros.layout == net.params.layout and not zeros.vector.any()
+
+
+def test_assignment_copies_into_the_view(rng: np.random.Generator) -> None:
+    net = nn.Sequential([nn.Dense(2, 3)], rng=rng)
+    view = net.params.vector
+    net.params["0.b"] = [1, 2, 3]
+    net.params["0.b"] *= 2
+    net.params.vector -= 1
+    assert view[-3:].tolist() == net.layers[0].params["b"].tolist() == [1, 3, 5]
+    for wrong in ([1, 2], 1.0, [[1, 2, 3]]):
+        with pytest.raises(ValueError, match=r"0\.b has shape \(3,\)"):
+            net.params["0.b"] = wrong
+    with pytest.raises(ValueError, match="complex128"):
+        net.params["0.b"] = [1j, 0, 0]
+    with pytest.raises(ValueError, match="vector has shape"):
+        net.params.vector = np.zeros(3)
+    with pytest.raises(ValueError, match="needs"):
+        nn.Parameters({"W": (2, 2)}, np.zeros(3))
+    with pytest.raises(ValueError, match="side by side"):
+        nn.Parameters({"0.a": (1,), "1.a": (1,), "0.b": (1,)}, np.zeros(3)).sub("0")
+    with pytest.raises(KeyError):
+        net.params["1.W"]
+
+
+def test_a_layer_belongs_to_one_network(rng: np.random.Generator) -> None:
+    dense = nn.Dense(2, 2)
+    with pytest.raises(ValueError, match=r"layer 2, Dense\(2, 2\), is layer 0 of this network too"):
+        nn.Sequential([dense, nn.ReLU(), dense], rng=rng)
+    nn.Sequential([dense, nn.ReLU()], rng=rng)  # the failed try has bound nothing
+    with pytest.raises(ValueError, match=r"layer 1, Dense\(2, 2\), is bound already, as layer 0 of Sequential"):
+        nn.Sequential([nn.ReLU(), dense], rng=rng)
+    with pytest.raises(ValueError, match="is bound already"):
+        nn.Sequential([nn.Sequential([dense], rng=None)], rng=rng)
+    relu = nn.ReLU()
+    nn.Sequential([relu, copy.deepcopy(dense), relu], rng=rng)  # nothing to share, nothing to forbid
+
+
+def test_layers_without_and_with_values(rng: np.random.Generator) -> None:
+    empty, own, mixed = nn.Dense(2, 3), nn.Dense(3, 3, rng=rng), nn.Dense(3, 1)
+    assert empty.params["W"].shape == (2, 3)
+    with pytest.raises(ValueError, match="has no values"):
+        empty.forward(np.zeros((1, 2)))
+    mixed.params["W"] = [[1], [2], [3]]
+    kept = own.params.vector.copy()
+    net = nn.Sequential([empty, own, mixed], rng=rng)
+    assert np.isfinite(net.params.vector).all()
+    np.testing.assert_array_equal(net.params.sub("1").vector, kept)
+    assert net.params["2.W"].tolist() == [[1], [2], [3]] and net.params["2.b"].tolist() == [0]
+    with pytest.raises(ValueError, match="has no values"):
+        nn.Sequential([nn.Dense(2, 2)], rng=None).predict([[1, 2]])
+
+
+def test_rng_is_required_and_a_generator() -> None:
+    with pytest.raises(TypeError):
+        nn.Sequential([nn.Dense(1, 1)])  # type: ignore[call-arg]
+    for wrong in (0, np.random.RandomState(0)):
+        with pytest.raises(ValueError, match=r"numpy\.random\.Generator"):
+            nn.Sequential([nn.Dense(1, 1)], rng=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"numpy\.random\.Generator"):
+            nn.Dense(1, 1, rng=wrong)  # type: ignore[arg-type]
+
+
+def test_with_params_reads_other_numbers(rng: np.random.Generator) -> None:
+    net = nested(rng)
+    other = nn.Parameters(net.params.layout, net.params.vector * (1 + 0j))
+    twin = net.with_params(other)
+    x = rng.normal(size=(3, 2))
+    assert twin.forward(x)[0].dtype == complex
+    np.testing.assert_allclose(twin.forward(x)[0].real, net.predict(x))
+    other.vector *= 0
+    assert not twin.forward(x)[0].any() and net.predict(x).any()
+    with pytest.raises(ValueError, match="parameters"):
+        net.with_params(nn.Parameters({"W": (1,)}))
+    with pytest.raises(ValueError, match="parameters"):
+        nn.Dense(1, 1).with_params(nn.Parameters({"W": (1,)}))
+
+
+@pytest.mark.parametrize("make_copy", COPIES, ids=COPY_IDS)
+@pytest.mark.parametrize(
+    "make_optimizer", [lambda: nn.Adam(0.01), lambda: nn.SGD(0.1, momentum=0.9)], ids=["adam", "sgd"]
+)
+def test_copies_train_on_as_if_nothing_had_happened(make_copy: Callable[[Any], Any], make_optimizer: Any) -> None:
+    x = np.random.default_rng(1).normal(size=(20, 2))
+    y, loss = x[:, :1] - x[:, 1:], nn.HalfSquaredError()
+
+    def train(parts: Any) -> Any:
+        net, optimizer, rng = parts
+        nn.fit(net, loss, optimizer, x, y, n_epochs=3, batch_size=8, rng=rng)
+        return net, optimizer, rng
+
+    def start() -> Any:
+        rng = np.random.default_rng(0)
+        return train((nested(rng), make_optimizer(), rng))
+
+    expected = train(start())[0].params.vector
+    original = start()
+    before = original[0].params.vector.copy()
+    copied = (*map(make_copy, original[:2]), copy.deepcopy(original[2]))
+    assert not np.shares_memory(copied[0].params.vector, original[0].params.vector)
+    assert np.shares_memory(copied[0].layers[2].layers[0].params.vector, copied[0].params.vector)
+    train(copied)
+    np.testing.assert_array_equal(copied[0].params.vector, expected)
+    np.testing.assert_array_equal(original[0].params.vector, before)
+    np.testing.assert_array_equal(train(original)[0].params.vector, expected)
+
+
+@pytest.mark.parametrize("make_copy", COPIES, ids=COPY_IDS)
+def test_a_copied_layer_is_free(make_copy: Callable[[Any], Any], rng: np.random.Generator) -> None:
+    net = nested(rng)
+    layer = make_copy(net.layers[0])
+    np.testing.assert_array_equal(layer.params.vector, net.layers[0].params.vector)
+    layer.params["b"] = np.ones(4)
+    assert not net.params["0.b"].any()
+    nn.Sequential([layer, make_copy(net.layers[2])], rng=None).predict(np.ones((1, 2)))
+
+
+def test_a_network_and_its_layer_stay_together_in_one_pickle(rng: np.random.Generator) -> None:
+    net = nested(rng)
+    layer, again = pickle.loads(pickle.dumps((net.layers[0], net)))
+    again.params["0.b"] = np.arange(4.0)
+    assert layer.params["b"].tolist() == [0, 1, 2, 3]
+
+
+def test_reprs_can_be_evaluated(rng: np.random.Generator) -> None:
+    for obj in (
+        nn.Dense(2, 3),
+        nn.LeakyReLU(0.3),
+        nn.Dropout(0.5),
+        nn.Huber(2.0),
+        nn.SGD(0.1, momentum=0.5),
+        nn.EarlyStopping(patience=3),
+    ):
+        assert repr(eval(repr(obj), vars(nn))) == repr(obj)
+    assert repr(nested(rng)).startswith(
+        "Sequential([Dense(2, 4), ReLU(), Sequential([Dense(4, 4), Tanh(), Dense(4, 3)])"
+    )
+    assert "0.W: (2, 4)" in repr(nested(rng).params)
+
+
+def test_bad_layers(rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match="at least one layer"):
+        nn.Sequential([], rng=rng)
+    with pytest.raises(ValueError, match="layer 1 must be a Layer"):
+        nn.Sequential([nn.ReLU(), nn.ReLU], rng=rng)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="float64 or float32"):
+        nn.Sequential([nn.ReLU()], rng=rng, dtype=np.float16)
+    for make in (lambda: nn.Dense(0, 1), lambda: nn.Dense(1, 2.0), lambda: nn.Dense(True, 1)):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="features must be an integer of at least 1"):
+            make()
+    for rate in (1.0, -0.1, float("nan"), "0.1", True):
+        with pytest.raises(ValueError, match="rate must be a number"):
+            nn.Dropout(rate)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_normal"])
+def test_initializers_have_the_stated_variance(name: str, rng: np.random.Generator) -> None:
+    W = getattr(nn.initializers, name)(300, 200, rng)
+    expected = {"glorot": 2 / 500, "he": 2 / 300, "lecun": 1 / 300}[name.split("_")[0]]
+    assert W.shape == (300, 200)
+    assert abs(W.mean()) < 5 * np.sqrt(expected / W.size)
+    assert W.var() == pytest.approx(expected, rel=0.03)
+    assert not nn.initializers.zeros(2, 3, rng).any()
+
+
+def test_same_seed_same_numbers_in_both_dtypes() -> None:
+    nets = [nn.Sequential([nn.Dense(3, 2)], rng=np.random.default_rng(0), dtype=d) for d in (np.float64, np.float32)]
+    np.testing.assert_array_equal(nets[0].params.vector.astype(np.float32), nets[1].params.vector)

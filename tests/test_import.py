@@ -1,0 +1,109 @@
+"""What ``import nnprofile`` costs and needs, each in a process of its own; and that its names are the documented ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import nnprofile as nn
+
+ROOT = Path(__file__).parents[1]
+PUBLIC = {
+    *("Dense", "Sigmoid", "ReLU", "LeakyReLU", "Tanh", "Identity", "Softmax", "Dropout"),
+    *("MeanSquaredError", "HalfSquaredError", "MeanAbsoluteError", "Huber"),
+    *("BinaryCrossEntropy", "SigmoidCrossEntropy", "SoftmaxCrossEntropy"),
+    *("SGD", "Adam", "StepDecay", "ExponentialDecay", "CosineDecay"),
+    *("Sequential", "fit", "objective", "History", "EarlyStopping", "DivergenceError"),
+    *("save", "load", "Saved", "ModelFileError", "Layer", "Loss", "Optimizer", "Parameters", "initializers"),
+}
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_adds_only_our_own_modules_to_numpys() -> None:
+    """No scipy, no numba, none of the standard library's slower modules, and no numpy.random before it is needed."""
+    added = run(
+        """
+        import sys, numpy
+        before = set(sys.modules)
+        import nnprofile
+        print(*sorted(name for name in set(sys.modules) - before if not name.startswith("nnprofile")))
+        """
+    ).split()
+    assert set(added) <= {"copy", "org", "org.python", "org.python.core", "__future__", "contextlib"}
+
+
+def test_only_numpy_is_needed() -> None:
+    """Every other third-party import fails, and training, saving, loading still work."""
+    run(
+        """
+        import sys
+        class Nothing:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in {"scipy", "numba", "llvmlite", "tqdm", "sklearn", "pandas", "safetensors"}:
+                    raise ImportError(name)
+        sys.meta_path.insert(0, Nothing())
+        import numpy as np, nnprofile as nn, tempfile, os
+        rng = np.random.default_rng(0)
+        net = nn.Sequential([nn.Dense(2, 3), nn.ReLU(), nn.Dense(3, 1)], rng=rng)
+        nn.fit(net, nn.SigmoidCrossEntropy(), nn.Adam(), [[0, 1], [1, 0]], [0, 1], n_epochs=2, rng=rng, progress=True)
+        with tempfile.TemporaryDirectory() as folder:
+            nn.save(net, os.path.join(folder, "a"), rng=rng)
+            assert (nn.load(os.path.join(folder, "a")).net.params.vector == net.params.vector).all()
+        """
+    )
+
+
+def test_nothing_process_wide_changes() -> None:
+    run(
+        """
+        import os, signal, warnings
+        import numpy as np
+        before = dict(os.environ), np.geterr(), list(warnings.filters), signal.getsignal(signal.SIGINT), np.get_printoptions()
+        import nnprofile as nn
+        rng = np.random.default_rng(0)
+        net = nn.Sequential([nn.Dense(1, 1)], rng=rng)
+        nn.fit(net, nn.MeanSquaredError(), nn.SGD(0.1), [[1]], [1], n_epochs=1, rng=rng)
+        after = dict(os.environ), np.geterr(), list(warnings.filters), signal.getsignal(signal.SIGINT), np.get_printoptions()
+        assert before == after
+        """
+    )
+
+
+def test_the_public_names_are_the_documented_ones() -> None:
+    modules = {path.stem for path in (ROOT / "nnprofile").glob("*.py")}
+    assert {name for name in vars(nn) if not name.startswith("_")} - modules == PUBLIC - {"initializers"}
+    documented = (ROOT / "docs" / "api.md").read_text()
+    missing = [name for name in PUBLIC if name not in documented]
+    assert not missing
+
+
+def test_imports_point_one_way() -> None:
+    """The order of the reading list in ``nnprofile/__init__.py`` is the order of imports: no module looks ahead."""
+    order = [
+        "contract",
+        "initializers",
+        "validation",
+        "activations",
+        "layers",
+        "losses",
+        "optimizers",
+        "network",
+        "training",
+        "modelfile",
+    ]
+    assert {path.stem for path in (ROOT / "nnprofile").glob("*.py")} - {"__init__"} == set(order)
+    for name in order:
+        for line in (ROOT / "nnprofile" / f"{name}.py").read_text().splitlines():
+            if line.strip().startswith("from ."):
+                module, _, names = line.strip().removeprefix("from .").partition(" import ")
+                for used in [module] if module else names.split(", "):
+                    assert order.index(used) < order.index(name), f"{name}: {line}"
