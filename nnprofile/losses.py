@@ -129,7 +129,7 @@ class HalfSquaredError(MeanLoss):
 
 
 class MeanAbsoluteError(MeanLoss):
-    """l_n = 1/k sum_j |y_nj - t_nj|, dl_n / dy_nj = sign(y_nj - t_nj) / k, and 0 (a subgradient) where they are equal.
+    """``l_n = 1/k sum_j |y_nj - t_nj|``, dl_n / dy_nj = sign(y_nj - t_nj) / k, and 0 (a subgradient) where they are equal.
 
     Examples
     --------
@@ -149,7 +149,10 @@ class MeanAbsoluteError(MeanLoss):
 class Huber(MeanLoss):
     """l_n = 1/k sum_j h(y_nj - t_nj): a parabola near 0, straight lines beyond ``delta``.
 
-    h(d) = d^2 / 2 where |d| <= delta, else delta * (|d| - delta / 2); dh / dd = d, or delta * sign(d).
+    With the derivative d, or delta * sign(d)::
+
+        h(d) = d^2 / 2                      where |d| <= delta
+        h(d) = delta * (|d| - delta / 2)    elsewhere
 
     Parameters
     ----------

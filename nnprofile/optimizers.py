@@ -215,7 +215,7 @@ class StepDecay(Schedule):
         return self.initial * self.factor ** (step // self.every)
 
 
-class ExponentialDecay(Schedule):
+class ExponentialDecay(StepDecay):
     """initial * factor^(step / every): as StepDecay, without the jumps.
 
     Examples
@@ -224,13 +224,6 @@ class ExponentialDecay(Schedule):
     >>> rate(0), rate(5), rate(10)
     (1.0, 0.5, 0.25)
     """
-
-    config_names = ("initial", "every", "factor")
-
-    def __init__(self, initial: float, *, every: int, factor: float = 0.1) -> None:
-        self.initial = check_number(initial, "initial")
-        self.every = check_size(every, "every")
-        self.factor = check_number(factor, "factor")
 
     def __call__(self, step: int) -> float:
         """Return initial * factor^(step / every)."""

@@ -79,7 +79,7 @@ class EarlyStopping(Configured):
     min_delta : float, default 0.0
         How much better counts as an improvement.
     monitor : str, default "val_loss"
-        A name in the logs: "val_loss", "loss", a metric, or "val_" + a metric.
+        A name in the logs: "val_loss", "loss", or a metric, with "val" and an underscore before it if on validation data.
     mode : "min" or "max", default "min"
         Whether less or more is better.
     """
