@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -204,9 +205,18 @@ def test_an_infinite_loss_is_divergence_before_the_step() -> None:
     assert not net.params.vector.any()
 
 
+@pytest.fixture
+def pythons_own_handler() -> Iterator[None]:
+    """Put Python's handler in force; a shell starts background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     "press", [lambda: os.kill(os.getpid(), signal.SIGINT), _thread.interrupt_main], ids=["SIGINT", "interrupt_main"]
 )
+@pytest.mark.usefixtures("pythons_own_handler")
 def test_ctrl_c_stops_after_a_whole_step(press: Any) -> None:
     class Pressed(nn.Tanh):
         """Sends Ctrl-C in the middle of the sixth step's backward pass."""

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from . import collect, deploy, evaluate, features, preprocess, train
@@ -26,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
             table = _preprocess(raw)
             if options.fast:
                 table = _some_rows(table)
-            results = _measure(table, options)
+            # Threads do not pay for matrices of this size, and waiting for each other they suffer on a busy machine.
+            with threadpool_limits(1):
+                results = _measure(table, options)
             found[table.name] = evaluate.values(results)
             sections.append(_section(table, results, found[table.name]))
             print(f"\n{evaluate.text_table(table.name, found[table.name])}")

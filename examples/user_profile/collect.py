@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     delimiter = sniff_delimiter(text)
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True) if any(row)]
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True) if any(row)]
     if len(rows) < 2:
         raise CollectError(f"{path} holds no records below its header")
     names = [" ".join(name.split()) for name in rows[0]]
@@ -99,12 +100,12 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
 
 
 def sniff_delimiter(text: str) -> str:
-    """Return the delimiter that cuts the first 50 lines into the most fields, the same number on each line."""
+    """Return the delimiter that cuts the header into the most fields, with as many in most of the first 50 records."""
     lines = text.splitlines()[:50]
 
     def n_fields(delimiter: str) -> int:
-        counts = {len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row}
-        return counts.pop() if len(counts) == 1 else 0
+        counts = [len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row]
+        return counts[0] if counts and 2 * counts.count(counts[0]) > len(counts) else 0
 
     return max(",;\t|", key=n_fields)
 
