@@ -102,7 +102,13 @@ def save(
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinity; such a network is not saved")
-    _write(path, json.dumps(architecture, separators=(",", ":"), allow_nan=False), tensors)
+    try:
+        described = json.dumps(architecture, separators=(",", ":"), allow_nan=False)
+    except TypeError as error:
+        raise ValueError(
+            f"cannot save {net!r}: the config of a layer is not plain numbers and text: {error}"
+        ) from error
+    _write(path, described, tensors)
 
 
 def load(path: Path, *, layers: Iterable[type[Layer]] = ()) -> Saved:

@@ -219,26 +219,19 @@ def fit(
     run = _numpy_runner(net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
     history = History()
     best_score, best_state = inf, None
-    with _progress_bar(n_epochs if progress else 0) as show, _interrupts() as interrupted:
+    with _progress_bar(n_epochs if progress else 0) as show, _interrupts() as n_interrupts:
         try:
             for epoch in range(n_epochs):
                 start = _State(net, optimizer)
-                order = rng.permutation(data.n_samples)
-                values: list[float] = []
-                weights: list[float] = []
-                for first in range(0, data.n_samples, batch_size):
-                    chunk = run(order[first : first + batch_size], rng)
-                    values += chunk[0]
-                    weights += chunk[1]
-                    if not np.isfinite(values[-1]):
-                        start.restore(net, optimizer)
-                        raise DivergenceError(
-                            f"epoch {epoch}, step {len(values) - 1}: the loss or a parameter is not finite; the network is "
-                            "back at the start of the epoch. Try a smaller learning rate, or features scaled to about 1"
-                        )
-                    if interrupted():
-                        history.stop_reason = "interrupted"
-                        return history
+                values, weights = _epoch(run, rng.permutation(data.n_samples), batch_size, rng, n_interrupts)
+                if not np.isfinite(values[-1]):
+                    start.restore(net, optimizer)
+                    raise DivergenceError(
+                        f"epoch {epoch}, step {len(values) - 1}: the loss or a parameter is not finite; the network is back "
+                        "at the start of the epoch. Try a smaller learning rate, or features scaled to about 1"
+                    )
+                if n_interrupts():
+                    raise KeyboardInterrupt
 
                 total = sum(weights)
                 logs = {"loss": float(np.dot(values, weights) / total) if total else 0.0}
@@ -249,27 +242,41 @@ def fit(
                 score = logs[watch.monitor] if watch.mode == "min" else -logs[watch.monitor]
                 if score < best_score - (watch.min_delta if history.best_epoch >= 0 else 0):
                     best_score, history.best_epoch = score, epoch
-                    if early_stopping is not None:
-                        best_state = _State(net, optimizer)
+                    best_state = _State(net, optimizer) if early_stopping else None
                 show(logs)
 
-                if any([callback(epoch, logs, net) for callback in callbacks]):  # noqa: C419  (each is called)
+                stop = any([callback(epoch, logs, net) for callback in callbacks])  # noqa: C419  (each is called)
+                if n_interrupts():
+                    raise KeyboardInterrupt
+                if stop:
                     history.stop_reason = "callback"
                     break
-                if interrupted():
-                    history.stop_reason = "interrupted"
-                    return history
-                if early_stopping is not None and epoch - history.best_epoch >= early_stopping.patience:
+                if early_stopping and epoch - history.best_epoch >= early_stopping.patience:
                     history.stop_reason = "early_stopping"
                     break
-        except KeyboardInterrupt:  # raised by a callback, a metric or a layer: between two steps
-            if interrupted():
+        except KeyboardInterrupt:
+            if n_interrupts() > 1:  # perhaps in the middle of a step
                 raise
             history.stop_reason = "interrupted"
             return history
     if best_state is not None:
         best_state.restore(net, optimizer)
     return history
+
+
+def _epoch(
+    run: Runner, order: Array, batch_size: int, rng: np.random.Generator, n_interrupts: Callable[[], int]
+) -> tuple[list[float], list[float]]:
+    """Run the steps of one epoch, until Ctrl-C or divergence; return the objective of each and its weight."""
+    values: list[float] = []
+    weights: list[float] = []
+    for first in range(0, len(order), batch_size):
+        chunk = run(order[first : first + batch_size], rng)
+        values += chunk[0]
+        weights += chunk[1]
+        if n_interrupts() or not np.isfinite(values[-1]):
+            break
+    return values, weights
 
 
 def _numpy_runner(
@@ -390,31 +397,28 @@ def _check_arguments(
 
 
 @contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Note Ctrl-C instead of raising it, so that a step is done or not done; a second one is raised.
+def _interrupts() -> Iterator[Callable[[], int]]:
+    """Count Ctrl-C instead of raising it, so that a step is done or not done; the second one is raised.
 
-    Only where Python's own handler is in force, and for the time of the run. A KeyboardInterrupt from elsewhere
-    (a callback) ends the run at once, between steps, as the first would.
+    Only where Python's own handler is in force, and for the time of the run.
     """
     import signal
     import threading
 
-    pressed = False
+    count = 0
 
     def note(signum: int, frame: Any) -> None:
-        nonlocal pressed
-        if pressed:
+        nonlocal count
+        count += 1
+        if count > 1:
             raise KeyboardInterrupt
-        pressed = True
 
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: pressed
+        yield lambda: count
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -128,6 +128,8 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         nn.save(net, path, loss=Odd())
     with pytest.raises(ValueError, match="cannot save learning_rate"):
         nn.save(net, path, optimizer=nn.SGD(lambda step: 0.1))
+    with pytest.raises(ValueError, match="not plain numbers and text"):
+        nn.save(nn.Sequential([Mine(np.ones(2))], rng=None), path)  # type: ignore[arg-type]
     train(net, loss, optimizer, np.random.default_rng(0))
     with pytest.raises(ValueError, match="the optimizer has stepped"):
         nn.save(nn.Sequential([nn.Dense(2, 1)], rng=np.random.default_rng(0)), path, optimizer=optimizer)
