@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .contract import Array, Cache, Layer, Parameters
+from .contract import Array, Cache, Layer, Parameters, floating
 from .validation import check_number
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def softplus(x: Array) -> Array:
     return np.where(positive, x, 0) + log1p(np.exp(np.where(positive, -x, x)))
 
 
-class _Elementwise(Layer):
+class Elementwise(Layer):
     """y_ij = f(x_ij), so dx_ij = dy_ij * f'(x_ij); ``forward`` caches what f' needs."""
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
         """Return dx = dy * f'(x), shape of dy, and no gradients."""
-        slope = self._slope(cache)
+        dy, slope = floating(dy), self._slope(cache)
         if dy.shape != slope.shape:
             raise ValueError(f"dy must have the output's shape {slope.shape}, got {dy.shape}")
         return dy * slope, Parameters({})
@@ -56,7 +56,7 @@ class _Elementwise(Layer):
         raise NotImplementedError
 
 
-class Identity(_Elementwise):
+class Identity(Elementwise):
     """y = x, dx = dy. The link of losses whose y_pred is the prediction itself.
 
     Examples
@@ -67,13 +67,14 @@ class Identity(_Elementwise):
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return a copy of x."""
+        x = floating(x)
         return x.copy(), x
 
     def _slope(self, cache: Cache) -> Array:
         return np.ones_like(cache)
 
 
-class Sigmoid(_Elementwise):
+class Sigmoid(Elementwise):
     """y = s(x) = 1 / (1 + exp(-x)), dx = dy * s(x) * (1 - s(x)).
 
     1 - s(x) is computed as s(-x), which stays exact where s(x) is nearly 1.
@@ -90,15 +91,14 @@ class Sigmoid(_Elementwise):
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = s(x)."""
-        y, one_minus_y = sigmoid(x)
-        return y, (y, one_minus_y)
+        y, one_minus_y = sigmoid(floating(x))
+        return y, y * one_minus_y
 
     def _slope(self, cache: Cache) -> Array:
-        y, one_minus_y = cache
-        return y * one_minus_y  # type: ignore[no-any-return]
+        return cache  # type: ignore[no-any-return]
 
 
-class Tanh(_Elementwise):
+class Tanh(Elementwise):
     """y = tanh(x), dx = dy * (1 - tanh(x)^2).
 
     1 - tanh(x)^2 is computed as 4 s(2x) s(-2x), which stays exact where tanh(x) is nearly 1 or -1.
@@ -113,6 +113,7 @@ class Tanh(_Elementwise):
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = tanh(x)."""
+        x = floating(x)
         return np.tanh(x), x
 
     def _slope(self, cache: Cache) -> Array:
@@ -120,7 +121,7 @@ class Tanh(_Elementwise):
         return 4 * s * one_minus_s
 
 
-class LeakyReLU(_Elementwise):
+class LeakyReLU(Elementwise):
     """y = x where x > 0, negative_slope * x elsewhere; dx = dy, or dy * negative_slope.
 
     At x = 0 backward returns the left derivative, an element of the subgradient.
@@ -139,18 +140,18 @@ class LeakyReLU(_Elementwise):
     config_names = ("negative_slope",)
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        super().__init__()
         self.negative_slope = check_number(negative_slope, "negative_slope", below=1.0)
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = x where x > 0, negative_slope * x elsewhere."""
+        x = floating(x)
         return np.where(x.real > 0, x, self.negative_slope * x), x
 
     def _slope(self, cache: Cache) -> Array:
         return np.where(cache.real > 0, 1, self.negative_slope).astype(cache.dtype, copy=False)
 
 
-class ReLU(_Elementwise):
+class ReLU(Elementwise):
     """y = max(x, 0); dx = dy where x > 0, else 0.
 
     At x = 0 backward returns 0, an element of the subgradient [0, dy].
@@ -165,6 +166,7 @@ class ReLU(_Elementwise):
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = max(x, 0)."""
+        x = floating(x)
         return np.where(x.real <= 0, 0, x), x  # NaN stays NaN, so that divergence is seen
 
     def _slope(self, cache: Cache) -> Array:
@@ -178,7 +180,7 @@ class Softmax(Layer):
     Scalar rule, then matrix rule::
 
         dy_j / dx_k = y_j * (1[j = k] - y_k)
-        dx = y * (dy - sum(dy * y, axis=1))
+        dx = y * (dy - sum(dy * y, axis=1, keepdims=True))
 
     Each row's largest x is subtracted first, which changes nothing and never overflows; so is, in backward, the dy of the
     largest y, which keeps the digits where that y is nearly 1.
@@ -193,15 +195,18 @@ class Softmax(Layer):
     """
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
-        """Return y = exp(x) / sum(exp(x), axis=1), shape (n_samples, n_features)."""
+        """Return y = exp(x) / sum(exp(x), axis=1, keepdims=True), shape (n_samples, n_features)."""
+        x = floating(x)
+        if x.ndim != 2:
+            raise ValueError(f"Softmax() takes x of shape (n_samples, n_features), got {x.shape}")
         top = x.real.argmax(axis=1)[:, None]
         e = np.exp(x - np.take_along_axis(x, top, axis=1))
         y = e / e.sum(axis=1, keepdims=True)
-        return y, (y, top)
+        return y, (y.copy(), top)
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
-        """Return dx = y * (dy - sum(dy * y, axis=1)) and no gradients."""
-        y, top = cache
+        """Return dx = y * (dy - sum(dy * y, axis=1, keepdims=True)) and no gradients."""
+        dy, (y, top) = floating(dy), cache
         if dy.shape != y.shape:
             raise ValueError(f"dy must have the output's shape {y.shape}, got {dy.shape}")
         dy = dy - np.take_along_axis(dy, top, axis=1)

@@ -28,7 +28,8 @@ class Parameters(Mapping[str, Array]):
     """Name the pieces of one contiguous vector: ``params[name]`` is a view, shaped, of ``params.vector``.
 
     One vector holds a whole network, so an optimizer is one line on one array, and a file is one array.
-    ``params[name] = a`` copies ``a`` into the view; views are never replaced, so nothing can come loose.
+    ``params[name] = a`` copies ``a`` into the view. When a layer is bound into a network, its ``params`` look into the
+    network's vector from then on; an array taken out before, ``W = layer.params["W"]``, does not.
 
     Parameters
     ----------
@@ -113,6 +114,14 @@ class Parameters(Mapping[str, Array]):
         twin._vector = np.zeros(self._vector.shape, self.dtype if dtype is None else dtype)
         return twin
 
+    def look_into(self, vector: Array) -> None:
+        """Name other memory from now on, of the same size."""
+        if vector.shape != self._vector.shape:
+            raise ValueError(
+                f"the layout {self.layout} needs a vector of shape {self._vector.shape}, got {vector.shape}"
+            )
+        self._vector = vector
+
     def weights(self) -> list[str]:
         """Return the names of the weights ``W``: what decay and the L2 term touch, and biases never are."""
         return [name for name in self.layout if name.rpartition(".")[2] == "W"]
@@ -160,15 +169,15 @@ class Layer(Configured):
     """Map a batch ``x`` to ``y``, and a cotangent ``dy`` back to ``dx``.
 
     A layer holds parameters and nothing else: what ``backward`` needs is returned by ``forward`` as ``cache``, so
-    several forwards may come before one backward, and nothing ever goes stale. ``dV`` means d loss / d V.
-    A subclass without parameters only writes ``forward`` and ``backward``.
+    several forwards may come before one backward. ``dV`` means d loss / d V. Two rules are left: between forward and
+    backward neither the weights nor ``x``, which the cache may hold, are changed.
+
+    A subclass writes ``forward`` and ``backward``; one with parameters sets ``self.params`` in its ``__init__``, and
+    ``initialize`` if it is to draw their values.
     """
 
-    params: Parameters
+    params: Parameters = Parameters({})  # none, unless ``__init__`` sets some
     _place: str | None = None  # where the layer is bound: "layer 0 of ..."
-
-    def __init__(self) -> None:
-        self.params = Parameters({})
 
     def forward(self, x: Array, rng: np.random.Generator | None = None) -> tuple[Array, Cache]:
         """Return ``(y, cache)``. With ``rng``: training mode, for layers that draw; without: inference."""
@@ -192,12 +201,14 @@ class Layer(Configured):
         if params.layout != self.params.layout:
             raise ValueError(f"{self!r} has parameters {self.params.layout}, got {params.layout}")
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._bind(params, None)
+        twin.__dict__.update(self.__dict__, params=params, _place=None)
         return twin
 
-    def _bind(self, params: Parameters, place: str | None) -> None:
-        self.params, self._place = params, place
+    def _bind(self, vector: Array, place: str | None) -> None:
+        """Look into this memory, which holds the layer's values already."""
+        if len(self.params):
+            self.params.look_into(vector)
+        self._place = place
 
     def __getstate__(self) -> dict[str, Any]:
         # A layer copied out of its network is free again; Sequential binds its own when it is unpickled.
@@ -213,7 +224,10 @@ class Loss(Configured):
     def forward(
         self, y_pred: ArrayLike, y_true: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> tuple[Any, Cache]:
-        """Return ``(value, cache)``: sum(w * l) / sum(w) over the samples' losses l, a scalar of y_pred's kind."""
+        """Return ``(value, cache)``: sum(w * l) / sum(w) over the samples' losses l, a scalar of y_pred's kind.
+
+        The prediction comes first and the truth second: d value / d y_pred is what ``backward`` returns.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, cache: Cache) -> Array:
@@ -266,10 +280,21 @@ class Optimizer(Configured):
             self.layout = dict(params.layout)
             self.state = {name: np.zeros_like(params.vector) for name in self.moments}
         elif self.layout != params.layout:
-            raise ValueError(f"this {type(self).__name__} has stepped {self.layout}, got parameters {params.layout}")
+            raise ValueError(
+                f"this {type(self).__name__} has stepped {self.layout}, got parameters {params.layout}; "
+                "make a new optimizer for another network"
+            )
         for name, moment in self.state.items():
             if moment.dtype != params.dtype:
                 raise ValueError(f"this {type(self).__name__} keeps {name} in {moment.dtype}, got {params.dtype}")
+
+
+def floating(x: Any) -> Array:
+    """Return ``x`` as an array of floats, or of complex numbers, if it is not one already; sparse ones only Dense takes."""
+    if is_sparse(x):
+        raise ValueError("sparse x is taken by Dense alone: make it the first layer")
+    out: Array = np.asarray(x)
+    return out if out.dtype.kind in "fc" else out.astype(np.float64)
 
 
 def is_sparse(x: object) -> bool:

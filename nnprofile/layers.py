@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .contract import Array, Cache, Layer, Parameters, is_sparse
+from .contract import Array, Cache, Layer, Parameters, floating, is_sparse
 from .initializers import glorot_uniform
 from .validation import check_number, check_rng, check_size
 
@@ -75,13 +75,14 @@ class Dense(Layer):
         ValueError
             If x is not (n_samples, in_features), or the layer has no values yet.
         """
+        x = x if is_sparse(x) else floating(x)
         if x.ndim != 2 or x.shape[1] != self.in_features:
             raise ValueError(f"{self!r} takes x of shape (n_samples, {self.in_features}), got {x.shape}")
         W, b = self.params["W"], self.params["b"]
-        if np.isnan(W[0, 0]):
+        if np.isnan(W[0, 0]) or np.isnan(b[0]):
             raise ValueError(
                 f"{self!r} has no values: give it rng, assign params['W'] and params['b'], or put it in "
-                "Sequential(..., rng=rng)"
+                "Sequential(..., rng=rng). (If it had some, training has diverged.)"
             )
         return x @ W + b, x
 
@@ -95,7 +96,7 @@ class Dense(Layer):
         ValueError
             If dy does not have the output's shape.
         """
-        x, W = cache, self.params["W"]
+        dy, x, W = floating(dy), cache, self.params["W"]
         if dy.shape != (x.shape[0], self.out_features):
             raise ValueError(f"dy must have the output's shape {(x.shape[0], self.out_features)}, got {dy.shape}")
         grads = self.params.like(np.result_type(x.dtype, dy, W))
@@ -140,11 +141,11 @@ class Dropout(Layer):
     config_names = ("rate",)
 
     def __init__(self, rate: float) -> None:
-        super().__init__()
         self.rate = check_number(rate, "rate", below=1.0)
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return x * scale; scale is 1 / (1 - rate) where a float32 uniform is at least ``rate``, else 0."""
+        x = floating(x)
         if rng is None:
             scale = np.ones(x.shape, x.real.dtype)
         else:
@@ -153,6 +154,7 @@ class Dropout(Layer):
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
         """Return dx = dy * scale and no gradients."""
+        dy = floating(dy)
         if dy.shape != cache.shape:
             raise ValueError(f"dy must have the output's shape {cache.shape}, got {dy.shape}")
         return dy * cache, Parameters({})

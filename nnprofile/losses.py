@@ -110,7 +110,7 @@ class MeanSquaredError(MeanLoss):
 
 
 class HalfSquaredError(MeanLoss):
-    """l_n = 1/2 sum_j (y_nj - t_nj)^2: the document's loss, its sum over outputs, averaged over samples.
+    """l_n = 1/2 sum_j (y_nj - t_nj)^2: the textbooks' loss, a sum over outputs, averaged over samples.
 
     dl_n / dy_nj = y_nj - t_nj: the 1/2 is there so that no factor 2 is.
 
@@ -188,8 +188,9 @@ class Huber(MeanLoss):
 class BinaryCrossEntropy(MeanLoss):
     """l_n = -1/k sum_j [t log p + (1 - t) log(1 - p)] for probabilities p = y_nj and targets t = t_nj in [0, 1].
 
-    dl_n / dp = ((1 - t) / (1 - p) - t / p) / k. A term of weight 0 is 0, whatever its logarithm; so the loss is finite
-    for p in {0, 1} if p = t, and +inf otherwise. For training prefer SigmoidCrossEntropy, which never meets an infinity.
+    dl_n / dp = ((1 - t) / (1 - p) - t / p) / k. A term whose factor t or 1 - t is 0 is 0, whatever its logarithm: so the
+    loss is finite for p in {0, 1} if p = t, and +inf otherwise. For training prefer SigmoidCrossEntropy, which never
+    meets an infinity.
 
     Examples
     --------
@@ -290,7 +291,10 @@ class SoftmaxCrossEntropy(MeanLoss):
         y = _as_rows(y, 1, f"(n_samples,) with labels, or (n_samples, {n_outputs}) with probabilities")[:, 0]
         wrong = (y != np.floor(y)) | (y < 0) | (y >= n_outputs)
         if wrong.any():
-            raise ValueError(f"labels must be whole numbers in 0 .. {n_outputs - 1}, got {y[wrong][0]:g}")
+            hint = "; with one output there is one class, and two classes take SigmoidCrossEntropy or two outputs"
+            raise ValueError(
+                f"labels must be whole numbers in 0 .. {n_outputs - 1}, got {y[wrong][0]:g}{hint if n_outputs == 1 else ''}"
+            )
         return y.astype(np.int64)
 
     def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ import numpy as np
 from . import activations, layers, losses, optimizers
 from .contract import Array, Configured, Layer, Loss, Optimizer
 from .network import Sequential
+from .validation import check_size
 
 if TYPE_CHECKING:
     Path = str | os.PathLike[str]
@@ -24,7 +25,7 @@ FORMAT_VERSION = 1
 MAX_HEADER = 1_000_000
 DTYPES = {"F64": "<f8", "F32": "<f4"}
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
-_LAYERS = (
+_LAYERS: tuple[type[Layer], ...] = (
     *(activations.Identity, activations.Sigmoid, activations.Tanh, activations.ReLU, activations.LeakyReLU),
     *(activations.Softmax, layers.Dense, layers.Dropout),
 )
@@ -82,8 +83,8 @@ def save(
     """
     import json
 
-    if not isinstance(net, Sequential):
-        raise ValueError(f"net must be a Sequential, got {net!r}")
+    if type(net) is not Sequential:
+        raise ValueError(f"net must be a Sequential, and not of a subclass, whose ways a file cannot keep; got {net!r}")
     tensors: dict[str, Array] = dict(net.params.items())
     architecture: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -129,7 +130,8 @@ def load(path: Path, *, layers: Iterable[type[Layer]] = ()) -> Saved:
     """
     header, data = _read(path)
     try:
-        return _restore(header, data, {cls.__name__: cls for cls in (*_LAYERS, *layers)})
+        known: dict[str, type[Layer]] = {cls.__name__: cls for cls in (*_LAYERS, *layers)}
+        return _restore(header, data, known)
     except ModelFileError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
@@ -152,6 +154,8 @@ def _describe_network(net: Sequential) -> list[dict[str, Any]]:
     for layer in net.layers:
         if type(layer) is Sequential:
             described.append({"class": "Sequential", "layers": _describe_network(layer)})
+        elif isinstance(layer, Sequential):
+            raise ValueError(f"cannot save {type(layer).__name__}, a subclass of Sequential")
         else:
             described.append({"class": type(layer).__name__, **layer.config()})
     return described
@@ -204,19 +208,34 @@ def _write(path: Path, architecture: str, tensors: Mapping[str, Array]) -> None:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the file, then rename: whoever reads sees the old file or the new one."""
+    """Write beside the file, then rename: whoever reads sees the old file or the new one. Its permissions stay."""
     target = os.path.realpath(path)
+    if os.path.isdir(target):
+        raise IsADirectoryError(f"{os.fspath(path)} is a folder")
     scratch = f"{target}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(scratch, flags, 0o666)
+    except OSError as error:
+        error.filename = os.fspath(path)  # which the caller knows
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if os.path.exists(target):
+            os.chmod(scratch, os.stat(target).st_mode & 0o7777)
         os.replace(scratch, target)
     except BaseException:
         os.unlink(scratch)
         raise
+    if os.name == "posix":  # the new name must survive a power failure too
+        folder = os.open(os.path.dirname(target), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -271,7 +290,10 @@ def _restore(header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer
     _keys(architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng"})
     if architecture["dtype"] not in ("float64", "float32"):
         raise ValueError(f"dtype {architecture['dtype']!r}")
-    net = _build_network(architecture["network"], known, architecture["dtype"], sum(t.size for t in tensors.values()))
+    n_numbers = sum(tensor.size for tensor in tensors.values())
+    if _dense_size(architecture["network"]) > n_numbers:
+        raise ValueError(f"the architecture needs more numbers than the {n_numbers} in the file")
+    net = _build_network(architecture["network"], known, architecture["dtype"])
     for name, shape in net.params.layout.items():
         _check_tensor(tensors, name, shape, net.params.dtype)
         net.params[name] = tensors.pop(name)
@@ -332,25 +354,38 @@ def _build(described: Mapping[str, Any], known: tuple[type, ...]) -> Any:
     name = config.pop("class")
     for cls in known:
         if cls.__name__ == name:
-            return cls(**config)
+            return _make(cls, config)
     raise ValueError(f"{name!r} is none of {', '.join(cls.__name__ for cls in known)}")
 
 
-def _build_network(
-    described: list[Mapping[str, Any]], known: Mapping[str, type[Layer]], dtype: str, n_numbers: int
-) -> Sequential:
+def _make(cls: type[Any], config: Mapping[str, Any]) -> Any:
+    made = cls(**config)
+    if made.config().keys() != config.keys():
+        raise ValueError(f"{cls.__name__} is described by {sorted(made.config())}, got {sorted(config)}")
+    return made
+
+
+def _dense_size(described: list[Mapping[str, Any]]) -> int:
+    """Return how many numbers the dense layers need, before any memory is asked for."""
+    size = 0
+    for entry in described:
+        if entry["class"] == "Sequential":
+            size += _dense_size(entry["layers"])
+        elif entry["class"] == "Dense":
+            size += check_size(entry["in_features"], "in_features") * check_size(entry["out_features"], "out_features")
+    return size
+
+
+def _build_network(described: list[Mapping[str, Any]], known: Mapping[str, type[Layer]], dtype: str) -> Sequential:
     built: list[Layer] = []
     for entry in described:
         config = dict(entry)
         name = config.pop("class")
         if name == "Sequential":
             _keys(config, {"layers"})
-            built.append(_build_network(config["layers"], known, dtype, n_numbers))
+            built.append(_build_network(config["layers"], known, dtype))
         elif name in known:
-            # Refuse before memory is asked for.
-            if known[name] is layers.Dense and config["in_features"] * config["out_features"] > n_numbers:
-                raise ValueError(f"{name} of {config} in a file of {n_numbers} numbers")
-            built.append(known[name](**config))
+            built.append(_make(known[name], config))
         else:
             raise ValueError(f"layer class {name!r} is not known; if it is yours, load(path, layers=[{name}])")
     return Sequential(built, rng=None, dtype=dtype)

@@ -6,17 +6,21 @@ It is itself a layer, so networks nest; and it gives all its layers one vector o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from .activations import Elementwise, Softmax
 from .contract import Array, Cache, Layer, Parameters
+from .layers import Dropout
 from .validation import as_features, check_rng
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     Rng = np.random.Generator | None
+
+_KEEP_WIDTH = (Elementwise, Softmax, Dropout)
 
 
 class Sequential(Layer):
@@ -67,10 +71,18 @@ class Sequential(Layer):
         return x, caches
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
-        """Return dx and the gradients of all layers, in the layout of ``params``."""
+        """Return dx and the gradients of all layers, in the layout of ``params``.
+
+        Raises
+        ------
+        ValueError
+            If a layer returns gradients that do not have the layout of its parameters.
+        """
         grads = None
         for layer, place, layer_cache in zip(self.layers[::-1], self._places[::-1], cache[::-1], strict=True):
             dy, layer_grads = layer.backward(dy, layer_cache)  # type: ignore[assignment]
+            if not isinstance(layer_grads, Parameters) or layer_grads.layout != layer.params.layout:
+                raise ValueError(f"{layer!r} has {layer.params}, its backward returned the gradients {layer_grads}")
             if len(layer_grads):
                 if grads is None:
                     grads = self.params.like(layer_grads.dtype)
@@ -78,7 +90,9 @@ class Sequential(Layer):
         return dy, self.params.like() if grads is None else grads
 
     def predict(self, x: Any) -> Array:
-        """Return the raw output (logits, for a loss on logits) for finite x of shape (n_samples, n_features).
+        """Return the raw output for finite x of shape (n_samples, n_features).
+
+        For a loss on logits these are logits; ``loss.link.forward(net.predict(x))[0]`` are the probabilities.
 
         Raises
         ------
@@ -93,12 +107,32 @@ class Sequential(Layer):
     @property
     def in_features(self) -> int | None:
         """The width of x, or None if no layer fixes it."""
-        return next((n for layer in self.layers if (n := getattr(layer, "in_features", None)) is not None), None)
+        return self._widths()[0]
+
+    @property
+    def out_features(self) -> int | None:
+        """The width of y, or None if no layer fixes it."""
+        return self._widths()[1]
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Give values to the layers that have none, first to last."""
         for layer in self.layers:
             layer.initialize(rng)
+
+    def _widths(self) -> tuple[int | None, int | None]:
+        """Return the widths of x and y, as far as layers state theirs; raise a ValueError where two disagree."""
+        first: int | None = None
+        width: int | None = None
+        at_start = True  # nothing but layers that keep the width so far
+        for i, layer in enumerate(self.layers):
+            takes = getattr(layer, "in_features", None)
+            if takes is not None and width is not None and takes != width:
+                raise ValueError(f"layer {i}, {layer!r}, takes {takes} features, but the layers before it give {width}")
+            if at_start:
+                first = takes
+            if not isinstance(layer, _KEEP_WIDTH):
+                at_start, width = False, getattr(layer, "out_features", None)
+        return first, width
 
     def _check_layers(self) -> None:
         if not self.layers:
@@ -106,7 +140,8 @@ class Sequential(Layer):
         seen: dict[int, int] = {}
         for i, layer in enumerate(self.layers):
             if not isinstance(layer, Layer):
-                raise ValueError(f"layer {i} must be a Layer, got {layer!r}")
+                hint = f"; did you mean {layer.__name__}(...)?" if isinstance(layer, type) else ""
+                raise ValueError(f"layer {i} must be a Layer, got {layer!r}{hint}")
             if len(layer.params) and layer._place is not None:
                 raise ValueError(
                     f"layer {i}, {layer!r}, is bound already, as {layer._place}; pass a copy.deepcopy of it"
@@ -115,35 +150,33 @@ class Sequential(Layer):
                 raise ValueError(
                     f"layer {i}, {layer!r}, is layer {seen[id(layer)]} of this network too; pass a copy.deepcopy of it"
                 )
+        self._widths()
 
     def _bind_layers(self, dtype: DTypeLike) -> None:
         """Move the layers' values into one new vector, and let the layers look into it."""
         layout = {
             f"{i}.{name}": shape for i, layer in enumerate(self.layers) for name, shape in layer.params.layout.items()
         }
-        params = Parameters(layout, dtype=dtype)
-        for i, layer in enumerate(self.layers):
-            params.sub(str(i)).vector = layer.params.vector
-        self._bind(params, None)
-
-    def _bind(self, params: Parameters, place: str | None) -> None:
-        super()._bind(params, place)
+        self.params = Parameters(layout, dtype=dtype)
         self._places = []
-        start, name = 0, repr(self)
-        for i, layer in enumerate(self.layers):
-            sub = params.sub(str(i))
-            layer._bind(sub, f"layer {i} of {name}")
-            self._places.append(slice(start, start + sub.vector.size))
-            start += sub.vector.size
+        start = 0
+        for layer in self.layers:
+            self._places.append(slice(start, start + layer.params.vector.size))
+            start += layer.params.vector.size
+        for layer, place in zip(self.layers, self._places, strict=True):
+            self.params.vector[place] = layer.params.vector
+        self._bind(self.params.vector, None)
 
-    def with_params(self, params: Parameters) -> Sequential:
+    def _bind(self, vector: Array, place: str | None) -> None:
+        super()._bind(vector, place)
+        name = repr(self)
+        for i, (layer, part) in enumerate(zip(self.layers, self._places, strict=True)):
+            layer._bind(vector[part], f"layer {i} of {name}")
+
+    def with_params(self, params: Parameters) -> Self:
         """Return an unbound twin that reads other parameters, of any dtype."""
-        twin = object.__new__(type(self))
-        if params.layout != self.params.layout:
-            raise ValueError(f"the network has parameters {self.params.layout}, got {params.layout}")
-        twin.__dict__.update(self.__dict__)
+        twin = super().with_params(params)
         twin.layers = tuple(layer.with_params(params.sub(str(i))) for i, layer in enumerate(self.layers))
-        twin._bind(params, None)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:

@@ -39,6 +39,10 @@ class _DecayedOptimizer(Optimizer):
         ValueError
             If ``grads`` has another layout than ``params``, or ``params`` another than at the first step.
         """
+        if not (isinstance(params, Parameters) and isinstance(grads, Parameters)):
+            raise ValueError(
+                f"step takes params and grads, both Parameters; got {type(params).__name__} and {type(grads).__name__}"
+            )
         if grads.layout != params.layout:
             raise ValueError(f"params have the layout {params.layout}, grads {grads.layout}")
         self.prepare(params)
@@ -69,7 +73,8 @@ class _DecayedOptimizer(Optimizer):
 class SGD(_DecayedOptimizer):
     """Stochastic gradient descent, with momentum if asked: v = momentum * v - learning_rate * dw, w = w + v.
 
-    Without momentum this is w = w - learning_rate * dw. With Nesterov's, w = w + momentum * v - learning_rate * dw.
+    Without momentum this is w = w - learning_rate * dw. With Nesterov's, w = w + momentum * v - learning_rate * dw: the
+    source's rule, with the point at which it takes the gradient, w + momentum * v, called w.
 
     Parameters
     ----------

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 
 
 class DivergenceError(ValueError):
-    """The loss or the parameters became infinite or NaN; the network is as it was at the start of that epoch."""
+    """The loss or the parameters became infinite or NaN; the network is as it was at the start of that epoch.
+
+    Attributes
+    ----------
+    history : History
+        Of the epochs before.
+    """
+
+    def __init__(self, message: str, history: History) -> None:
+        super().__init__(message)
+        self.history = history
 
 
 class History(Mapping[str, list[float]]):
@@ -69,7 +79,7 @@ class History(Mapping[str, list[float]]):
 class EarlyStopping(Configured):
     """Stop when ``monitor`` has not improved for ``patience`` epochs, and go back to the best epoch.
 
-    Parameters and optimizer state of the best epoch are restored however the run ends, except by Ctrl-C.
+    Parameters and optimizer state of the best epoch are restored however the run ends, except by Ctrl-C or an error.
     It keeps nothing between runs: every ``fit`` starts afresh.
 
     Parameters
@@ -108,7 +118,8 @@ def objective(
 ) -> tuple[Any, Parameters]:
     """Return J and its gradients: J = L(net(x), y) + l2 / (2 sum_n w_n) * sum W^2 over all weights W, not biases.
 
-    So dJ/dW = dL/dW + l2 / (sum_n w_n) * W. Without sample weights, sum_n w_n is the number of rows.
+    So dJ/dW = dL/dW + l2 / (sum_n w_n) * W. Without sample weights, sum_n w_n is the number of these rows: in ``fit``,
+    of the mini-batch, as in scikit-learn.
     """
     y_pred, cache = net.forward(x, rng)
     value, loss_cache = loss.forward(y_pred, y, sample_weight)
@@ -164,15 +175,17 @@ def fit(
     class_weight : mapping of label to weight, or "balanced", optional
         Multiplied into ``sample_weight``. "balanced": n_samples / (n_classes * count of the class).
     l2 : float, default 0.0
-        See ``objective``.
+        The L2 term of ``objective``, whose n is that of the mini-batch.
     metrics : mapping of name to function (y_true, prediction) -> number, optional
         Taken in inference mode after each epoch, on x as "name" and on the validation data as "val_name".
-        ``prediction`` is ``loss.link`` applied to the output: probabilities, for a loss on logits.
+        ``prediction`` is ``loss.link`` applied to the output, shape (n_samples, n_outputs): probabilities, for a loss on
+        logits. ``y_true`` is as it was passed, so for labels of shape (n_samples,) an accuracy is
+        ``lambda t, p: ((p[:, 0] > 0.5) == t).mean()``.
     callbacks : sequence of function (epoch, logs, net) -> object
         Called after each epoch; a true return value stops the run.
     early_stopping : EarlyStopping, optional
-    engine : "auto", "numpy" or "numba"
-        The compiled engine does not exist yet: "auto" means NumPy.
+    engine : "auto" or "numpy"
+        A compiled engine is to come; until then "auto" means NumPy.
     progress : bool, default False
         Show a progress bar (tqdm's, if it is installed) on standard error. Otherwise ``fit`` is silent.
 
@@ -199,7 +212,7 @@ def fit(
     >>> (net.predict(x)[:, 0] > 0).astype(int).tolist()
     [0, 1, 1, 0]
     """
-    _check_arguments(net, loss, optimizer, engine, metrics, callbacks)
+    _check_arguments(net, loss, optimizer, engine, metrics, callbacks, early_stopping)
     n_epochs, batch_size = check_size(n_epochs, "n_epochs"), check_size(batch_size, "batch_size")
     l2 = check_number(l2, "l2")
     check_rng(rng)
@@ -228,7 +241,8 @@ def fit(
                     start.restore(net, optimizer)
                     raise DivergenceError(
                         f"epoch {epoch}, step {len(values) - 1}: the loss or a parameter is not finite; the network is back "
-                        "at the start of the epoch. Try a smaller learning rate, or features scaled to about 1"
+                        "at the start of the epoch. Try a smaller learning rate, or features scaled to about 1",
+                        history,
                     )
                 if n_interrupts():
                     raise KeyboardInterrupt
@@ -380,12 +394,25 @@ def _class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike, dtype:
 
 
 def _check_arguments(
-    net: object, loss: object, optimizer: object, engine: str, metrics: object, callbacks: object
+    net: object,
+    loss: object,
+    optimizer: object,
+    engine: str,
+    metrics: object,
+    callbacks: object,
+    early_stopping: object,
 ) -> None:
-    for value, kind, name in ((net, Layer, "net"), (loss, Loss, "loss"), (optimizer, Optimizer, "optimizer")):
+    expected: list[tuple[object, type, str]] = [
+        (net, Layer, "net"),
+        (loss, Loss, "loss"),
+        (optimizer, Optimizer, "optimizer"),
+    ]
+    if early_stopping is not None:
+        expected.append((early_stopping, EarlyStopping, "early_stopping"))
+    for value, kind, name in expected:
         if not isinstance(value, kind):
             hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
-            raise ValueError(f"{name} must be a {kind.__name__}, got {value!r}{hint}")
+            raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}{hint}")
     if engine not in ("auto", "numpy"):
         raise ValueError(f"engine must be 'auto' or 'numpy' (this version has no compiled engine), got {engine!r}")
     if metrics is not None and not (isinstance(metrics, Mapping) and all(map(callable, metrics.values()))):

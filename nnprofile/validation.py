@@ -29,7 +29,8 @@ def as_numbers(a: ArrayLike, dtype: DTypeLike, name: str) -> Array:
     except ValueError as error:
         raise ValueError(f"{name} must be an array of numbers: {error}") from None
     if a.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, got dtype {a.dtype}")
+        hint = "; of a table with nullable or mixed columns pass .to_numpy(float)" if a.dtype.kind == "O" else ""
+        raise ValueError(f"{name} must hold real numbers, got dtype {a.dtype}{hint}")
     with np.errstate(over="ignore"):
         out = a.astype(dtype, copy=False)
     if not np.isfinite(out).all():

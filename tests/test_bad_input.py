@@ -116,6 +116,8 @@ def test_bad_labels_for_softmax(y: Any, says: str) -> None:
         ({"engine": "numba"}, "engine must be 'auto' or 'numpy'"),
         ({"engine": "torch"}, "got 'torch'"),
         ({"early_stopping": nn.EarlyStopping()}, "monitors 'val_loss', but this run logs"),
+        ({"early_stopping": 5}, "early_stopping must be of type EarlyStopping, got 5"),
+        ({"early_stopping": nn.EarlyStopping}, r"did you mean EarlyStopping\(\)"),
         ({"metrics": ["accuracy"]}, "metrics must map names"),
         ({"metrics": {"loss": len}}, "must not be named 'loss'"),
         ({"callbacks": print}, "callbacks must be a sequence"),
@@ -130,9 +132,9 @@ def test_bad_options(options: Any, says: str) -> None:
 
 
 def test_objects_of_the_wrong_kind(rng: np.random.Generator) -> None:
-    with pytest.raises(ValueError, match=r"loss must be a Loss, got .* did you mean HalfSquaredError\(\)"):
+    with pytest.raises(ValueError, match=r"loss must be of type Loss, got .* did you mean HalfSquaredError\(\)"):
         nn.fit(network(), nn.HalfSquaredError, nn.Adam(), X, Y, n_epochs=1, rng=rng)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="optimizer must be a Optimizer"):
+    with pytest.raises(ValueError, match="optimizer must be of type Optimizer"):
         nn.fit(network(), nn.HalfSquaredError(), "adam", X, Y, n_epochs=1, rng=rng)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         nn.fit(network(), nn.HalfSquaredError(), nn.Adam(), X, Y, n_epochs=1)  # type: ignore[call-arg]

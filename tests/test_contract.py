@@ -199,3 +199,98 @@ def test_initializers_have_the_stated_variance(name: str, rng: np.random.Generat
 def test_same_seed_same_numbers_in_both_dtypes() -> None:
     nets = [nn.Sequential([nn.Dense(3, 2)], rng=np.random.default_rng(0), dtype=d) for d in (np.float64, np.float32)]
     np.testing.assert_array_equal(nets[0].params.vector.astype(np.float32), nets[1].params.vector)
+
+
+def test_parameters_taken_before_binding_stay_connected(rng: np.random.Generator) -> None:
+    layer = nn.Dense(2, 1, rng=rng)
+    params = layer.params
+    net = nn.Sequential([nn.Sequential([layer], rng=None)], rng=rng)
+    params["b"] = [7]
+    assert net.params["0.0.b"].tolist() == [7] and layer.params is params
+
+
+def test_outputs_may_be_changed_before_backward(rng: np.random.Generator) -> None:
+    x, dy = rng.normal(size=(3, 2)), rng.normal(size=(3, 2))
+    for layer in (
+        nn.Identity(),
+        nn.Sigmoid(),
+        nn.Tanh(),
+        nn.ReLU(),
+        nn.LeakyReLU(),
+        nn.Softmax(),
+        nn.Dense(2, 2, rng=rng),
+    ):
+        y, cache = layer.forward(x)
+        expected = layer.backward(dy, cache)[0]
+        y -= 1
+        np.testing.assert_array_equal(layer.backward(dy, cache)[0], expected)
+
+
+def test_whole_numbers_and_lists_mean_floats(rng: np.random.Generator) -> None:
+    for layer in (
+        nn.Sigmoid(),
+        nn.Tanh(),
+        nn.ReLU(),
+        nn.LeakyReLU(0.1),
+        nn.Softmax(),
+        nn.Dropout(0.3),
+        nn.Dense(2, 2, rng=rng),
+    ):
+        expected, cache = layer.forward(np.array([[0.0, 3.0]]), np.random.default_rng(0))
+        dx = layer.backward(np.ones((1, 2)), cache)[0]
+        for x in ([[0, 3]], np.array([[0, 3]]), np.array([[0, 3]], np.uint8)):
+            y, cache = layer.forward(x, np.random.default_rng(0))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(y, expected)
+            np.testing.assert_array_equal(layer.backward([[1, 1]], cache)[0], dx)  # type: ignore[arg-type]
+
+
+def test_widths_that_do_not_fit_are_named_at_once(rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match=r"layer 2, Dense\(5, 1\), takes 5 features, but the layers before it give 4"):
+        nn.Sequential([nn.Dense(2, 4), nn.ReLU(), nn.Dense(5, 1)], rng=rng)
+    net = nn.Sequential(
+        [nn.Dropout(0.1), nn.Sequential([nn.Dense(2, 4), nn.Softmax()], rng=None), nn.Dense(4, 1)], rng=rng
+    )
+    assert (net.in_features, net.out_features) == (2, 1)
+    with pytest.raises(ValueError, match="takes 3 features"):
+        nn.Sequential([copy.copy(net), nn.Dense(3, 1)], rng=rng)
+
+    class Doubled(nn.Layer):
+        """A layer that says nothing of its width."""
+
+    assert nn.Sequential([Doubled(), nn.Dense(3, 1)], rng=rng).in_features is None
+    with pytest.raises(ValueError, match=r"did you mean ReLU\(\.\.\.\)"):
+        nn.Sequential([nn.ReLU], rng=rng)  # type: ignore[list-item]
+
+
+def test_gradients_of_another_layout_are_refused(rng: np.random.Generator) -> None:
+    class Lost(nn.Dense):
+        """Forgets to sum the bias's gradient, or to return any."""
+
+        grads: Any = None
+
+        def backward(self, dy: Any, cache: Any) -> Any:
+            return dy, self.grads
+
+    for grads in ({}, nn.Parameters({}), nn.Parameters({"W": (2, 2), "b": (1,)}, np.ones(5))):
+        layer = Lost(2, 2)
+        layer.grads = grads
+        net = nn.Sequential([layer], rng=rng)
+        y, cache = net.forward(np.ones((1, 2)))
+        with pytest.raises(ValueError, match="its backward returned the gradients"):
+            net.backward(y, cache)
+    with pytest.raises(ValueError, match="both Parameters"):
+        nn.SGD(0.1).step(net.params, {})  # type: ignore[arg-type]
+
+
+def test_half_a_set_of_values_is_none(rng: np.random.Generator) -> None:
+    layer = nn.Dense(2, 1)
+    layer.params["W"] = [[1], [2]]
+    with pytest.raises(ValueError, match="has no values"):
+        layer.forward(np.ones((1, 2)))
+
+
+def test_sparse_input_needs_a_dense_layer_first() -> None:
+    sparse = pytest.importorskip("scipy.sparse").csr_array(np.ones((2, 2)))
+    for layer in (nn.ReLU(), nn.Sigmoid(), nn.Softmax(), nn.Dropout(0.1), nn.Identity()):
+        with pytest.raises(ValueError, match="sparse x is taken by Dense alone"):
+            layer.forward(sparse)

@@ -138,6 +138,14 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         nn.save(net, path)
     with pytest.raises(ValueError, match="has no values|NaN"):
         nn.save(nn.Sequential([nn.Dense(2, 1)], rng=None), path)
+
+    class Special(nn.Sequential):
+        pass
+
+    special = Special([nn.Dense(2, 1)], rng=np.random.default_rng(0))
+    for whole in (special, nn.Sequential([special], rng=None)):
+        with pytest.raises(ValueError, match="subclass"):
+            nn.save(whole, path)
     with pytest.raises(ValueError, match="must be a Sequential"):
         nn.save(nn.Dense(2, 1), path)  # type: ignore[arg-type]
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["a"]
@@ -208,6 +216,8 @@ ADVERSARIES: dict[str, Any] = {
     "base class": lambda h, a, d: a["network"][1].update({"class": "Layer"}),
     "argument": lambda h, a, d: a["network"][1].update(x=1),
     "huge": lambda h, a, d: a["network"][0].update(in_features=10**9, out_features=10**9),
+    "many": lambda h, a, d: a["network"].extend([{"class": "Dense", "in_features": 1, "out_features": 1}] * 9),
+    "extra argument": lambda h, a, d: a["network"][0].update(initializer="os.system"),
     "float size": lambda h, a, d: a["network"][0].update(in_features=1.0),
     "negative": lambda h, a, d: a["network"][0].update(in_features=-1),
     "dtype": lambda h, a, d: a.update(dtype="float64"),
@@ -261,7 +271,7 @@ def test_headers_that_are_not_ours(tmp_path: Path, header: bytes) -> None:
 def test_missing_files_are_os_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         nn.load(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"no.folder'$"):
         nn.save(parts()[0], tmp_path / "no" / "folder")
 
 
@@ -280,6 +290,11 @@ def test_permissions_and_links(small: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     assert stat.S_IMODE(small.stat().st_mode) == 0o666 & ~mask
+    small.chmod(0o600)
+    nn.save(parts()[0], small)
+    assert stat.S_IMODE(small.stat().st_mode) == 0o600
+    with pytest.raises(IsADirectoryError):
+        nn.save(parts()[0], small.parent)
     link = small.with_name("link")
     link.symlink_to(small)
     nn.save(parts()[0], link)

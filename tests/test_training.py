@@ -190,7 +190,7 @@ def test_divergence_goes_back_to_the_start_of_the_epoch(dtype: Any) -> None:
     keep = [lambda e, logs, n: starts.append((n.params.vector.copy(), optimizer.n_steps))]
     with pytest.raises(nn.DivergenceError, match=r"epoch 2, step \d: .*not finite") as error:
         fit(net, optimizer, y=Y * 10, loss=nn.MeanSquaredError(), n_epochs=50, callbacks=keep)
-    assert isinstance(error.value, ValueError)
+    assert isinstance(error.value, ValueError) and len(error.value.history["loss"]) == 2
     np.testing.assert_array_equal(net.params.vector, starts[2][0])
     assert optimizer.n_steps == starts[2][1] == 8
     optimizer.learning_rate = 1e-3
