@@ -56,8 +56,8 @@ def test_csv_files_as_shops_write_them(customers: preprocess.Table) -> None:
         "home city": "category",
         "plan": "code",
     }
-    assert set(customers.left_out) == {"customer id", "always"}
-    assert "identifier" in customers.left_out["customer id"] and "same" in customers.left_out["always"]
+    assert set(customers.notes) == {"customer id", "always"}
+    assert "identifier" in customers.notes["customer id"] and "same" in customers.notes["always"]
     assert customers.frame["money"].isna().sum() == 36 and customers.frame["money"].max() > 100
     assert set(customers.frame["home city"].dropna()) == {"Köln", "Paris; Nord", 'the "big" one'}
     assert customers.frame["home city"].isna().any()
@@ -117,7 +117,7 @@ def test_targets_that_are_not_yes_or_no() -> None:
         with pytest.raises(preprocess.PreprocessError, match=says):
             preprocess.clean(raw({"a": ["1.5", "2.5", "3.5"], "y": values}, positive=positive))
     table = preprocess.clean(raw({"a": ["1.5", "2.5", "3.5"], "y": ["1", "", "0"]}))
-    assert len(table.y) == 2 and "1 without" in table.left_out["(rows)"]
+    assert len(table.y) == 2 and "1 without" in table.notes["(rows)"]
     with pytest.raises(preprocess.PreprocessError, match="no column of made can be learned from"):
         preprocess.clean(raw({"a": ["1", "1"], "y": ["1", "0"]}))
 
@@ -135,7 +135,10 @@ def test_floats_are_never_identifiers_and_whole_numbers_and_texts_may_be() -> No
     }
     table = preprocess.clean(raw(frame))
     assert table.kinds == {"float": "number", "exponent": "number", "count": "number", "few": "code"}
-    assert set(table.left_out) == {"whole", "text"}
+    assert set(table.notes) == {"whole", "text"}
+    assert preprocess.clean(raw(frame), ("whole",)).kinds["whole"] == "number"
+    with pytest.raises(preprocess.PreprocessError, match=r"no columns \['y'\] to keep"):
+        preprocess.clean(raw(frame), ("y",))
 
 
 def test_splits_partition_and_keep_equal_rows_together() -> None:
@@ -226,7 +229,7 @@ def deployed(customers: preprocess.Table, tmp_path_factory: pytest.TempPathFacto
     fit, validate, test = preprocess.splits(customers)[0]
     model = train.train(customers, fit, validate, n_epochs=5)
     folder = tmp_path_factory.mktemp("model")
-    deploy.save(folder, model, customers, test)
+    deploy.save(folder, model, customers)
     expected = model.predict_proba(customers.frame.iloc[test])
     np.testing.assert_array_equal(deploy.load(folder).model.predict_proba(customers.frame.iloc[test]), expected)
     return folder
@@ -269,7 +272,7 @@ def test_scoring_from_the_command_line(deployed: Path, capsys: pytest.CaptureFix
     content = (deployed / "network.safetensors").read_bytes()
     (deployed / "network.safetensors").write_bytes(content[:-1])
     assert deploy.main([str(deployed), "--check"]) == 2
-    assert "is not a model file" in capsys.readouterr().err
+    assert "was written for another" in capsys.readouterr().err
     (deployed / "network.safetensors").write_bytes(content)
 
 
@@ -302,7 +305,7 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     command += ["--target", "has left", "--out", str(tmp_path / "out"), "--fast", "--seeds", "2", "--balanced"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "left out: customer id" in done.stdout and "0.0e+00" in done.stdout
+    assert "customer id: left out" in done.stdout and "0.0e+00" in done.stdout
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())["customers"]
     assert set(found) == set(evaluate.MODELS)
     assert all(set(found[model]) == set(evaluate.METRICS) for model in found)
@@ -320,4 +323,77 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
 def test_the_public_data(source: str, n_rows: int, share: float) -> None:
     table = chart._preprocess(getattr(collect, source)())
     assert len(table.y) == n_rows and table.y.mean() == pytest.approx(share, abs=1e-4)
-    assert table.left_out == {}
+    assert table.notes == {}
+
+
+@pytest.mark.parametrize(
+    ("decimal", "values", "expected"),
+    [
+        (".", ["950", "1,200", "2,500.5", "80"], [950, 1200, 2500.5, 80]),
+        (",", ["950", "1.200,5", "2,5", "80"], [950, 1200.5, 2.5, 80]),
+        (",", ["1.200", "3.5", "7.25", "80"], [1.2, 3.5, 7.25, 80]),
+        (".", ["1e3", "-2.5", ".5", "1e300"], [1000, -2.5, 0.5, np.nan]),
+        (".", ["1,5", "2", "x", "3"], [np.nan, 2, np.nan, 3]),
+    ],
+)
+def test_numbers_as_people_write_them(decimal: str, values: list[str], expected: list[float]) -> None:
+    np.testing.assert_array_equal(preprocess._numbers(pd.Series(values), decimal), expected)
+
+
+def test_slips_blanks_and_marks() -> None:
+    n = 200
+    frame = {
+        "money": ["unknown"] + [f"{i}.5" for i in range(1, n)],
+        "promo": ["X" if i % 3 == 0 else "" for i in range(n)],
+        "empty": [""] * n,
+        "branch": [str(1234567 + i % 3) for i in range(n)],
+        "y": [str(i % 2) for i in range(n)],
+    }
+    table = preprocess.clean(raw(frame))
+    assert table.kinds == {"money": "number", "promo": "category", "branch": "code"}
+    assert table.notes == {
+        "money": "1 values that are not numbers count as missing",
+        "empty": "left out: empty in every record",
+    }
+    encoder = features.Encoder.fit(table.frame, table.kinds, table.y, features.ENCODINGS["fine"])
+    assert encoder.columns[2]["categories"] == ["1234567", "1234568", "1234569"]
+
+
+def test_few_different_rows_can_be_split() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"sex": rng.choice(["f", "m"], 500), "plan": rng.choice(["a", "b", "c"], 500)}, dtype=object)
+    table = preprocess.Table("t", frame, rng.integers(0, 2, 500), dict.fromkeys(frame, "category"), "1", "")
+    for fit, validate, test in preprocess.splits(table):
+        np.testing.assert_array_equal(np.sort(np.concatenate([fit, validate, test])), np.arange(500))
+
+
+def test_encodings_of_files(tmp_path: Path) -> None:
+    text = "näme,y\r" + "\r".join(f"{i}.5,{i % 2}" for i in range(9))
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "latin-1"):
+        (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+        assert list(collect.csv_file(tmp_path / "t.csv", "y", None).frame) == ["näme", "y"]
+    (tmp_path / "t.csv").write_text('a,y\n"line one\nline two",1\nb,0\n')
+    assert collect.csv_file(tmp_path / "t.csv", "y", None).frame["a"].iloc[0] == "line one\nline two"
+
+
+def test_the_deployed_folder_holds_nobodys_record(deployed: Path, customers: preprocess.Table) -> None:
+    records = [tuple(sample["record"].values()) for sample in deploy.load(deployed).samples]
+    assert len(records) == 100 and any(None in record for record in records)
+    people = set(customers.frame.astype(object).itertuples(index=False, name=None))
+    assert not people & set(records)
+
+
+def test_files_that_do_not_belong_together(deployed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = (deployed / "profile.json").read_text()
+    (deployed / "profile.json").write_text(content.replace('"network_sha256": "', '"network_sha256": "0'))
+    assert deploy.main([str(deployed), "--check"]) == 2
+    assert "was written for another network" in capsys.readouterr().err
+    (deployed / "profile.json").write_text(content)
+
+
+def test_an_interrupted_training_is_not_deployed(customers: preprocess.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted = train.nn.History()
+    interrupted.stop_reason = "interrupted"
+    monkeypatch.setattr(train.nn, "fit", lambda *args, **kwargs: interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(customers, *preprocess.splits(customers)[0][:2])

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the example; return the exit status."""
     options = _parse(arguments)
     try:
+        options.out.mkdir(parents=True, exist_ok=True)
         found, sections = {}, []
         for raw in _collect(options):
             started = time.perf_counter()
-            table = _preprocess(raw)
+            table = _preprocess(raw, options.keep)
             if options.fast:
                 table = _some_rows(table)
             # Threads do not pay for matrices of this size, and waiting for each other they suffer on a busy machine.
@@ -40,6 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (collect.CollectError, preprocess.PreprocessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: cannot write to {options.out}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     evaluate.write_metrics(options.out / "metrics.json", found)
     evaluate.write_report(options.out / "report.html", sections)
     print(f"\nmetrics  {options.out / 'metrics.json'}\nreport   {options.out / 'report.html'}")
@@ -57,16 +65,17 @@ def _collect(options: argparse.Namespace) -> list[collect.Raw]:
     return [source() for name, source in sources.items() if options.data in (name, "all")]
 
 
-def _preprocess(raw: collect.Raw) -> preprocess.Table:
+def _preprocess(raw: collect.Raw, keep: Sequence[str] = ()) -> preprocess.Table:
     print(f"{raw.name}: {raw.about}")
-    table = features.customers(preprocess.clean_log(raw), raw) if raw.name == "cdnow" else preprocess.clean(raw)
+    is_log = raw.target not in raw.frame  # a purchase log: its target is made from what happens later
+    table = features.customers(preprocess.clean_log(raw), raw) if is_log else preprocess.clean(raw, keep)
     kinds = list(table.kinds.values())
     print(
         f"  {len(table.y)} records, {kinds.count('number')} numbers, {kinds.count('category')} categories, "
         f"{kinds.count('code')} that may be either; {table.positive!r} is true of {table.y.mean():.1%}"
     )
-    for name, why in table.left_out.items():
-        print(f"  left out: {name} ({why})")
+    for name, why in table.notes.items():
+        print(f"  {name}: {why}")
     return table
 
 
@@ -93,7 +102,7 @@ def _measure(table: preprocess.Table, options: argparse.Namespace) -> list[evalu
             networks.append(dataclasses.replace(model, threshold=evaluate.best_threshold(table.y[validate], proba)))
         results.append(evaluate.evaluate(table, fit, validate, test, networks))
         if k == 0:
-            deploy.save(options.out / table.name / "model", networks[0], table, test)
+            deploy.save(options.out / table.name / "model", networks[0], table)
     return results
 
 
@@ -109,7 +118,7 @@ def _section(table: preprocess.Table, results: list[evaluate.SplitResult], found
         "found": found,
         "differences": evaluate.differences(found),
         "pictures": evaluate.pictures(results),
-        "left_out": table.left_out,
+        "notes": table.notes,
     }
 
 
@@ -119,6 +128,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="a table of your own, one record a line")
     parser.add_argument("--target", metavar="COLUMN", help="its column with two values, to be predicted")
     parser.add_argument("--positive", metavar="VALUE", help="which of the two is the yes")
+    parser.add_argument(
+        "--keep", metavar="COLUMN", action="append", default=[], help="not an identifier; may be repeated"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("out"))
     parser.add_argument("--seeds", type=int, metavar="N", default=1, help="networks a split, their metrics averaged")
     parser.add_argument("--fast", action="store_true", help="4,000 rows, 2 splits, 15 epochs: to see that it runs")
@@ -127,8 +139,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.csv is None) != (options.target is None):
         parser.error("--csv and --target go together")
-    if options.positive is not None and options.csv is None:
-        parser.error("--positive goes with --csv")
+    if options.csv is None and (options.positive is not None or options.keep):
+        parser.error("--positive and --keep go with --csv")
     if options.seeds < 1:
         parser.error("--seeds must be at least 1")
     return options

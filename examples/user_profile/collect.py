@@ -33,6 +33,7 @@ class Raw:
     target: str
     positive: str | None
     about: str
+    decimal: str = "."
 
 
 def adult() -> Raw:
@@ -76,12 +77,13 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
         content = path.read_bytes()
     except OSError as error:
         raise CollectError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
+    text = _decode(content)
     delimiter = sniff_delimiter(text)
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True) if any(row)]
+    try:
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+        rows = [row for row in reader if any(row)]
+    except csv.Error as error:
+        raise CollectError(f"{path} is not a CSV file: {error}") from error
     if len(rows) < 2:
         raise CollectError(f"{path} holds no records below its header")
     names = [" ".join(name.split()) for name in rows[0]]
@@ -96,7 +98,19 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
     about = (
         f"{path.name}: {len(rows) - 1} records, delimiter {delimiter!r}. Its source and licence are the user's to know."
     )
-    return Raw(path.stem, pd.DataFrame(rows[1:], columns=names, dtype=object), target, positive, about)
+    frame = pd.DataFrame(rows[1:], columns=names, dtype=object)
+    return Raw(path.stem, frame, target, positive, about, "." if delimiter == "," else ",")
+
+
+def _decode(content: bytes) -> str:
+    """Return the text, by its mark or by trial, with plain line ends."""
+    encodings = ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "latin-1")
+    for encoding in encodings:
+        try:
+            return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError:
+            continue
+    raise CollectError(f"the file is not text in {' or '.join(encodings)}")
 
 
 def sniff_delimiter(text: str) -> str:

@@ -7,6 +7,7 @@ python -m examples.user_profile.deploy FOLDER --check
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -22,12 +23,12 @@ import pandas as pd
 
 import nnprofile as nn
 
-from .features import Encoder
+from .features import MISSING_TEXT, Encoder
 from .preprocess import Table
 from .train import LOSS, Model
 
 NETWORK, PROFILE = "network.safetensors", "profile.json"
-N_SAMPLES = 200
+N_SAMPLES = 100
 
 
 class RecordError(ValueError):
@@ -40,7 +41,7 @@ class Profiler:
 
     model: Model
     positive: str
-    samples: list[dict[str, Any]]
+    samples: list[dict[str, Any]]  # made-up records and their scores
 
     def score(self, records: list[Mapping[str, Any]]) -> np.ndarray:
         """Return the probability of yes for each record.
@@ -60,41 +61,67 @@ class Profiler:
         return self.model.predict_proba(frame)
 
 
-def save(folder: Path, model: Model, table: Table, rows: np.ndarray) -> None:
-    """Write network and profile into ``folder``, with some records of ``rows`` and their scores for ``check``."""
+def save(folder: Path, model: Model, table: Table) -> None:
+    """Write network and profile into ``folder``, with made-up records and their scores for ``check``: nobody's own record."""
     folder.mkdir(parents=True, exist_ok=True)
     nn.save(model.net, folder / NETWORK, loss=LOSS)
-    frame = table.frame.iloc[rows[:N_SAMPLES]]
-    records = [
-        {name: None if value is None or value != value else value for name, value in record.items()}
-        for record in frame.astype(object).to_dict("records")
-    ]
+    records = made_up_records(model.encoder, N_SAMPLES)
+    scores = Profiler(model, table.positive, []).score(records).tolist()
     profile = {
+        "network_sha256": _sha256(folder / NETWORK),
         "about": table.about,
         "positive": table.positive,
         "threshold": model.threshold,
         "encoding": model.encoding,
         "encoder": model.encoder.to_json(),
-        "samples": [
-            {"record": r, "score": s} for r, s in zip(records, model.predict_proba(frame).tolist(), strict=True)
-        ],
+        "samples": [{"record": r, "score": s} for r, s in zip(records, scores, strict=True)],
     }
     scratch = folder / f"{PROFILE}.tmp"
     scratch.write_text(json.dumps(profile, allow_nan=False), encoding="utf-8")
     os.replace(scratch, folder / PROFILE)
 
 
+def made_up_records(encoder: Encoder, n: int) -> list[dict[str, Any]]:
+    """Draw records from what the encoder knows, column by column: known categories, middles of bins; some are missing."""
+    rng = np.random.default_rng(0)
+    records: list[dict[str, Any]] = []
+    for i in range(n):
+        record: dict[str, Any] = {}
+        for column in encoder.columns:
+            known = [c for c in column.get("categories", []) if c != MISSING_TEXT]
+            edges = column.get("edges", [])
+            if i % 10 == 9 and rng.random() < 0.5:
+                value = None
+            elif column["kind"] == "category":
+                value = str(rng.choice(known)) if known else None
+            elif column["kind"] == "code" and known:
+                value = float(rng.choice(known))
+            else:
+                k = rng.integers(max(len(edges) - 1, 1))
+                value = round((edges[k] + edges[k + 1]) / 2, 2) if edges else column["median"]
+            record[column["name"]] = value
+        records.append(record)
+    return records
+
+
 def load(folder: Path) -> Profiler:
-    """Read what ``save`` wrote."""
+    """Read what ``save`` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the two files do not belong together, or one is not what ``save`` wrote.
+    """
     profile = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
+    if profile["network_sha256"] != _sha256(folder / NETWORK):
+        raise ValueError(f"{folder}: {PROFILE} was written for another {NETWORK}")
     encoder = Encoder(**profile["encoder"])
-    net = nn.load(folder / NETWORK).net
-    if net.in_features != len(encoder.center):
-        raise ValueError(
-            f"{folder}: the network takes {net.in_features} features, the encoder makes {len(encoder.center)}"
-        )
-    model = Model(encoder, net, nn.History(), profile["encoding"], profile["threshold"])
+    model = Model(encoder, nn.load(folder / NETWORK).net, nn.History(), profile["encoding"], profile["threshold"])
     return Profiler(model, profile["positive"], profile["samples"])
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check(folder: Path) -> float:
@@ -134,7 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--record", metavar="JSON", help="one record, as a JSON object; - reads it from standard input")
     what.add_argument("--check", action="store_true", help="score the stored samples and compare")
-    what.add_argument("--example", action="store_true", help="print a record to start from")
+    what.add_argument("--example", action="store_true", help="print a made-up record to start from")
     options = parser.parse_args(arguments)
     try:
         if options.check:
@@ -147,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         record = json.loads(sys.stdin.read() if options.record == "-" else options.record)
         probability = float(profiler.score([record])[0])
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, TypeError, OverflowError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     said = probability >= profiler.model.threshold

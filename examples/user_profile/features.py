@@ -19,6 +19,7 @@ from .preprocess import Table
 
 CUTOFF = pd.Timestamp("1997-09-30")
 WINDOWS = (30, 60, 90, 180)
+MISSING_TEXT = "(missing)"
 
 
 def customers(log: pd.DataFrame, raw: Raw, cutoff: pd.Timestamp = CUTOFF) -> Table:
@@ -125,8 +126,8 @@ class Encoder:
 
 def _as_text(column: pd.Series) -> pd.Series:
     """Return a category's values as text; what is missing is a category of its own."""
-    text = column.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value), na_action="ignore")
-    return text.astype(object).where(column.notna(), "(missing)")
+    text = column.map(lambda value: str(int(value)) if isinstance(value, float) else str(value), na_action="ignore")
+    return text.astype(object).where(column.notna(), MISSING_TEXT)
 
 
 def _fit_number(x: np.ndarray, y: np.ndarray, encoding: Encoding) -> dict[str, Any]:

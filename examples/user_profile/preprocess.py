@@ -5,6 +5,7 @@ Nothing is learned from the data here but types; statistics come later, from tra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,9 @@ YES = {"yes", "y", "true", "t", "1", "1.0"}
 NO = {"no", "n", "false", "f", "0", "0.0"}
 N_CODES = 20  # an integer column with no more values than this may be a code
 IDENTIFIER = 0.95  # of the values distinct: a number or name of the record, not a trait
+NUMERIC = 0.98  # of the values numbers: the others are slips, and count as missing
+LARGEST = 1e30  # float32, in which all models compute, ends at 3e38
+THOUSANDS = {".": r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", ",": r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?"}
 N_SPLITS = 5
 
 
@@ -35,34 +39,37 @@ class Table:
     kinds: dict[str, str]  # column -> "number", "code" (a number that may be a name) or "category"
     positive: str
     about: str
-    left_out: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)  # what was left out, or changed, and why
 
 
-def clean(raw: Raw) -> Table:
-    """Return the typed table of one-record-a-row data.
+def clean(raw: Raw, keep: Sequence[str] = ()) -> Table:
+    """Return the typed table of one-record-a-row data; the columns ``keep`` are kept even if they look like identifiers.
 
     Raises
     ------
     PreprocessError
-        If the target does not have two values, or no column is left.
+        If the target does not have two values, no column is left, or one to keep does not exist.
     """
+    absent = set(keep) - set(raw.frame.columns.drop(raw.target))
+    if absent:
+        raise PreprocessError(f"{raw.name} has no columns {sorted(absent)} to keep")
     text = raw.frame.apply(lambda column: column.astype(str).str.strip())
     text = text.mask(text.apply(lambda column: column.str.lower().isin(MISSING)))
     known = text[raw.target].notna()
     y, positive = _yes_or_no(text.loc[known, raw.target], raw.target, raw.positive)
-    columns, kinds, left_out = {}, {}, {}
+    columns, kinds, notes = {}, {}, {}
     if not known.all():
-        left_out["(rows)"] = f"{int((~known).sum())} without {raw.target!r}"
+        notes["(rows)"] = f"{int((~known).sum())} without {raw.target!r} are left out"
     for name in text.columns.drop(raw.target):
-        values, kind = _typed(text.loc[known, name])
-        if kind in ("number", "code", "category"):
+        values, kind, note = _typed(text.loc[known, name], raw.decimal, keep=name in keep)
+        if kind:
             columns[name], kinds[name] = values, kind
-        else:
-            left_out[name] = kind
+        if note:
+            notes[name] = note
     if not columns:
-        raise PreprocessError(f"no column of {raw.name} can be learned from: {left_out}")
+        raise PreprocessError(f"no column of {raw.name} can be learned from: {notes}")
     frame = pd.DataFrame(columns).reset_index(drop=True)
-    return Table(raw.name, frame, y, kinds, positive, raw.about, left_out)
+    return Table(raw.name, frame, y, kinds, positive, raw.about, notes)
 
 
 def clean_log(raw: Raw) -> pd.DataFrame:
@@ -79,40 +86,62 @@ def clean_log(raw: Raw) -> pd.DataFrame:
 
 
 def splits(table: Table) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return 5 splits into rows to fit, to validate and to test: 68, 12 and 20 %; rows of equal content stay together."""
+    """Return 5 splits into rows to fit, to validate and to test: 69, 11 and 20 %; rows of equal content stay together.
+
+    Where there are hardly any different rows (two or three columns with a few values each), equal rows are different
+    people, and are split as such.
+    """
     content = pd.util.hash_pandas_object(table.frame, index=False).to_numpy()
     _, first, group = np.unique(content, return_index=True, return_inverse=True)
+    least = 2 * N_SPLITS
+    if min(np.bincount(table.y[first], minlength=2)) < least:
+        first = group = np.arange(len(table.y))
     label = table.y[first]
-    if min(np.bincount(label, minlength=2)) < 2 * N_SPLITS:
-        raise PreprocessError(
-            f"{table.name} has {np.bincount(table.y, minlength=2)} records of the two classes: too few"
-        )
+    if min(np.bincount(label, minlength=2)) < least:
+        counts = np.bincount(table.y, minlength=2)
+        raise PreprocessError(f"{table.name} has {counts} records of no and yes: too few, {least} of each are needed")
     found = []
     for k, (learn, test) in enumerate(StratifiedKFold(N_SPLITS, shuffle=True, random_state=0).split(first, label)):
-        folds = StratifiedKFold(7, shuffle=True, random_state=k) if min(np.bincount(label[learn])) >= 7 else None
-        fit, validate = next(folds.split(learn, label[learn])) if folds else (slice(0, None, 2), slice(1, None, 2))
+        fit, validate = next(StratifiedKFold(7, shuffle=True, random_state=k).split(learn, label[learn]))
         found.append(tuple(np.flatnonzero(np.isin(group, part)) for part in (learn[fit], learn[validate], test)))
     return found
 
 
-def _typed(text: pd.Series) -> tuple[pd.Series, str]:
-    """Return a column's values and its kind, or why it is left out."""
+def _typed(text: pd.Series, decimal: str, *, keep: bool) -> tuple[pd.Series, str, str]:
+    """Return a column's values, its kind ("" if it is left out), and a note on what is not obvious."""
     present = text.dropna()
     n_distinct = present.nunique()
-    if n_distinct < 2:
-        return text, "the same in every record"
-    numbers = pd.to_numeric(present, errors="coerce")
-    if numbers.isna().any() and present.str.fullmatch(r"[+-]?\d+(,\d+)?").all():  # 3,14 as much of Europe writes it
-        numbers = pd.to_numeric(present.str.replace(",", "."))
-    nearly_all_distinct = n_distinct > IDENTIFIER * len(present)
-    if np.isfinite(numbers).all():
-        whole = (numbers == np.floor(numbers)).all() and not present.str.contains(r"[.,eE]", regex=True).any()
+    if n_distinct == 0:
+        return text, "", "left out: empty in every record"
+    if n_distinct == 1 and len(present) == len(text):
+        return text, "", "left out: the same in every record"
+    category = text.astype(object).where(text.notna(), None)
+    if n_distinct == 1:
+        return category, "category", ""  # there or not there
+    nearly_all_distinct = n_distinct > IDENTIFIER * len(present) and not keep
+    numbers = _numbers(present, decimal)
+    n_slips = int(numbers.isna().sum())
+    if n_slips <= (1 - NUMERIC) * len(present):
+        whole = present[numbers.notna()].str.fullmatch(r"[+-]?\d+").all()
         if whole and nearly_all_distinct:
-            return text, "looks like an identifier: whole numbers, nearly all distinct"
-        return numbers.astype(float).reindex(text.index), "code" if whole and 2 < n_distinct <= N_CODES else "number"
+            return text, "", "left out: looks like an identifier: whole numbers, nearly all distinct (--keep keeps it)"
+        note = f"{n_slips} values that are not numbers count as missing" if n_slips else ""
+        kind = "code" if whole and 2 < n_distinct <= N_CODES else "number"
+        return numbers.reindex(text.index), kind, note
     if nearly_all_distinct:
-        return text, "looks like an identifier: text, nearly all distinct"
-    return text.where(text.notna(), None).astype(object), "category"
+        return text, "", "left out: looks like an identifier: text, nearly all distinct (--keep keeps it)"
+    return category, "category", ""
+
+
+def _numbers(present: pd.Series, decimal: str) -> pd.Series:
+    """Return floats, NaN for what is none; 1,234.5 and, with a decimal comma, 1.234,5 and 1234,5 are understood."""
+    grouped = present.str.fullmatch(THOUSANDS[decimal])
+    if grouped.any() and (decimal == "." or present.str.contains(",").any()):
+        present = present.where(~grouped, present.str.replace("," if decimal == "." else ".", ""))
+    if decimal == ",":
+        present = present.where(~present.str.fullmatch(r"[+-]?\d*,\d+"), present.str.replace(",", "."))
+    numbers = pd.to_numeric(present, errors="coerce").astype(float)
+    return numbers.where(numbers.abs() < LARGEST)
 
 
 def _yes_or_no(text: pd.Series, name: str, positive: str | None) -> tuple[np.ndarray, str]:

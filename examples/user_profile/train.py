@@ -70,5 +70,7 @@ def train(
             early_stopping=nn.EarlyStopping(patience=10),
             progress=progress,
         )
+        if history.stop_reason == "interrupted":  # a half-trained model is not for use
+            raise KeyboardInterrupt
         candidates.append(Model(encoder, net, history, name))
     return min(candidates, key=lambda model: min(model.history["val_loss"]))
