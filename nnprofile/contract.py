@@ -114,6 +114,10 @@ class Parameters(Mapping[str, Array]):
         twin._vector = np.zeros(self._vector.shape, self.dtype if dtype is None else dtype)
         return twin
 
+    def matches(self, other: Parameters) -> bool:
+        """Tell whether the names and shapes are the same, in the same order."""
+        return list(self.layout.items()) == list(other.layout.items())
+
     def look_into(self, vector: Array) -> None:
         """Name other memory from now on, of the same size."""
         if vector.shape != self._vector.shape:
@@ -177,7 +181,7 @@ class Layer(Configured):
     """
 
     params: Parameters = Parameters({})  # none, unless ``__init__`` sets some
-    _place: str | None = None  # where the layer is bound: "layer 0 of ..."
+    _place: tuple[int, str] | None = None  # where the layer is bound: its number, and the network
 
     def forward(self, x: Array, rng: np.random.Generator | None = None) -> tuple[Array, Cache]:
         """Return ``(y, cache)``. With ``rng``: training mode, for layers that draw; without: inference."""
@@ -198,13 +202,13 @@ class Layer(Configured):
         ValueError
             If the layouts differ.
         """
-        if params.layout != self.params.layout:
+        if not params.matches(self.params):
             raise ValueError(f"{self!r} has parameters {self.params.layout}, got {params.layout}")
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__, params=params, _place=None)
         return twin
 
-    def _bind(self, vector: Array, place: str | None) -> None:
+    def _bind(self, vector: Array, place: tuple[int, str] | None) -> None:
         """Look into this memory, which holds the layer's values already."""
         if len(self.params):
             self.params.look_into(vector)
@@ -279,7 +283,7 @@ class Optimizer(Configured):
         if self.layout is None:
             self.layout = dict(params.layout)
             self.state = {name: np.zeros_like(params.vector) for name in self.moments}
-        elif self.layout != params.layout:
+        elif list(self.layout.items()) != list(params.layout.items()):
             raise ValueError(
                 f"this {type(self).__name__} has stepped {self.layout}, got parameters {params.layout}; "
                 "make a new optimizer for another network"

@@ -78,9 +78,9 @@ class MeanLoss(Loss):
             if sample_weight is None:
                 value, dl = l.mean(), dl / len(l)
             else:
-                w = as_weights(sample_weight, len(l), rows.real.dtype)
-                total = w.sum() or w.dtype.type(1)  # all weights 0: everything is 0
-                share = w / total
+                w = as_weights(sample_weight, len(l))
+                share = w / (w.max() or 1.0)  # around the largest, so that no sum overflows; all 0: everything is 0
+                share = (share / (share.sum() or 1.0)).astype(rows.real.dtype)
                 value = np.where(share == 0, 0, share * l).sum()
                 dl = np.where(share[:, None] == 0, 0, share[:, None] * dl)
         return value, dl.reshape(y_pred.shape)
@@ -248,7 +248,7 @@ class SigmoidCrossEntropy(MeanLoss):
         """Return l and dl, averaged over outputs."""
         z, t = y_pred, y_true
         s, one_minus_s = sigmoid(z)
-        l = t * softplus(-z) + (1 - t) * softplus(z)
+        l = np.where(t == 0, 0, t * softplus(-z)) + np.where(t == 1, 0, (1 - t) * softplus(z))  # 0 * inf is 0 here
         return l.mean(axis=1), ((1 - t) * s - t * one_minus_s) / z.shape[1]
 
 
@@ -309,7 +309,7 @@ class SoftmaxCrossEntropy(MeanLoss):
         np.put_along_axis(e, top, 1, axis=1)
         p, one_minus_p = e / (1 + others), 1 - e / (1 + others)
         np.put_along_axis(one_minus_p, top, others / (1 + others), axis=1)
-        l = (t * (log1p(others) - z)).sum(axis=1)
+        l = np.where(t == 0, 0, t * (log1p(others) - z)).sum(axis=1)  # a masked class, z = -inf, counts nothing
         return l, (t.sum(axis=1, keepdims=True) - t) * p - t * one_minus_p
 
 

@@ -25,10 +25,12 @@ FORMAT_VERSION = 1
 MAX_HEADER = 1_000_000
 DTYPES = {"F64": "<f8", "F32": "<f4"}
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+_LIMITS = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
 _LAYERS: tuple[type[Layer], ...] = (
     *(activations.Identity, activations.Sigmoid, activations.Tanh, activations.ReLU, activations.LeakyReLU),
     *(activations.Softmax, layers.Dense, layers.Dropout),
 )
+_NAMES = {"Sequential", *(cls.__name__ for cls in _LAYERS)}
 _LOSSES = (
     *(losses.MeanSquaredError, losses.HalfSquaredError, losses.MeanAbsoluteError, losses.Huber),
     *(losses.BinaryCrossEntropy, losses.SigmoidCrossEntropy, losses.SoftmaxCrossEntropy),
@@ -85,6 +87,8 @@ def save(
 
     if type(net) is not Sequential:
         raise ValueError(f"net must be a Sequential, and not of a subclass, whose ways a file cannot keep; got {net!r}")
+    if net.params.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
+        raise ValueError(f"a file holds float64 or float32, not {net.params.dtype}")
     tensors: dict[str, Array] = dict(net.params.items())
     architecture: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -94,7 +98,7 @@ def save(
     if loss is not None:
         architecture["loss"] = _describe(loss, _LOSSES, "loss")
     if optimizer is not None:
-        if optimizer.layout not in (None, net.params.layout):
+        if optimizer.layout is not None and list(optimizer.layout.items()) != list(net.params.layout.items()):
             raise ValueError(f"the optimizer has stepped {optimizer.layout}, the network has {net.params.layout}")
         architecture["optimizer"] = _describe(optimizer, _OPTIMIZERS, "optimizer") | {"n_steps": optimizer.n_steps}
         tensors |= {f"optimizer.{name}": moment for name, moment in optimizer.state.items()}
@@ -156,6 +160,8 @@ def _describe_network(net: Sequential) -> list[dict[str, Any]]:
             described.append({"class": "Sequential", "layers": _describe_network(layer)})
         elif isinstance(layer, Sequential):
             raise ValueError(f"cannot save {type(layer).__name__}, a subclass of Sequential")
+        elif type(layer).__name__ in _NAMES and type(layer) not in _LAYERS:
+            raise ValueError(f"cannot save {layer!r}: {type(layer).__name__} is the name of a layer of the library")
         else:
             described.append({"class": type(layer).__name__, **layer.config()})
     return described
@@ -285,7 +291,7 @@ def _restore(header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer
             raise ValueError(f"{name} holds NaN or infinity")
 
     architecture = json.loads(metadata["nnprofile"])
-    if architecture["format_version"] != FORMAT_VERSION:
+    if type(architecture["format_version"]) is not int or architecture["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format version {architecture['format_version']!r}; this library reads {FORMAT_VERSION}")
     _keys(architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng"})
     if architecture["dtype"] not in ("float64", "float32"):
@@ -307,7 +313,7 @@ def _restore(header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer
             config["learning_rate"] = _build(config["learning_rate"], _SCHEDULES)
         optimizer = _build(config, _OPTIMIZERS)
         optimizer.n_steps = n_steps
-        if not isinstance(n_steps, int) or n_steps < 0:
+        if type(n_steps) is not int or not 0 <= n_steps < 1 << 63:
             raise ValueError(f"an optimizer after {n_steps!r} steps")
         if n_steps or any(name.startswith("optimizer.") for name in tensors):
             optimizer.prepare(net.params)
@@ -399,6 +405,7 @@ def _build_rng(described: Mapping[str, Any]) -> np.random.Generator:
     state = bit_generator.state
     if _shape_of(described) != _shape_of(_plain(state)):
         raise ValueError(f"the state of a {name} has another form")
+    _check_state(described)
     # Arrays lose their type in JSON.
     bit_generator.state = {
         key: {
@@ -410,6 +417,15 @@ def _build_rng(described: Mapping[str, Any]) -> np.random.Generator:
         for key, value in state.items()
     }
     return np.random.Generator(bit_generator)
+
+
+def _check_state(state: Mapping[str, Any]) -> None:
+    """Refuse positions outside their buffers, which NumPy takes and later reads at."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            _check_state(value)
+        elif isinstance(value, int) and not 0 <= value <= _LIMITS.get(name, 1 << 128):
+            raise ValueError(f"a generator's {name} is {value}")
 
 
 def _shape_of(value: Any) -> Any:

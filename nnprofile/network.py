@@ -81,7 +81,7 @@ class Sequential(Layer):
         grads = None
         for layer, place, layer_cache in zip(self.layers[::-1], self._places[::-1], cache[::-1], strict=True):
             dy, layer_grads = layer.backward(dy, layer_cache)  # type: ignore[assignment]
-            if not isinstance(layer_grads, Parameters) or layer_grads.layout != layer.params.layout:
+            if not isinstance(layer_grads, Parameters) or not layer_grads.matches(layer.params):
                 raise ValueError(f"{layer!r} has {layer.params}, its backward returned the gradients {layer_grads}")
             if len(layer_grads):
                 if grads is None:
@@ -143,8 +143,9 @@ class Sequential(Layer):
                 hint = f"; did you mean {layer.__name__}(...)?" if isinstance(layer, type) else ""
                 raise ValueError(f"layer {i} must be a Layer, got {layer!r}{hint}")
             if len(layer.params) and layer._place is not None:
+                place, network = layer._place
                 raise ValueError(
-                    f"layer {i}, {layer!r}, is bound already, as {layer._place}; pass a copy.deepcopy of it"
+                    f"layer {i}, {layer!r}, is bound already, as layer {place} of {network}; pass a copy.deepcopy of it"
                 )
             if len(layer.params) and seen.setdefault(id(layer), i) != i:
                 raise ValueError(
@@ -167,11 +168,11 @@ class Sequential(Layer):
             self.params.vector[place] = layer.params.vector
         self._bind(self.params.vector, None)
 
-    def _bind(self, vector: Array, place: str | None) -> None:
+    def _bind(self, vector: Array, place: tuple[int, str] | None) -> None:
         super()._bind(vector, place)
         name = repr(self)
         for i, (layer, part) in enumerate(zip(self.layers, self._places, strict=True)):
-            layer._bind(vector[part], f"layer {i} of {name}")
+            layer._bind(vector[part], (i, name))
 
     def with_params(self, params: Parameters) -> Self:
         """Return an unbound twin that reads other parameters, of any dtype."""

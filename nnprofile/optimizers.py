@@ -43,7 +43,7 @@ class _DecayedOptimizer(Optimizer):
             raise ValueError(
                 f"step takes params and grads, both Parameters; got {type(params).__name__} and {type(grads).__name__}"
             )
-        if grads.layout != params.layout:
+        if not grads.matches(params):
             raise ValueError(f"params have the layout {params.layout}, grads {grads.layout}")
         self.prepare(params)
         learning_rate = self.learning_rate_at(self.n_steps)
@@ -66,7 +66,7 @@ class _DecayedOptimizer(Optimizer):
         moving = grads.like(bool)
         moving.vector[:] = True
         for name in grads.weights():
-            moving[name].T[:] = (grads[name] != 0).any(axis=tuple(range(1, grads[name].ndim)))
+            moving[name].T[...] = (grads[name] != 0).any(axis=tuple(range(1, grads[name].ndim)))
         return moving.vector
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters
-from .validation import as_features, as_weights, check_number, check_rng, check_size
+from .validation import as_features, as_numbers, as_weights, check_number, check_rng, check_size
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -80,7 +80,7 @@ class EarlyStopping(Configured):
     """Stop when ``monitor`` has not improved for ``patience`` epochs, and go back to the best epoch.
 
     Parameters and optimizer state of the best epoch are restored however the run ends, except by Ctrl-C or an error.
-    It keeps nothing between runs: every ``fit`` starts afresh.
+    It keeps nothing between runs: every ``fit`` starts afresh, from where the one before went back to.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def objective(
     y_pred, cache = net.forward(x, rng)
     value, loss_cache = loss.forward(y_pred, y, sample_weight)
     _, grads = net.backward(loss.backward(loss_cache), cache)
-    total = x.shape[0] if sample_weight is None else sample_weight.sum()
+    total = float(x.shape[0] if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
     if l2 and total:
         for name in net.params.weights():
             W = net.params[name]
@@ -219,7 +219,7 @@ def fit(
     data = _Data(net, loss, x, y, sample_weight)
     weight = data.weight
     if class_weight is not None:
-        weight = _class_weights(class_weight, y, net.params.dtype) * (1 if weight is None else weight)
+        weight = _class_weights(class_weight, y) * (1 if weight is None else weight)
     validation = None if validation_data is None else _validation(net, loss, validation_data)
     watch = early_stopping or EarlyStopping(monitor="loss" if validation is None else "val_loss")
     names = {"loss", *(metrics or ())}
@@ -240,15 +240,15 @@ def fit(
                 if not np.isfinite(values[-1]):
                     start.restore(net, optimizer)
                     raise DivergenceError(
-                        f"epoch {epoch}, step {len(values) - 1}: the loss or a parameter is not finite; the network is back "
-                        "at the start of the epoch. Try a smaller learning rate, or features scaled to about 1",
+                        f"epoch {epoch}, step {len(values) - 1}: the loss, a parameter or a moment is not finite; "
+                        "the network is back at the start of the epoch. Try a smaller learning rate, or features scaled to about 1",
                         history,
                     )
                 if n_interrupts():
                     raise KeyboardInterrupt
 
-                total = sum(weights)
-                logs = {"loss": float(np.dot(values, weights) / total) if total else 0.0}
+                share = np.array(weights) / (max(weights) or 1.0)
+                logs = {"loss": float(np.dot(values, share) / (share.sum() or 1.0))}
                 logs |= data.scores(metrics)
                 if validation is not None:
                     logs |= {f"val_{name}": value for name, value in validation.scores(metrics, loss).items()}
@@ -305,10 +305,10 @@ def _numpy_runner(
                 rows = order[first : first + batch_size]
                 w = None if weight is None else weight[rows]
                 value, grads = objective(net, loss, x[rows], y[rows], sample_weight=w, l2=l2, rng=rng)
-                total = len(rows) if w is None else float(w.sum())
+                total = float(len(rows) if w is None else w.sum())
                 if np.isfinite(value) and total:
                     optimizer.step(net.params, grads)
-                    if not np.isfinite(net.params.vector).all():
+                    if not all(np.isfinite(a).all() for a in (net.params.vector, *optimizer.state.values())):
                         value = np.nan
                 values.append(float(value))
                 weights.append(total)
@@ -323,7 +323,7 @@ class _Data:
     """Rows behind the gate, and what is measured on them."""
 
     def __init__(self, net: Layer, loss: Loss, x: Any, y: Any, sample_weight: Any = None, name: str = "") -> None:
-        self.net, self.y_true = net, np.asarray(y)
+        self.net, self.y_true = net, np.array(y)
         self.x = as_features(x, net.params.dtype, getattr(net, "in_features", None), f"{name}x")
         self.n_samples = self.x.shape[0]
         if self.n_samples == 0:
@@ -331,11 +331,13 @@ class _Data:
         n_outputs = net.forward(self.x[:1])[0].shape[1]
         self.loss, self.link = loss, loss.link
         self.y = loss.targets(y, n_outputs)
+        if self.y.dtype.kind == "f":
+            self.y = as_numbers(self.y, net.params.dtype, f"{name}y")
         if len(self.y) != self.n_samples:
             raise ValueError(f"{name}x has {self.n_samples} rows, y has {len(self.y)}")
         self.weight = None
         if sample_weight is not None:
-            self.weight = as_weights(sample_weight, self.n_samples, net.params.dtype, f"{name}sample_weight")
+            self.weight = as_weights(sample_weight, self.n_samples, f"{name}sample_weight")
 
     def scores(self, metrics: Metrics | None, loss: Loss | None = None) -> dict[str, float]:
         """Return the loss, if one is given, and the metrics, in inference mode."""
@@ -372,7 +374,7 @@ class _State:
             optimizer.state[name][:] = moment
 
 
-def _class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike, dtype: Any) -> Array:
+def _class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike) -> Array:
     """Return one weight a sample, from its label."""
     labels = np.asarray(y)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
@@ -390,7 +392,7 @@ def _class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike, dtype:
         weights = np.array([check_number(class_weight[c], f"class_weight[{c}]") for c in classes.tolist()])
     else:
         raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
-    return weights.astype(dtype)[index]
+    return weights[index]
 
 
 def _check_arguments(

@@ -67,9 +67,9 @@ def as_features(x: Any, dtype: DTypeLike, n_features: int | None, name: str = "x
     return x
 
 
-def as_weights(w: ArrayLike, n_samples: int, dtype: DTypeLike, name: str = "sample_weight") -> Array:
-    """Return ``w`` as n_samples finite weights, none negative; raise a ValueError otherwise."""
-    w = as_numbers(w, dtype, name)
+def as_weights(w: ArrayLike, n_samples: int, name: str = "sample_weight") -> Array:
+    """Return ``w`` as n_samples finite float64 weights, none negative; raise a ValueError otherwise."""
+    w = as_numbers(w, np.float64, name)
     if w.shape != (n_samples,):
         raise ValueError(f"{name} must have shape ({n_samples},), one weight a sample, got {w.shape}")
     if (w < 0).any():

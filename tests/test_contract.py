@@ -271,7 +271,8 @@ def test_gradients_of_another_layout_are_refused(rng: np.random.Generator) -> No
         def backward(self, dy: Any, cache: Any) -> Any:
             return dy, self.grads
 
-    for grads in ({}, nn.Parameters({}), nn.Parameters({"W": (2, 2), "b": (1,)}, np.ones(5))):
+    swapped = nn.Parameters({"b": (2,), "W": (2, 2)}, np.ones(6))
+    for grads in ({}, nn.Parameters({}), swapped, nn.Parameters({"W": (2, 2), "b": (1,)}, np.ones(5))):
         layer = Lost(2, 2)
         layer.grads = grads
         net = nn.Sequential([layer], rng=rng)

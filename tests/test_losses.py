@@ -167,3 +167,32 @@ def test_nan_is_seen_through_every_activation() -> None:
         with np.errstate(invalid="ignore"):
             assert np.isnan(layer.forward(np.array([[np.nan, 1.0]]))[0]).any()
     assert nn.ReLU().forward(np.array([[-np.inf, np.inf]]))[0].tolist() == [[0.0, np.inf]]
+
+
+def test_weights_of_any_size(rng: np.random.Generator) -> None:
+    y_pred, y_true = rng.normal(size=(3, 2)), rng.normal(size=(3, 2))
+    for loss in (nn.HalfSquaredError(), nn.MeanAbsoluteError()):
+        expected, cache = loss.forward(y_pred, y_true, [1, 2, 0])
+        for scale in (1e-300, 1e-40, 1e38, 8e307):
+            for dtype, close in ((np.float64, 1e-14), (np.float32, 1e-6)):
+                value, scaled = loss.forward(y_pred.astype(dtype), y_true, np.array([1, 2, 0]) * scale)
+                np.testing.assert_allclose(value, expected, rtol=close)
+                np.testing.assert_allclose(loss.backward(scaled), loss.backward(cache), rtol=close)
+
+
+def test_logits_of_any_size() -> None:
+    big = np.finfo(np.float64).max
+    for z, label, expected in (
+        ([big, -big], 0, 0.0),
+        ([0.0, -np.inf], 0, 0.0),  # a masked class
+        ([0.0, -np.inf, 0.0], 2, np.log(2)),
+        ([1e308, 0.0], 1, 1e308),
+    ):
+        value, cache = nn.SoftmaxCrossEntropy().forward([z], [label])
+        assert value == pytest.approx(expected)
+        assert np.isfinite(nn.SoftmaxCrossEntropy().backward(cache)).all()
+    for z, label, expected in ((-np.inf, 0, 0.0), (np.inf, 1, 0.0), (np.inf, 0, np.inf), (big, 0, big)):
+        value, cache = nn.SigmoidCrossEntropy().forward([z], [label])
+        assert value == expected and nn.SigmoidCrossEntropy().backward(cache).tolist() == [
+            0.0 if expected == 0 else 1.0
+        ]

@@ -95,6 +95,22 @@ def test_every_layer_and_loss(tmp_path: Path, loss: nn.Loss) -> None:
     assert repr(saved.net) == repr(net) and repr(saved.loss) == repr(loss)
 
 
+@pytest.mark.parametrize(("name", "key"), [("Philox", "buffer_pos"), ("MT19937", "pos")])
+@pytest.mark.parametrize("value", [-1, -(10**8), 10**8])
+def test_positions_outside_a_generators_buffer(tmp_path: Path, name: str, key: str, value: int) -> None:
+    nn.save(parts()[0], tmp_path / "a", rng=np.random.Generator(getattr(np.random, name)(3)))
+    rewrite(
+        tmp_path / "a",
+        lambda h, a, d: a["rng"].update({key: value}) if key in a["rng"] else a["rng"]["state"].update({key: value}),
+    )
+    with pytest.raises(nn.ModelFileError, match=f"{key} is {value}"):
+        nn.load(tmp_path / "a")
+
+
+class Tanh(nn.Layer):
+    """A layer of one's own with a name of the library's."""
+
+
 class Mine(nn.Tanh):
     """A layer of one's own."""
 
@@ -142,6 +158,11 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     class Special(nn.Sequential):
         pass
 
+    with pytest.raises(ValueError, match="Tanh is the name of a layer of the library"):
+        nn.save(nn.Sequential([Tanh()], rng=None), path)
+    complex_net = parts()[0]
+    with pytest.raises(ValueError, match="float64 or float32, not complex128"):
+        nn.save(complex_net.with_params(nn.Parameters(complex_net.params.layout, complex_net.params.vector + 0j)), path)
     special = Special([nn.Dense(2, 1)], rng=np.random.default_rng(0))
     for whole in (special, nn.Sequential([special], rng=None)):
         with pytest.raises(ValueError, match="subclass"):
@@ -231,6 +252,11 @@ ADVERSARIES: dict[str, Any] = {
     "schedule": lambda h, a, d: a["optimizer"].update(learning_rate={"class": "Adam"}),
     "generator": lambda h, a, d: a["rng"].update(bit_generator="Generator"),
     "state": lambda h, a, d: a["rng"].update(state={"state": 1}),
+    "negative state": lambda h, a, d: a["rng"]["state"].update(state=-1),
+    "not a flag": lambda h, a, d: a["rng"].update(has_uint32=7),
+    "steps are true": lambda h, a, d: a["optimizer"].update(n_steps=True),
+    "endless steps": lambda h, a, d: a["optimizer"].update(n_steps=10**400),
+    "version is true": lambda h, a, d: a.update(format_version=True),
     "huge state": lambda h, a, d: a["rng"]["state"].update(state=2**200),
     "no moments": lambda h, a, d: a["optimizer"].update(momentum=0.0),
     "tensor dtype": lambda h, a, d: h["0.W"].update(dtype="I32"),

@@ -1,4 +1,4 @@
-"""The README's code runs, and prints what it says."""
+"""The code in README and docs runs, and prints what it says."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if "```python" in path.read_text("utf-8")
+)
 
 
-def test_readme_code(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    promised = [line.partition("  # ")[2] for line in blocks[0].splitlines() if line.startswith("print(")]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "".join(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+    exec(compile(code, page.name, "exec", dont_inherit=True), {})
+    promised = [line.rpartition("  # ")[2] for line in code.splitlines() if line.startswith("print(")]
     assert capsys.readouterr().out.splitlines() == promised
+
+
+def test_pages_with_code_are_found() -> None:
+    assert [page.name for page in PAGES] == ["README.md", "contract.md"]

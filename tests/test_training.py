@@ -396,3 +396,39 @@ def test_a_layer_of_ones_own_trains() -> None:
     net = nn.Sequential([nn.Dense(3, 4), nn.Tanh(), Scale(), nn.Dense(4, 1)], rng=np.random.default_rng(0))
     history = fit(net, n_epochs=30)
     assert history["loss"][-1] < history["loss"][0] and net.params["2.W"][0] != 1
+
+
+def test_a_moment_that_overflows_is_divergence() -> None:
+    net = nn.Sequential([nn.Dense(1, 1)], rng=np.random.default_rng(0), dtype=np.float32)
+    with pytest.raises(nn.DivergenceError, match="a moment is not finite"):
+        nn.fit(net, nn.SigmoidCrossEntropy(), nn.Adam(), [[1e20]], [0], n_epochs=3, rng=np.random.default_rng(0))
+
+
+def test_weights_of_any_size_train_alike() -> None:
+    histories, vectors = [], []
+    for scale in (1.0, 1e-300, 1e306):
+        net = network()
+        histories.append(fit(net, sample_weight=np.linspace(0.1, 1, 50) * scale)["loss"])
+        vectors.append(net.params.vector)
+    for history, vector in zip(histories[1:], vectors[1:], strict=True):
+        np.testing.assert_allclose(history, histories[0], rtol=1e-9)
+        np.testing.assert_allclose(vector, vectors[0], rtol=1e-9)
+
+
+def test_metrics_cannot_change_the_callers_y() -> None:
+    y = Y.copy()
+    fit(network(), y=y, metrics={"sorts": lambda t, p: t.sort() or 0.0})
+    np.testing.assert_array_equal(y, Y)
+
+
+def test_targets_must_fit_the_dtype() -> None:
+    with pytest.raises(ValueError, match="y must be finite in float32"):
+        fit(network(dtype=np.float32), y=Y * 1e39, loss=nn.MeanSquaredError())
+
+
+def test_lazy_takes_weights_of_any_shape() -> None:
+    params = nn.Parameters({"0.W": (), "1.W": (2,), "2.W": (2, 2, 2)}, np.ones(11))
+    grads = params.like()
+    grads["1.W"] = [0, 1]
+    nn.Adam(0.5, lazy=True).step(params, grads)
+    assert params.vector.tolist() == [1, 1, pytest.approx(0.5), *[1] * 8]

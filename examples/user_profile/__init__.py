@@ -1,4 +1,4 @@
-"""A user-profile classifier for e-commerce, in the document's six steps, one module each.
+"""A user-profile classifier for e-commerce, in six steps, one module each; docs/example.md names the document they follow.
 
 collect -> preprocess -> features -> train -> evaluate -> deploy; ``__main__`` is the flow chart.
 """
