@@ -241,7 +241,7 @@ def fit(
                     start.restore(net, optimizer)
                     raise DivergenceError(
                         f"epoch {epoch}, step {len(values) - 1}: the loss, a parameter or a moment is not finite; "
-                        "the network is back at the start of the epoch. Try a smaller learning rate, or features scaled to about 1",
+                        "the network is back at the start of the epoch. Try a smaller learning rate, or scale the features",
                         history,
                     )
                 if n_interrupts():
