@@ -26,19 +26,21 @@ def network(fact: dict) -> nn.Sequential:
     return net
 
 
-@pytest.mark.parametrize(
-    "fact", FACTS["cases"], ids=lambda f: f"{f['loss']}-{f['optimizer']}-{f['weight_decay']}-{f['steps']}"
-)
-def test_steps_equal_pytorch(fact: dict) -> None:
+CASES = [(fact, case) for fact in FACTS["networks"] for case in fact["cases"]]
+IDS = [f"{fact['loss']}-{case['optimizer']}-{case['weight_decay']}-{case['steps']}" for fact, case in CASES]
+
+
+@pytest.mark.parametrize(("fact", "case"), CASES, ids=IDS)
+def test_steps_equal_pytorch(fact: dict, case: dict) -> None:
     net, loss = network(fact), LOSSES[fact["loss"]]
-    options = dict(fact["options"])
-    make = {"sgd": nn.SGD, "adam": nn.Adam}[fact["optimizer"]]
-    optimizer = make(options.pop("lr"), weight_decay=fact["weight_decay"], **options)
+    options = dict(case["options"])
+    make = {"sgd": nn.SGD, "adam": nn.Adam}[case["optimizer"]]
+    optimizer = make(options.pop("lr"), weight_decay=case["weight_decay"], **options)
     x, y = np.array(fact["x"]), np.array(fact["y"])
-    for expected in fact["losses"]:
+    for expected in case["losses"]:
         value, grads = nn.objective(net, loss, x, y)
         assert value == pytest.approx(expected, rel=1e-13)
         optimizer.step(net.params, grads)
-    assert list(net.params) == list(fact["after"])
-    for name, expected in fact["after"].items():
+    assert list(net.params) == list(case["after"])
+    for name, expected in case["after"].items():
         np.testing.assert_allclose(net.params[name], expected, rtol=1e-12, atol=1e-12)

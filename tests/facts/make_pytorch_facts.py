@@ -5,6 +5,7 @@ python tests/facts/make_pytorch_facts.py > tests/facts/pytorch.json
 
 from __future__ import annotations
 
+import copy
 import json
 from itertools import pairwise
 
@@ -32,21 +33,30 @@ def named(net: torch.nn.Sequential) -> dict[str, list]:
     return out
 
 
-def case(net: torch.nn.Sequential, loss: str, optimizer: str, steps: int, decay: float, **options: object) -> dict:
-    """Run some steps and record everything that another library needs to repeat them."""
+def data(net: torch.nn.Sequential, loss: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return seven rows for this network."""
     n_in, n_out = net[0].in_features, [m for m in net if isinstance(m, torch.nn.Linear)][-1].out_features
-    x = rng.normal(size=(7, n_in))
     y = rng.uniform(size=(7, n_out)) if loss == "half_squared" else rng.integers(0, 2, (7, 1)).astype(float)
+    return rng.normal(size=(7, n_in)), y
+
+
+def case(
+    net: torch.nn.Sequential,
+    x: np.ndarray,
+    y: np.ndarray,
+    loss: str,
+    optimizer: str,
+    steps: int,
+    decay: float,
+    **options: object,
+) -> dict:
+    """Run some steps and record the losses and the parameters after them."""
     weights = [p for name, p in net.named_parameters() if name.endswith("weight")]
     biases = [p for name, p in net.named_parameters() if name.endswith("bias")]
     groups = [{"params": weights, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}]
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.AdamW if decay else torch.optim.Adam}
     torch_optimizer = kinds[optimizer](groups, **options)
-    fact = {
-        **{"activation": type(net[1]).__name__, "last": isinstance(net[-1], type(net[1])), "loss": loss},
-        **{"optimizer": optimizer, "options": options, "weight_decay": decay, "steps": steps},
-        **{"x": x.tolist(), "y": y.tolist(), "before": named(net), "losses": []},
-    }
+    fact = {"optimizer": optimizer, "options": options, "weight_decay": decay, "steps": steps, "losses": []}
     for _ in range(steps):
         torch_optimizer.zero_grad()
         output = net(torch.tensor(x))
@@ -61,11 +71,15 @@ def case(net: torch.nn.Sequential, loss: str, optimizer: str, steps: int, decay:
 
 
 torch.manual_seed(0)
-cases = []
+facts = []
 for widths, activation, last, loss in (
     ([3, 5, 2], torch.nn.Sigmoid, True, "half_squared"),
     ([6, 64, 32, 16, 1], torch.nn.ReLU, False, "sigmoid_cross_entropy"),
 ):
+    net = network(widths, activation, last)
+    x, y = data(net, loss)
+    start = {"activation": activation.__name__, "last": last, "loss": loss, "x": x.tolist(), "y": y.tolist()}
+    cases = []
     for steps in (1, 5):
         for optimizer, decay, options in (
             ("sgd", 0.0, {"lr": 0.1}),
@@ -76,5 +90,6 @@ for widths, activation, last, loss in (
             ("adam", 0.02, {"lr": 0.01}),
         ):
             if len(widths) == 3 or (steps == 1 and "momentum" not in options):
-                cases.append(case(network(widths, activation, last), loss, optimizer, steps, decay, **options))
-print(json.dumps({"torch": torch.__version__, "numpy": np.__version__, "cases": cases}))
+                cases.append(case(copy.deepcopy(net), x, y, loss, optimizer, steps, decay, **options))
+    facts.append(start | {"before": named(net), "cases": cases})
+print(json.dumps({"torch": torch.__version__, "numpy": np.__version__, "networks": facts}))
