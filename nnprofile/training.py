@@ -124,7 +124,7 @@ def objective(
     y_pred, cache = net.forward(x, rng)
     value, loss_cache = loss.forward(y_pred, y, sample_weight)
     _, grads = net.backward(loss.backward(loss_cache), cache)
-    total = float(x.shape[0] if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
+    total = float(len(y_pred) if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
     if l2 and total:
         for name in net.params.weights():
             W = net.params[name]
