@@ -54,8 +54,8 @@ class Sequential(Layer):
 
     def __init__(self, layers: Sequence[Layer], *, rng: Rng, dtype: DTypeLike = np.float64) -> None:
         self.layers = tuple(layers)
-        if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
-            raise ValueError(f"dtype must be float64 or float32, got {np.dtype(dtype)}")
+        if dtype not in (np.float64, np.float32, "float64", "float32"):
+            raise ValueError(f"dtype must be float64 or float32, got {dtype!r}")
         self._check_layers()
         if rng is not None:
             check_rng(rng)

@@ -176,8 +176,11 @@ def test_bad_layers(rng: np.random.Generator) -> None:
         nn.Sequential([], rng=rng)
     with pytest.raises(ValueError, match="layer 1 must be a Layer"):
         nn.Sequential([nn.ReLU(), nn.ReLU], rng=rng)  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="float64 or float32"):
-        nn.Sequential([nn.ReLU()], rng=rng, dtype=np.float16)
+    for dtype in (np.float16, "float", "foo", None):
+        with pytest.raises(ValueError, match="float64 or float32"):
+            nn.Sequential([nn.ReLU()], rng=rng, dtype=dtype)
+    for dtype in ("float32", np.dtype(np.float32), np.float32):
+        assert nn.Sequential([nn.Dense(1, 1)], rng=rng, dtype=dtype).params.dtype == np.float32
     for make in (lambda: nn.Dense(0, 1), lambda: nn.Dense(1, 2.0), lambda: nn.Dense(True, 1)):  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="features must be an integer of at least 1"):
             make()
