@@ -3,6 +3,8 @@
 Read the modules in this order: contract, initializers, activations, layers, losses, optimizers, network, training, modelfile.
 """
 
+from typing import TYPE_CHECKING
+
 from . import initializers as initializers
 from .activations import Identity as Identity
 from .activations import LeakyReLU as LeakyReLU
@@ -23,10 +25,6 @@ from .losses import MeanAbsoluteError as MeanAbsoluteError
 from .losses import MeanSquaredError as MeanSquaredError
 from .losses import SigmoidCrossEntropy as SigmoidCrossEntropy
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
-from .modelfile import ModelFileError as ModelFileError
-from .modelfile import Saved as Saved
-from .modelfile import load as load
-from .modelfile import save as save
 from .network import Sequential as Sequential
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
@@ -39,4 +37,25 @@ from .training import History as History
 from .training import fit as fit
 from .training import objective as objective
 
+if TYPE_CHECKING:
+    from .modelfile import ModelFileError as ModelFileError
+    from .modelfile import Saved as Saved
+    from .modelfile import load as load
+    from .modelfile import save as save
+
 __version__ = "0.1.0"
+
+# Loaded when first used, so that the import stays about as light as NumPy's.
+_LAZY = {"ModelFileError": "modelfile", "Saved": "modelfile", "load": "modelfile", "save": "modelfile"}
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
