@@ -178,6 +178,8 @@ class Sequential(Layer):
         """Return an unbound twin that reads other parameters, of any dtype."""
         twin = super().with_params(params)
         twin.layers = tuple(layer.with_params(params.sub(str(i))) for i, layer in enumerate(self.layers))
+        for twin_layer, layer in zip(twin.layers, self.layers, strict=True):
+            twin_layer._place = layer._place  # bound to the twin, as the layer is to this network
         return twin
 
     def __getstate__(self) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def test_with_params_reads_other_numbers(rng: np.random.Generator) -> None:
     x = rng.normal(size=(3, 2))
     assert twin.forward(x)[0].dtype == complex
     np.testing.assert_allclose(twin.forward(x)[0].real, net.predict(x))
+    with pytest.raises(ValueError, match="is bound already"):
+        nn.Sequential([twin.layers[0]], rng=rng)  # it would leave the twin with half its parameters
     other.vector *= 0
     assert not twin.forward(x)[0].any() and net.predict(x).any()
     with pytest.raises(ValueError, match="parameters"):
