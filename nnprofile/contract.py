@@ -130,6 +130,9 @@ class Parameters(Mapping[str, Array]):
         """Return the names of the weights ``W``: what decay and the L2 term touch, and biases never are."""
         return [name for name in self.layout if name.rpartition(".")[2] == "W"]
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Parameters) and self.matches(other) and np.array_equal(self._vector, other._vector)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of the numbers, never of the memory that they are a window on.
         return Parameters, (self.layout, self._vector.copy())
@@ -150,7 +153,7 @@ def _copy_into(view: Array, values: ArrayLike, name: str) -> None:
 
 
 class Configured:
-    """State what an object was made of: ``type(obj)(**obj.config())`` is the same again, without its numbers.
+    """State what an object was made of: ``type(obj)(**obj.config())`` is of the same form, without its numbers.
 
     ``repr`` and the model file are made from it.
     """
@@ -177,7 +180,7 @@ class Layer(Configured):
     backward neither the weights nor ``x``, which the cache may hold, are changed.
 
     A subclass writes ``forward`` and ``backward``; one with parameters sets ``self.params`` in its ``__init__``, and
-    ``initialize`` if it is to draw their values.
+    ``initialize`` if it is to draw their values. Only Sequential holds other layers.
     """
 
     params: Parameters = Parameters({})  # none, unless ``__init__`` sets some
@@ -205,7 +208,7 @@ class Layer(Configured):
         if not params.matches(self.params):
             raise ValueError(f"{self!r} has parameters {self.params.layout}, got {params.layout}")
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, params=params, _place=None)
+        twin.__dict__.update(self.__dict__, params=Parameters(params.layout, params.vector), _place=None)
         return twin
 
     def _bind(self, vector: Array, place: tuple[int, str] | None) -> None:
@@ -270,7 +273,10 @@ class Optimizer(Configured):
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of the step with this number (the first is 0)."""
         rate = self.learning_rate
-        return float(rate(step)) if callable(rate) else rate
+        try:
+            return float(rate(step)) if callable(rate) else rate
+        except OverflowError:  # a schedule that grows without bound
+            return float("inf")
 
     def prepare(self, params: Parameters) -> None:
         """Make the moments at the first step; later, check that they belong to these parameters.

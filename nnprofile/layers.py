@@ -61,6 +61,8 @@ class Dense(Layer):
     ) -> None:
         self.in_features = check_size(in_features, "in_features")
         self.out_features = check_size(out_features, "out_features")
+        if not callable(initializer):
+            raise ValueError(f"initializer must be a function (fan_in, fan_out, rng) -> Array, got {initializer!r}")
         self.initializer = initializer
         self.params = Parameters({"W": (self.in_features, self.out_features), "b": (self.out_features,)})
         if rng is not None:

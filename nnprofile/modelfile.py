@@ -101,18 +101,16 @@ def save(
         if optimizer.layout is not None and list(optimizer.layout.items()) != list(net.params.layout.items()):
             raise ValueError(f"the optimizer has stepped {optimizer.layout}, the network has {net.params.layout}")
         architecture["optimizer"] = _describe(optimizer, _OPTIMIZERS, "optimizer") | {"n_steps": optimizer.n_steps}
-        tensors |= {f"optimizer.{name}": moment for name, moment in optimizer.state.items()}
+        for name, moment in optimizer.state.items():
+            if moment.dtype != net.params.dtype:
+                raise ValueError(f"the optimizer keeps {name} in {moment.dtype}, the network is {net.params.dtype}")
+            tensors[f"optimizer.{name}"] = moment
     if rng is not None:
         architecture["rng"] = _describe_rng(rng)
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinity; such a network is not saved")
-    try:
-        described = json.dumps(architecture, separators=(",", ":"), allow_nan=False)
-    except TypeError as error:
-        raise ValueError(
-            f"cannot save {net!r}: the config of a layer is not plain numbers and text: {error}"
-        ) from error
+    described = json.dumps(architecture, separators=(",", ":"), allow_nan=False)
     _write(path, described, tensors)
 
 
@@ -132,9 +130,17 @@ def load(path: Path, *, layers: Iterable[type[Layer]] = ()) -> Saved:
     OSError
         If the file cannot be read.
     """
+    known: dict[str, type[Layer]] = {cls.__name__: cls for cls in _LAYERS}
+    for cls in layers if isinstance(layers, Iterable) else (layers,):
+        if (
+            not (isinstance(cls, type) and issubclass(cls, Layer))
+            or cls.__name__ in known
+            or cls.__name__ == "Sequential"
+        ):
+            raise ValueError(f"layers must be classes of layers with names of their own, got {cls!r}")
+        known[cls.__name__] = cls
     header, data = _read(path)
     try:
-        known: dict[str, type[Layer]] = {cls.__name__: cls for cls in (*_LAYERS, *layers)}
         return _restore(header, data, known)
     except ModelFileError:
         raise
@@ -163,8 +169,25 @@ def _describe_network(net: Sequential) -> list[dict[str, Any]]:
         elif type(layer).__name__ in _NAMES and type(layer) not in _LAYERS:
             raise ValueError(f"cannot save {layer!r}: {type(layer).__name__} is the name of a layer of the library")
         else:
-            described.append({"class": type(layer).__name__, **layer.config()})
+            config = layer.config()
+            if type(layer) not in _LAYERS:
+                _check_config(layer, config)
+            described.append({"class": type(layer).__name__, **config})
     return described
+
+
+def _check_config(layer: Layer, config: dict[str, Any]) -> None:
+    """Refuse a layer that ``load`` could not make again."""
+    import json
+
+    try:
+        made = _make(type(layer), json.loads(json.dumps(config)))
+    except TypeError as error:
+        raise ValueError(
+            f"cannot save {layer!r}: its config() must be plain numbers and text, and make it anew: {error}"
+        ) from error
+    if made.params.layout != layer.params.layout:
+        raise ValueError(f"cannot save {layer!r}: its config() makes a layer of other parameters, {made.params}")
 
 
 def _describe_rng(rng: np.random.Generator) -> dict[str, Any]:
@@ -244,8 +267,8 @@ def _write_atomically(path: Path, content: bytes) -> None:
             os.close(folder)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Return the JSON header and the bytes behind it."""
+def _parse(text: str) -> Any:
+    """Return what strict JSON holds: no key twice, no NaN or infinity."""
     import json
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -257,6 +280,11 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     def no_constant(name: str) -> Any:
         raise ValueError(f"{name} in the header")
 
+    return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Return the JSON header and the bytes behind it."""
     where = os.fspath(path)
     with open(path, "rb") as file:
         start = file.read(8)
@@ -267,7 +295,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
             raise ModelFileError(f"{where} is not a model file of this library: it names a header of {length} bytes")
         text = file.read(length)
         try:
-            header = json.loads(text.decode(), object_pairs_hook=unique, parse_constant=no_constant)
+            header = _parse(text.decode())
             offsets = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
             end = max((offset[1] for offset in offsets), default=0)
             if end != os.fstat(file.fileno()).st_size - 8 - length:
@@ -278,8 +306,6 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _restore(header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer]]) -> Saved:
-    import json
-
     metadata = header.pop("__metadata__")
     _keys(metadata, {"nnprofile", "sha256"})
     packed = _unpack(header, data)
@@ -290,7 +316,7 @@ def _restore(header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer
         if not np.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinity")
 
-    architecture = json.loads(metadata["nnprofile"])
+    architecture = _parse(metadata["nnprofile"])
     if type(architecture["format_version"]) is not int or architecture["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format version {architecture['format_version']!r}; this library reads {FORMAT_VERSION}")
     _keys(architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng"})
@@ -406,6 +432,8 @@ def _build_rng(described: Mapping[str, Any]) -> np.random.Generator:
     if _shape_of(described) != _shape_of(_plain(state)):
         raise ValueError(f"the state of a {name} has another form")
     _check_state(described)
+    if name.startswith("PCG64") and described["state"]["inc"] % 2 == 0:
+        raise ValueError(f"a {name}'s inc is odd, got {described['state']['inc']}")
     # Arrays lose their type in JSON.
     bit_generator.state = {
         key: {

@@ -54,7 +54,11 @@ class Sequential(Layer):
 
     def __init__(self, layers: Sequence[Layer], *, rng: Rng, dtype: DTypeLike = np.float64) -> None:
         self.layers = tuple(layers)
-        if dtype not in (np.float64, np.float32, "float64", "float32"):
+        try:
+            known = dtype is not None and np.dtype(dtype) in (np.dtype(np.float64), np.dtype(np.float32))
+        except TypeError:
+            known = False
+        if not known:
             raise ValueError(f"dtype must be float64 or float32, got {dtype!r}")
         self._check_layers()
         if rng is not None:
@@ -78,16 +82,17 @@ class Sequential(Layer):
         ValueError
             If a layer returns gradients that do not have the layout of its parameters.
         """
-        grads = None
+        parts = []
         for layer, place, layer_cache in zip(self.layers[::-1], self._places[::-1], cache[::-1], strict=True):
             dy, layer_grads = layer.backward(dy, layer_cache)  # type: ignore[assignment]
             if not isinstance(layer_grads, Parameters) or not layer_grads.matches(layer.params):
                 raise ValueError(f"{layer!r} has {layer.params}, its backward returned the gradients {layer_grads}")
             if len(layer_grads):
-                if grads is None:
-                    grads = self.params.like(layer_grads.dtype)
-                grads.vector[place] = layer_grads.vector
-        return dy, self.params.like() if grads is None else grads
+                parts.append((place, layer_grads.vector))
+        grads = self.params.like(np.result_type(*(part for _, part in parts)) if parts else None)
+        for place, part in parts:
+            grads.vector[place] = part
+        return dy, grads
 
     def predict(self, x: Any) -> Array:
         """Return the raw output for finite x of shape (n_samples, n_features).
@@ -125,13 +130,16 @@ class Sequential(Layer):
         width: int | None = None
         at_start = True  # nothing but layers that keep the width so far
         for i, layer in enumerate(self.layers):
-            takes = getattr(layer, "in_features", None)
+            if isinstance(layer, Sequential):
+                takes, gives = layer._widths()
+            else:
+                takes, gives = getattr(layer, "in_features", None), getattr(layer, "out_features", None)
             if takes is not None and width is not None and takes != width:
                 raise ValueError(f"layer {i}, {layer!r}, takes {takes} features, but the layers before it give {width}")
             if at_start:
                 first = takes
             if not isinstance(layer, _KEEP_WIDTH):
-                at_start, width = False, getattr(layer, "out_features", None)
+                at_start, width = False, gives
         return first, width
 
     def _check_layers(self) -> None:
@@ -142,6 +150,10 @@ class Sequential(Layer):
             if not isinstance(layer, Layer):
                 hint = f"; did you mean {layer.__name__}(...)?" if isinstance(layer, type) else ""
                 raise ValueError(f"layer {i} must be a Layer, got {layer!r}{hint}")
+            if not isinstance(layer, Sequential) and any(isinstance(part, Layer) for part in vars(layer).values()):
+                raise ValueError(
+                    f"layer {i}, {layer!r}, holds another layer; only Sequential can bind layers inside layers"
+                )
             if len(layer.params) and layer._place is not None:
                 place, network = layer._place
                 raise ValueError(

@@ -61,7 +61,7 @@ class _DecayedOptimizer(Optimizer):
 
     def _rows(self, grads: Parameters) -> Any:
         """Index the elements that move: all, or, if lazy, all but the rows of W whose gradient is exactly zero."""
-        if not self.lazy:
+        if not self.lazy or not self.moments:
             return slice(None)
         moving = grads.like(bool)
         moving.vector[:] = True
@@ -85,7 +85,8 @@ class SGD(_DecayedOptimizer):
     weight_decay : float, default 0.0
         Decoupled: W = W - learning_rate * weight_decay * W, before the step. Biases do not decay.
     lazy : bool, default False
-        A row of W whose gradient is exactly zero keeps its v, and is moved by decay only: for sparse features.
+        A row of W whose gradient is exactly zero keeps its v, and is moved by decay only: for sparse features. (An L2 term
+        makes no gradient zero; use weight_decay.)
 
     References
     ----------
@@ -112,9 +113,11 @@ class SGD(_DecayedOptimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, lazy=lazy)
         self.momentum = check_number(momentum, "momentum", below=1.0)
+        if not isinstance(nesterov, bool):
+            raise ValueError(f"nesterov must be True or False, got {nesterov!r}")
         if nesterov and not self.momentum:
             raise ValueError("nesterov=True needs a momentum greater than 0")
-        self.nesterov = bool(nesterov)
+        self.nesterov = nesterov
         self.moments = ("v",) if self.momentum else ()
 
     def _move(self, w: Array, dw: Array, learning_rate: float, rows: Any) -> None:
@@ -143,7 +146,8 @@ class Adam(_DecayedOptimizer):
     weight_decay : float, default 0.0
         Decoupled (AdamW): W = W - learning_rate * weight_decay * W, before the step. Biases do not decay.
     lazy : bool, default False
-        A row of W whose gradient is exactly zero keeps its m and v, and is moved by decay only: for sparse features.
+        A row of W whose gradient is exactly zero keeps its m and v, and is moved by decay only: for sparse features. (An L2
+        term makes no gradient zero; use weight_decay.)
 
     References
     ----------

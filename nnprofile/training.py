@@ -219,7 +219,11 @@ def fit(
     data = _Data(net, loss, x, y, sample_weight)
     weight = data.weight
     if class_weight is not None:
-        weight = _class_weights(class_weight, y) * (1 if weight is None else weight)
+        with np.errstate(over="ignore"):
+            weight = _class_weights(class_weight, y) * (1 if weight is None else weight)
+    with np.errstate(over="ignore"):
+        if weight is not None and not np.isfinite(weight.sum()):
+            raise ValueError("the sum of sample_weight, times class_weight, must be finite; got too large weights")
     validation = None if validation_data is None else _validation(net, loss, validation_data)
     watch = early_stopping or EarlyStopping(monitor="loss" if validation is None else "val_loss")
     names = {"loss", *(metrics or ())}
@@ -268,14 +272,20 @@ def fit(
                 if early_stopping and epoch - history.best_epoch >= early_stopping.patience:
                     history.stop_reason = "early_stopping"
                     break
-        except KeyboardInterrupt:
-            if n_interrupts() > 1:  # perhaps in the middle of a step
+        except KeyboardInterrupt as interrupt:
+            if isinstance(interrupt, _HalfStep):
+                start.restore(net, optimizer)
+            if n_interrupts() > 1:
                 raise
             history.stop_reason = "interrupted"
             return history
     if best_state is not None:
         best_state.restore(net, optimizer)
     return history
+
+
+class _HalfStep(KeyboardInterrupt):
+    """Ctrl-C in the middle of an optimizer's step: nothing but the start of the epoch is whole."""
 
 
 def _epoch(
@@ -307,7 +317,10 @@ def _numpy_runner(
                 value, grads = objective(net, loss, x[rows], y[rows], sample_weight=w, l2=l2, rng=rng)
                 total = float(len(rows) if w is None else w.sum())
                 if np.isfinite(value) and total:
-                    optimizer.step(net.params, grads)
+                    try:
+                        optimizer.step(net.params, grads)
+                    except KeyboardInterrupt:  # from a handler that is not ours
+                        raise _HalfStep from None
                     if not all(np.isfinite(a).all() for a in (net.params.vector, *optimizer.state.values())):
                         value = np.nan
                 values.append(float(value))
@@ -329,10 +342,10 @@ class _Data:
         if self.n_samples == 0:
             raise ValueError(f"{name}x must have at least one row, got shape {self.x.shape}")
         n_outputs = net.forward(self.x[:1])[0].shape[1]
-        self.loss, self.link = loss, loss.link
+        self.link = loss.link
         self.y = loss.targets(y, n_outputs)
         if self.y.dtype.kind == "f":
-            self.y = as_numbers(self.y, net.params.dtype, f"{name}y")
+            as_numbers(self.y, net.params.dtype, f"{name}y")  # finite in the dtype in which it will be used
         if len(self.y) != self.n_samples:
             raise ValueError(f"{name}x has {self.n_samples} rows, y has {len(self.y)}")
         self.weight = None
@@ -419,8 +432,11 @@ def _check_arguments(
         raise ValueError(f"engine must be 'auto' or 'numpy' (this version has no compiled engine), got {engine!r}")
     if metrics is not None and not (isinstance(metrics, Mapping) and all(map(callable, metrics.values()))):
         raise ValueError(f"metrics must map names to functions (y_true, prediction) -> number, got {metrics!r}")
-    if metrics is not None and "loss" in metrics:
-        raise ValueError("metrics must not be named 'loss', which is the objective's own name")
+    for name in metrics or ():
+        if name == "loss" or str(name).startswith("val_"):
+            raise ValueError(
+                f"metrics must not be named {name!r}: 'loss' and 'val_...' are names that fit gives itself"
+            )
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise ValueError(f"callbacks must be a sequence of functions (epoch, logs, net), got {callbacks!r}")
 

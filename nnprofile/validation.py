@@ -93,7 +93,10 @@ def check_size(value: object, name: str, *, least: int = 1) -> int:
 def check_number(value: object, name: str, *, below: float = inf, positive: bool = False) -> float:
     """Return ``value`` as a finite float with 0 <= value < below, or 0 < value if positive; raise a ValueError otherwise."""
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # 10**400
+            number = inf
         if isfinite(number) and 0 <= number < below and (number > 0 or not positive):
             return number
     expected = "greater than 0" if positive else "at least 0"

@@ -120,6 +120,9 @@ def test_bad_labels_for_softmax(y: Any, says: str) -> None:
         ({"early_stopping": nn.EarlyStopping}, r"did you mean EarlyStopping\(\)"),
         ({"metrics": ["accuracy"]}, "metrics must map names"),
         ({"metrics": {"loss": len}}, "must not be named 'loss'"),
+        ({"metrics": {"val_acc": len}}, "must not be named 'val_acc'"),
+        ({"sample_weight": np.full(6, 1e308)}, "must be finite; got too large weights"),
+        ({"class_weight": {0: 1e308, 1: 1}, "sample_weight": np.full(6, 10.0)}, "got too large weights"),
         ({"callbacks": print}, "callbacks must be a sequence"),
     ],
 )

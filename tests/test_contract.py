@@ -178,10 +178,10 @@ def test_bad_layers(rng: np.random.Generator) -> None:
         nn.Sequential([], rng=rng)
     with pytest.raises(ValueError, match="layer 1 must be a Layer"):
         nn.Sequential([nn.ReLU(), nn.ReLU], rng=rng)  # type: ignore[list-item]
-    for dtype in (np.float16, "float", "foo", None):
+    for dtype in (np.float16, int, "foo", None):
         with pytest.raises(ValueError, match="float64 or float32"):
             nn.Sequential([nn.ReLU()], rng=rng, dtype=dtype)
-    for dtype in ("float32", np.dtype(np.float32), np.float32):
+    for dtype in ("float32", "f4", np.dtype(np.float32), np.float32):
         assert nn.Sequential([nn.Dense(1, 1)], rng=rng, dtype=dtype).params.dtype == np.float32
     for make in (lambda: nn.Dense(0, 1), lambda: nn.Dense(1, 2.0), lambda: nn.Dense(True, 1)):  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="features must be an integer of at least 1"):
@@ -300,3 +300,69 @@ def test_sparse_input_needs_a_dense_layer_first() -> None:
     for layer in (nn.ReLU(), nn.Sigmoid(), nn.Softmax(), nn.Dropout(0.1), nn.Identity()):
         with pytest.raises(ValueError, match="sparse x is taken by Dense alone"):
             layer.forward(sparse)
+
+
+def test_twins_have_parameters_of_their_own(rng: np.random.Generator) -> None:
+    net = nn.Sequential([nn.Dense(2, 2)], rng=rng)
+    layer = net.layers[0]
+    nn.Sequential([layer.with_params(layer.params)], rng=None)
+    assert np.shares_memory(layer.params.vector, net.params.vector)
+    p = layer.params
+    pair = nn.Sequential([layer.with_params(p), layer.with_params(p)], rng=None)
+    pair.params.vector = np.arange(12.0)
+    assert pair.layers[0].params.vector.tolist() == [0, 1, 2, 3, 4, 5]
+    twin = net.with_params(net.params)
+    nn.Sequential([net], rng=None)
+    assert np.shares_memory(twin.layers[0].params.vector, twin.params.vector)
+
+
+def test_deep_nesting_is_no_burden() -> None:
+    net: nn.Layer = nn.ReLU()
+    for _ in range(60):
+        net = nn.Sequential([net], rng=None)
+    assert nn.Sequential([net, nn.Dense(2, 1)], rng=np.random.default_rng(0)).predict([[1, 2]]).shape == (1, 1)
+
+
+def test_layers_inside_layers_are_refused(rng: np.random.Generator) -> None:
+    class Residual(nn.Layer):
+        """y = x + f(x), with f a layer that nobody binds."""
+
+        def __init__(self, inner: nn.Layer) -> None:
+            self.inner, self.params = inner, inner.params
+
+    with pytest.raises(ValueError, match="holds another layer"):
+        nn.Sequential([Residual(nn.Dense(2, 2))], rng=rng)
+
+
+def test_gradients_have_the_widest_dtype(rng: np.random.Generator) -> None:
+    class Narrow(nn.Dense):
+        """Returns float32 gradients."""
+
+        def backward(self, dy: Any, cache: Any) -> Any:
+            dx, grads = super().backward(dy, cache)
+            return dx, nn.Parameters(grads.layout, grads.vector.astype(np.float32))
+
+    net = nn.Sequential([nn.Dense(2, 2), Narrow(2, 1)], rng=rng)
+    y, cache = net.forward(np.ones((1, 2)))
+    assert net.backward(y, cache)[1].dtype == np.float64
+
+
+def test_parameters_compare_by_value(rng: np.random.Generator) -> None:
+    net = nn.Sequential([nn.Dense(2, 2)], rng=rng)
+    other = copy.deepcopy(net)
+    assert net.params == other.params
+    other.params["0.b"] = [1, 2]
+    assert net.params != other.params and net.params != {}
+
+
+def test_arguments_of_constructors() -> None:
+    for make in (
+        lambda: nn.SGD(10**400),
+        lambda: nn.SGD(0.1, momentum=0.5, nesterov="no"),  # type: ignore[arg-type]
+        lambda: nn.Dense(1, 1, initializer="he"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            make()
+    params = nn.Parameters({"W": (1, 1)}, np.ones(1))
+    with pytest.raises(ValueError, match="learning rate of step 0 is inf"):
+        nn.SGD(lambda step: 1e308**2).step(params, params.like())

@@ -57,7 +57,8 @@ def test_csv_files_as_shops_write_them(customers: preprocess.Table) -> None:
         "home city": "category",
         "plan": "code",
     }
-    assert set(customers.notes) == {"customer id", "always"}
+    assert set(customers.notes) == {"customer id", "always", "money"}
+    assert customers.notes["money"] == "read as numbers with a decimal comma"
     assert "identifier" in customers.notes["customer id"] and "same" in customers.notes["always"]
     assert customers.frame["money"].isna().sum() == 36 and customers.frame["money"].max() > 100
     assert set(customers.frame["home city"].dropna()) == {"Köln", "Paris; Nord", 'the "big" one'}
@@ -247,12 +248,17 @@ def test_records_are_checked_by_name(deployed: Path) -> None:
     assert 0 < profiler.score([record])[0] < 1
     assert 0 < profiler.score([record | {"money": None, "home city": None}])[0] < 1
     assert 0 < profiler.score([record | {"home city": "Atlantis"}])[0] < 1
+    as_read = profiler.score([record | {"home city": city} for city in ("Köln", "  Köln ", "NA", None)])
+    assert as_read[0] == pytest.approx(as_read[1]) and as_read[2] == pytest.approx(as_read[3])
+    assert profiler.score(record | {"age": np.int64(40)} for _ in range(2)).shape == (2,)  # type: ignore[arg-type]
     for changed, says in (
         ({k: v for k, v in record.items() if k != "age"}, r"missing fields \['age'\]"),
         (record | {"Age": 3}, r"unknown fields \['Age'\]"),
         (record | {"age": "old"}, "age must be a number or null, got 'old'"),
         (record | {"age": True}, "age must be a number"),
         (record | {"age": float("nan")}, "age must be a number"),
+        (record | {"age": 10**400}, "age must be a number"),
+        (record | {"plan": 1.5}, "plan must be a whole number"),
         (record | {"home city": 5}, "home city must be text or null, got 5"),
         ([], "record 0 must be an object"),
     ):
@@ -355,7 +361,7 @@ def test_slips_blanks_and_marks() -> None:
     table = preprocess.clean(raw(frame))
     assert table.kinds == {"money": "number", "promo": "category", "branch": "code"}
     assert table.notes == {
-        "money": "1 values that are not numbers count as missing",
+        "money": "1 values that are not numbers count as missing, such as 'unknown'",
         "empty": "left out: empty in every record",
     }
     encoder = features.Encoder.fit(table.frame, table.kinds, table.y, features.ENCODINGS["fine"])
@@ -372,7 +378,10 @@ def test_few_different_rows_can_be_split() -> None:
 
 def test_encodings_of_files(tmp_path: Path) -> None:
     text = "näme,y\r" + "\r".join(f"{i}.5,{i % 2}" for i in range(9))
-    for encoding in ("utf-8", "utf-8-sig", "utf-16", "latin-1"):
+    (tmp_path / "t.csv").write_text("a,y\n" + "x" * 200_000 + ",1\n")
+    with pytest.raises(collect.CollectError, match="is not a CSV file: field larger"):
+        collect.csv_file(tmp_path / "t.csv", "y", None)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"):
         (tmp_path / "t.csv").write_bytes(text.encode(encoding))
         assert list(collect.csv_file(tmp_path / "t.csv", "y", None).frame) == ["näme", "y"]
     (tmp_path / "t.csv").write_text('a,y\n"line one\nline two",1\nb,0\n')
@@ -400,3 +409,12 @@ def test_an_interrupted_training_is_not_deployed(customers: preprocess.Table, mo
     monkeypatch.setattr(train.nn, "fit", lambda *args, **kwargs: interrupted)
     with pytest.raises(KeyboardInterrupt):
         train.train(customers, *preprocess.splits(customers)[0][:2])
+
+
+def test_one_row_that_makes_up_most_of_the_table_is_split() -> None:
+    rng = np.random.default_rng(0)
+    a = np.concatenate([np.zeros(900), rng.normal(size=100)])
+    y = np.concatenate([np.zeros(900, int), rng.integers(0, 2, 100)])
+    table = preprocess.Table("t", pd.DataFrame({"a": a}), y, {"a": "number"}, "1", "")
+    for fit, _, test in preprocess.splits(table):
+        assert len(test) == 200 and abs(table.y[test].mean() - table.y[fit].mean()) < 0.02

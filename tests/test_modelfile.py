@@ -111,6 +111,13 @@ class Tanh(nn.Layer):
     """A layer of one's own with a name of the library's."""
 
 
+class Forgetful(nn.Tanh):
+    """A layer of one's own that does not say what it was made of."""
+
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+
+
 class Mine(nn.Tanh):
     """A layer of one's own."""
 
@@ -127,6 +134,10 @@ def test_layers_of_ones_own(tmp_path: Path) -> None:
         nn.ModelFileError, match=r"layer class 'Mine' is not known; if it is yours, load\(path, layers=\[Mine\]\)"
     ):
         nn.load(tmp_path / "a")
+    for wrong in (Mine(1.0), [nn.Tanh], ["Mine"], [Mine, Mine]):
+        with pytest.raises(ValueError, match="layers must be classes of layers") as error:
+            nn.load(tmp_path / "a", layers=wrong)  # type: ignore[arg-type]
+        assert not isinstance(error.value, nn.ModelFileError)
     layer = nn.load(tmp_path / "a", layers=[Mine]).net.layers[1]
     assert isinstance(layer, Mine) and layer.gain == 2.0
 
@@ -144,7 +155,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         nn.save(net, path, loss=Odd())
     with pytest.raises(ValueError, match="cannot save learning_rate"):
         nn.save(net, path, optimizer=nn.SGD(lambda step: 0.1))
-    with pytest.raises(ValueError, match="not plain numbers and text"):
+    with pytest.raises(ValueError, match="must be plain numbers and text"):
         nn.save(nn.Sequential([Mine(np.ones(2))], rng=None), path)  # type: ignore[arg-type]
     train(net, loss, optimizer, np.random.default_rng(0))
     with pytest.raises(ValueError, match="the optimizer has stepped"):
@@ -163,6 +174,12 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     complex_net = parts()[0]
     with pytest.raises(ValueError, match="float64 or float32, not complex128"):
         nn.save(complex_net.with_params(nn.Parameters(complex_net.params.layout, complex_net.params.vector + 0j)), path)
+    double = nn.Adam()
+    nn.fit(parts()[0], loss, double, X, Y, n_epochs=1, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="keeps m in float64, the network is float32"):
+        nn.save(parts(np.float32)[0], path, optimizer=double)
+    with pytest.raises(ValueError, match="make it anew"):
+        nn.save(nn.Sequential([Forgetful(2)], rng=None), path)
     special = Special([nn.Dense(2, 1)], rng=np.random.default_rng(0))
     for whole in (special, nn.Sequential([special], rng=None)):
         with pytest.raises(ValueError, match="subclass"):
@@ -253,6 +270,7 @@ ADVERSARIES: dict[str, Any] = {
     "generator": lambda h, a, d: a["rng"].update(bit_generator="Generator"),
     "state": lambda h, a, d: a["rng"].update(state={"state": 1}),
     "negative state": lambda h, a, d: a["rng"]["state"].update(state=-1),
+    "even inc": lambda h, a, d: a["rng"]["state"].update(inc=0),
     "not a flag": lambda h, a, d: a["rng"].update(has_uint32=7),
     "steps are true": lambda h, a, d: a["optimizer"].update(n_steps=True),
     "endless steps": lambda h, a, d: a["optimizer"].update(n_steps=10**400),

@@ -432,3 +432,26 @@ def test_lazy_takes_weights_of_any_shape() -> None:
     grads["1.W"] = [0, 1]
     nn.Adam(0.5, lazy=True).step(params, grads)
     assert params.vector.tolist() == [1, 1, pytest.approx(0.5), *[1] * 8]
+
+
+def test_a_foreign_interrupt_in_the_middle_of_a_step_leaves_a_whole_state() -> None:
+    class Broken(nn.SGD):
+        """Raises after half of its third step."""
+
+        def _move(self, w: Any, dw: Any, learning_rate: float, rows: Any) -> None:
+            w[: w.size // 2] -= learning_rate * dw[: w.size // 2]
+            if self.n_steps == 7:
+                raise KeyboardInterrupt
+            w[w.size // 2 :] -= learning_rate * dw[w.size // 2 :]
+
+    net, optimizer, states = network(), Broken(0.1), []
+    history = fit(net, optimizer, callbacks=[lambda e, logs, n: states.append(n.params.vector.copy())])
+    assert history.stop_reason == "interrupted" and optimizer.n_steps == 4
+    np.testing.assert_array_equal(net.params.vector, states[0])
+
+
+def test_soft_targets_pass_the_gate_once() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.dirichlet(np.ones(5), 50) * (1 + 0.99e-5)
+    net = nn.Sequential([nn.Dense(3, 5)], rng=rng, dtype=np.float32)
+    fit(net, y=rows, loss=nn.SoftmaxCrossEntropy(), batch_size=1)

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
             with threadpool_limits(1):
                 results = _measure(table, options)
             found[table.name] = evaluate.values(results)
-            sections.append(_section(table, results, found[table.name]))
+            sections.append(_section(raw, table, results, found[table.name]))
             print(f"\n{evaluate.text_table(table.name, found[table.name])}")
             print(
                 f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(options.out / table.name / 'model')}"
@@ -106,10 +106,13 @@ def _measure(table: preprocess.Table, options: argparse.Namespace) -> list[evalu
     return results
 
 
-def _section(table: preprocess.Table, results: list[evaluate.SplitResult], found: dict) -> dict[str, object]:
+def _section(
+    raw: collect.Raw, table: preprocess.Table, results: list[evaluate.SplitResult], found: dict
+) -> dict[str, object]:
     return {
         "name": table.name,
         "about": table.about,
+        "target": raw.target,
         "positive": table.positive,
         "n_rows": len(table.y),
         "n_columns": len(table.kinds),

@@ -78,8 +78,8 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
     except OSError as error:
         raise CollectError(f"cannot read {path}: {error.strerror}") from error
     text = _decode(content)
-    delimiter = sniff_delimiter(text)
     try:
+        delimiter = sniff_delimiter(text)
         reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
         rows = [row for row in reader if any(row)]
     except csv.Error as error:
@@ -99,12 +99,12 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
         f"{path.name}: {len(rows) - 1} records, delimiter {delimiter!r}. Its source and licence are the user's to know."
     )
     frame = pd.DataFrame(rows[1:], columns=names, dtype=object)
-    return Raw(path.stem, frame, target, positive, about, "." if delimiter == "," else ",")
+    return Raw(path.stem, frame, target, positive, about, "," if delimiter == ";" else ".")
 
 
 def _decode(content: bytes) -> str:
     """Return the text, by its mark or by trial, with plain line ends."""
-    encodings = ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "latin-1")
+    encodings = ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252", "latin-1")
     for encoding in encodings:
         try:
             return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import os
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import pandas as pd
 import nnprofile as nn
 
 from .features import MISSING_TEXT, Encoder
-from .preprocess import Table
+from .preprocess import LARGEST, MISSING, Table
 from .train import LOSS, Model
 
 NETWORK, PROFILE = "network.safetensors", "profile.json"
@@ -51,10 +50,11 @@ class Profiler:
         RecordError
             If a field is unknown, missing, or of the wrong type. A value that is not known is None (in JSON: null).
         """
+        records = list(records)
         columns = {column["name"]: column["kind"] for column in self.model.encoder.columns}
         for i, record in enumerate(records):
             _check_record(i, record, columns)
-        frame = pd.DataFrame([dict(record) for record in records], columns=list(columns), dtype=object)
+        frame = pd.DataFrame([_as_read(record) for record in records], columns=list(columns), dtype=object)
         for name, kind in columns.items():
             if kind != "category":
                 frame[name] = frame[name].astype(float)
@@ -137,6 +137,12 @@ def check_in_fresh_process(folder: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+def _as_read(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record as training would have read it: text without white space around it, words for missing as None."""
+    text = {name: value.strip() for name, value in record.items() if isinstance(value, str)}
+    return {**record, **{name: None if value.lower() in MISSING else value for name, value in text.items()}}
+
+
 def _check_record(i: int, record: object, columns: Mapping[str, str]) -> None:
     if not isinstance(record, Mapping):
         raise RecordError(f"record {i} must be an object of names and values, got {type(record).__name__}")
@@ -149,9 +155,12 @@ def _check_record(i: int, record: object, columns: Mapping[str, str]) -> None:
             continue
         if kind == "category" and not isinstance(value, str):
             raise RecordError(f"record {i}: {name} must be text or null, got {value!r}")
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        number = number and abs(value) < LARGEST
         if kind != "category" and not number:
             raise RecordError(f"record {i}: {name} must be a number or null, got {value!r}")
+        if kind == "code" and value != int(value):
+            raise RecordError(f"record {i}: {name} must be a whole number or null, got {value!r}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +128,12 @@ def values(results: list[SplitResult]) -> dict[str, dict[str, list[float]]]:
 def differences(found: dict[str, dict[str, list[float]]], metric: str = "roc_auc") -> dict[str, tuple[float, float]]:
     """Return, for each other model, mean and standard deviation over splits of the network's metric minus its own."""
     pairs = {model: np.subtract(found["network"][metric], found[model][metric]) for model in MODELS[1:]}
-    return {model: (float(d.mean()), float(d.std(ddof=1)) if len(d) > 1 else 0.0) for model, d in pairs.items()}
+    return {model: (float(d.mean()), _spread(d)) for model, d in pairs.items()}
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Return the standard deviation over splits, as of a sample."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def text_table(name: str, found: dict[str, dict[str, list[float]]]) -> str:
@@ -138,7 +143,7 @@ def text_table(name: str, found: dict[str, dict[str, list[float]]]) -> str:
     lines.append(f"{'':22}" + "".join(f"{metric.replace('average_precision', 'avg.prec'):>11}" for metric in METRICS))
     for model in MODELS:
         cells = "".join(f"{np.mean(found[model][metric]):11.4f}" for metric in METRICS)
-        lines.append(f"{model:22}{cells}   [{np.std(found[model]['roc_auc']):.4f}]")
+        lines.append(f"{model:22}{cells}   [{_spread(found[model]['roc_auc']):.4f}]")
     for model, (mean, spread) in list(differences(found).items())[:2]:
         lines.append(f"AUC of the network minus {model}, same splits: {mean:+.4f}, standard deviation {spread:.4f}")
     return "\n".join(lines)
@@ -197,7 +202,7 @@ def _draw_calibration(figure, result: SplitResult) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="#999999", label="perfect")
     proba = result.proba["network"]
-    bins = np.array_split(np.argsort(proba, kind="stable"), 10)
+    bins = np.array_split(np.argsort(proba, kind="stable"), min(10, len(proba)))
     axes.plot(
         [proba[b].mean() for b in bins],
         [result.y[b].mean() for b in bins],

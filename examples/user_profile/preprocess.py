@@ -19,10 +19,12 @@ YES = {"yes", "y", "true", "t", "1", "1.0"}
 NO = {"no", "n", "false", "f", "0", "0.0"}
 N_CODES = 20  # an integer column with no more values than this may be a code
 IDENTIFIER = 0.95  # of the values distinct: a number or name of the record, not a trait
-NUMERIC = 0.98  # of the values numbers: the others are slips, and count as missing
+FEW = 30  # values say nothing yet of what is distinct
+NUMERIC = 0.9  # of the values numbers: the others are slips, and count as missing
 LARGEST = 1e30  # float32, in which all models compute, ends at 3e38
 THOUSANDS = {".": r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", ",": r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?"}
 N_SPLITS = 5
+LARGE = 0.02  # of all rows are equal: no accident
 
 
 class PreprocessError(ValueError):
@@ -88,13 +90,13 @@ def clean_log(raw: Raw) -> pd.DataFrame:
 def splits(table: Table) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return 5 splits into rows to fit, to validate and to test: 69, 11 and 20 %; rows of equal content stay together.
 
-    Where there are hardly any different rows (two or three columns with a few values each), equal rows are different
-    people, and are split as such.
+    Where there are hardly any different rows (two or three columns with a few values each), or one row makes up a large
+    share, equal rows are different people, and are split as such.
     """
     content = pd.util.hash_pandas_object(table.frame, index=False).to_numpy()
     _, first, group = np.unique(content, return_index=True, return_inverse=True)
     least = 2 * N_SPLITS
-    if min(np.bincount(table.y[first], minlength=2)) < least:
+    if min(np.bincount(table.y[first], minlength=2)) < least or np.bincount(group).max() > LARGE * len(table.y):
         first = group = np.arange(len(table.y))
     label = table.y[first]
     if min(np.bincount(label, minlength=2)) < least:
@@ -118,18 +120,25 @@ def _typed(text: pd.Series, decimal: str, *, keep: bool) -> tuple[pd.Series, str
     category = text.astype(object).where(text.notna(), None)
     if n_distinct == 1:
         return category, "category", ""  # there or not there
-    nearly_all_distinct = n_distinct > IDENTIFIER * len(present) and not keep
+    nearly_all_distinct = n_distinct > IDENTIFIER * len(present) and len(present) >= FEW and not keep
     numbers = _numbers(present, decimal)
     n_slips = int(numbers.isna().sum())
     if n_slips <= (1 - NUMERIC) * len(present):
         whole = present[numbers.notna()].str.fullmatch(r"[+-]?\d+").all()
         if whole and nearly_all_distinct:
             return text, "", "left out: looks like an identifier: whole numbers, nearly all distinct (--keep keeps it)"
-        note = f"{n_slips} values that are not numbers count as missing" if n_slips else ""
+        slips = present[numbers.isna()]
+        notes = (
+            [f"{n_slips} values that are not numbers count as missing, such as {slips.iloc[0]!r}"] if n_slips else []
+        )
+        if pd.to_numeric(present, errors="coerce").isna().sum() > n_slips:
+            marks = "a decimal comma" if decimal == "," else "commas between thousands"
+            notes.append(f"read as numbers with {marks}")
         kind = "code" if whole and 2 < n_distinct <= N_CODES else "number"
-        return numbers.reindex(text.index), kind, note
+        return numbers.reindex(text.index), kind, "; ".join(notes)
     if nearly_all_distinct:
-        return text, "", "left out: looks like an identifier: text, nearly all distinct (--keep keeps it)"
+        some = f", {n_slips} of {len(present)} not numbers" if n_slips < len(present) else ""
+        return text, "", f"left out: looks like an identifier: text, nearly all distinct{some} (--keep keeps it)"
     return category, "category", ""
 
 
