@@ -279,17 +279,21 @@ class Optimizer(Configured):
             return float("inf")
 
     def prepare(self, params: Parameters) -> None:
-        """Make the moments at the first step; later, check that they belong to these parameters.
+        """Make the moments at the first step; later, check that they belong to these parameters."""
+        self.check(params)
+        if self.layout is None:
+            self.layout = dict(params.layout)
+            self.state = {name: np.zeros_like(params.vector) for name in self.moments}
+
+    def check(self, params: Parameters) -> None:
+        """Check that these are parameters it can step, or has stepped.
 
         Raises
         ------
         ValueError
             If the optimizer has moments of another layout or dtype.
         """
-        if self.layout is None:
-            self.layout = dict(params.layout)
-            self.state = {name: np.zeros_like(params.vector) for name in self.moments}
-        elif list(self.layout.items()) != list(params.layout.items()):
+        if self.layout is not None and list(self.layout.items()) != list(params.layout.items()):
             raise ValueError(
                 f"this {type(self).__name__} has stepped {self.layout}, got parameters {params.layout}; "
                 "make a new optimizer for another network"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .activations import Identity, Sigmoid, Softmax, log1p, sigmoid, softplus
-from .contract import Array, Cache, Layer, Loss
+from .contract import Array, Cache, Layer, Loss, floating
 from .validation import as_numbers, as_weights, check_number
 
 if TYPE_CHECKING:
@@ -62,11 +62,9 @@ class MeanLoss(Loss):
         ValueError
             If shapes differ, there are no rows, a weight is negative, or a target is out of range.
         """
-        y_pred = np.asarray(y_pred)
+        y_pred = floating(y_pred)
         if y_pred.ndim not in (1, 2) or y_pred.shape[0] == 0:
             raise ValueError(f"y_pred must have shape (n_samples, n_outputs) with at least one row, got {y_pred.shape}")
-        if y_pred.dtype.kind not in "fc":
-            y_pred = y_pred.astype(np.float64)
         rows = y_pred.reshape(len(y_pred), -1)
         y_true = self.targets(y_true, rows.shape[1])
         if len(y_true) != len(rows):

@@ -98,13 +98,9 @@ def save(
     if loss is not None:
         architecture["loss"] = _describe(loss, _LOSSES, "loss")
     if optimizer is not None:
-        if optimizer.layout is not None and list(optimizer.layout.items()) != list(net.params.layout.items()):
-            raise ValueError(f"the optimizer has stepped {optimizer.layout}, the network has {net.params.layout}")
+        optimizer.check(net.params)
         architecture["optimizer"] = _describe(optimizer, _OPTIMIZERS, "optimizer") | {"n_steps": optimizer.n_steps}
-        for name, moment in optimizer.state.items():
-            if moment.dtype != net.params.dtype:
-                raise ValueError(f"the optimizer keeps {name} in {moment.dtype}, the network is {net.params.dtype}")
-            tensors[f"optimizer.{name}"] = moment
+        tensors |= {f"optimizer.{name}": moment for name, moment in optimizer.state.items()}
     if rng is not None:
         architecture["rng"] = _describe_rng(rng)
     for name, tensor in tensors.items():
@@ -434,17 +430,15 @@ def _build_rng(described: Mapping[str, Any]) -> np.random.Generator:
     _check_state(described)
     if name.startswith("PCG64") and described["state"]["inc"] % 2 == 0:
         raise ValueError(f"a {name}'s inc is odd, got {described['state']['inc']}")
-    # Arrays lose their type in JSON.
-    bit_generator.state = {
-        key: {
-            k: np.asarray(v, value[k].dtype) if isinstance(value[k], np.ndarray) else v
-            for k, v in described[key].items()
-        }
-        if isinstance(value, Mapping)
-        else (np.asarray(described[key], value.dtype) if isinstance(value, np.ndarray) else described[key])
-        for key, value in state.items()
-    }
+    bit_generator.state = _with_arrays(described, state)
     return np.random.Generator(bit_generator)
+
+
+def _with_arrays(value: Any, like: Any) -> Any:
+    """Return what ``_plain`` was made from: lists become arrays again, of the type of those in ``like``."""
+    if isinstance(like, Mapping):
+        return {key: _with_arrays(value[key], item) for key, item in like.items()}
+    return np.asarray(value, like.dtype) if isinstance(like, np.ndarray) else value
 
 
 def _check_state(state: Mapping[str, Any]) -> None:

@@ -158,7 +158,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be plain numbers and text"):
         nn.save(nn.Sequential([Mine(np.ones(2))], rng=None), path)  # type: ignore[arg-type]
     train(net, loss, optimizer, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="the optimizer has stepped"):
+    with pytest.raises(ValueError, match="this Adam has stepped"):
         nn.save(nn.Sequential([nn.Dense(2, 1)], rng=np.random.default_rng(0)), path, optimizer=optimizer)
     net.params["0.b"][1] = np.inf
     with pytest.raises(ValueError, match=r"0\.b holds NaN or infinity"):
@@ -176,7 +176,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         nn.save(complex_net.with_params(nn.Parameters(complex_net.params.layout, complex_net.params.vector + 0j)), path)
     double = nn.Adam()
     nn.fit(parts()[0], loss, double, X, Y, n_epochs=1, rng=np.random.default_rng(0))
-    with pytest.raises(ValueError, match="keeps m in float64, the network is float32"):
+    with pytest.raises(ValueError, match="this Adam keeps m in float64, got float32"):
         nn.save(parts(np.float32)[0], path, optimizer=double)
     with pytest.raises(ValueError, match="make it anew"):
         nn.save(nn.Sequential([Forgetful(2)], rng=None), path)

@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from .features import _as_text, _signed_log
+from .features import as_text, signed_log
 from .preprocess import Table
 from .train import Model
 
@@ -93,7 +93,7 @@ def evaluate(
 def _plain(table: Table) -> pd.DataFrame:
     """Return the table with missing categories as a category."""
     text = [name for name, kind in table.kinds.items() if kind == "category"]
-    return table.frame.assign(**{name: _as_text(table.frame[name]) for name in text})
+    return table.frame.assign(**{name: as_text(table.frame[name]) for name in text})
 
 
 def _baselines(table: Table) -> dict[str, object]:
@@ -102,7 +102,7 @@ def _baselines(table: Table) -> dict[str, object]:
     codes = [name for name, kind in table.kinds.items() if kind == "code"]
     numbers = [name for name, kind in table.kinds.items() if kind != "category"]
     linear = make_column_transformer(
-        (make_pipeline(FunctionTransformer(_signed_log), SimpleImputer(add_indicator=True), StandardScaler()), numbers),
+        (make_pipeline(FunctionTransformer(signed_log), SimpleImputer(add_indicator=True), StandardScaler()), numbers),
         (OneHotEncoder(min_frequency=5, handle_unknown="infrequent_if_exist"), text + codes),
     )
     trees = make_column_transformer(

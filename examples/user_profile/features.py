@@ -97,7 +97,7 @@ class Encoder:
             if kind != "category":
                 column |= _fit_number(frame[name].to_numpy(float), y, encoding)
             if kind != "number":
-                text = _as_text(frame[name]).to_numpy(object)[:, None]
+                text = as_text(frame[name]).to_numpy(object)[:, None]
                 categories = OneHotEncoder(min_frequency=5, handle_unknown="infrequent_if_exist").fit(text)
                 rare = set(() if categories.infrequent_categories_[0] is None else categories.infrequent_categories_[0])
                 column["categories"] = [str(c) for c in categories.categories_[0] if c not in rare]
@@ -113,7 +113,7 @@ class Encoder:
             if column["kind"] != "category":
                 parts.append(_encode_number(frame[column["name"]].to_numpy(float), column))
             if column["kind"] != "number":
-                text = _as_text(frame[column["name"]]).to_numpy(object)
+                text = as_text(frame[column["name"]]).to_numpy(object)
                 seen = text[:, None] == np.array(column["categories"], object)[None, :]
                 parts.append(np.hstack([seen, ~seen.any(axis=1, keepdims=True)]).astype(float))
         encoded = np.hstack(parts)
@@ -124,7 +124,7 @@ class Encoder:
         return {"columns": self.columns, "center": self.center}
 
 
-def _as_text(column: pd.Series) -> pd.Series:
+def as_text(column: pd.Series) -> pd.Series:
     """Return a category's values as text; what is missing is a category of its own."""
     text = column.map(lambda value: str(int(value)) if isinstance(value, float) else str(value), na_action="ignore")
     return text.astype(object).where(column.notna(), MISSING_TEXT)
@@ -139,7 +139,7 @@ def _fit_number(x: np.ndarray, y: np.ndarray, encoding: Encoding) -> dict[str, A
     ).fit(x[present, None], y[present])
     inner = tree.tree_.threshold[tree.tree_.feature >= 0]
     edges = np.unique([x[present].min(), *inner, x[present].max()])
-    z = _signed_log(x[present])
+    z = signed_log(x[present])
     return {
         "median": float(np.median(x[present])),
         "mean": float(z.mean()),
@@ -152,7 +152,7 @@ def _fit_number(x: np.ndarray, y: np.ndarray, encoding: Encoding) -> dict[str, A
 def _encode_number(x: np.ndarray, column: dict[str, Any]) -> np.ndarray:
     missing = np.isnan(x)
     x = np.where(missing, column["median"], x)
-    parts = [missing[:, None], ((_signed_log(x) - column["mean"]) / column["scale"])[:, None].clip(-10, 10)]
+    parts = [missing[:, None], ((signed_log(x) - column["mean"]) / column["scale"])[:, None].clip(-10, 10)]
     edges = np.array(column["edges"])
     if len(edges):
         parts.append(((x[:, None] - edges[:-1]) / np.diff(edges)).clip(0, 1))
@@ -161,5 +161,6 @@ def _encode_number(x: np.ndarray, column: dict[str, Any]) -> np.ndarray:
     return np.hstack(parts).astype(float)
 
 
-def _signed_log(x: np.ndarray) -> np.ndarray:
+def signed_log(x: np.ndarray) -> np.ndarray:
+    """Return sign(x) * log(1 + |x|), which brings sums of money to the size of counts."""
     return np.sign(x) * np.log1p(np.abs(x))
