@@ -177,6 +177,7 @@ def _draw_losses(figure, result: SplitResult) -> None:
     best = int(np.argmin(validation))
     axes.plot(best, validation[best], "o", color=COLORS["network"], label=f"kept: epoch {best}")
     axes.set(xlabel="epoch", ylabel="cross-entropy", title="Losses")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
 
 

@@ -51,7 +51,7 @@ def customers(log: pd.DataFrame, raw: Raw, cutoff: pd.Timestamp = CUTOFF) -> Tab
         frame[f"dollars_{window}_days"] = recent["dollars"].sum().reindex(frame.index, fill_value=0.0)
     y = frame.index.isin(future["customer"]).astype(int)
     frame = frame.astype(float).reset_index(drop=True)
-    return Table(raw.name, frame, y, dict.fromkeys(frame, "number"), "buys again", raw.about)
+    return Table(raw.name, frame, y, dict.fromkeys(frame, "number"), raw.positive or "yes", raw.about)
 
 
 @dataclass(frozen=True)
