@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -271,12 +271,21 @@ class Optimizer(Configured):
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
     def learning_rate_at(self, step: int) -> float:
-        """Return the learning rate of the step with this number (the first is 0)."""
+        """Return the learning rate of the step with this number (the first is 0).
+
+        Raises
+        ------
+        ValueError
+            If a schedule gives none that is finite and at least 0.
+        """
         rate = self.learning_rate
         try:
-            return float(rate(step)) if callable(rate) else rate
+            rate = float(rate(step)) if callable(rate) else rate
         except OverflowError:  # a schedule that grows without bound
-            return float("inf")
+            rate = inf
+        if not 0 <= rate < inf:
+            raise ValueError(f"the learning rate of step {step} is {rate}")
+        return rate
 
     def prepare(self, params: Parameters) -> None:
         """Make the moments at the first step; later, check that they belong to these parameters."""

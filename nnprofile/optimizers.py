@@ -6,7 +6,7 @@ Schedules, at the end, are functions of the step's number that give its learning
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import cos, isfinite, pi
+from math import cos, pi
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,8 +47,6 @@ class _DecayedOptimizer(Optimizer):
             raise ValueError(f"params have the layout {params.layout}, grads {grads.layout}")
         self.prepare(params)
         learning_rate = self.learning_rate_at(self.n_steps)
-        if not (isfinite(learning_rate) and learning_rate >= 0):
-            raise ValueError(f"the learning rate of step {self.n_steps} is {learning_rate}")
         self.n_steps += 1
         if self.weight_decay:
             for name in params.weights():

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters
+from . import engine
+from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters, is_sparse
 from .validation import as_features, as_numbers, as_weights, check_number, check_rng, check_size
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     Metrics = Mapping[str, Callable[[Any, Array], float]]
     Callback = Callable[[int, dict[str, float], Layer], object]
-    # (the rows of one or more steps, in order; rng) -> the objective of each step done, and the step's weight;
-    # it stops after a step whose objective or parameters are not finite, and gives that one a value that is not
-    Runner = Callable[[Array, np.random.Generator], tuple[list[float], list[float]]]
+    # (the rows of an epoch, in order; rng) -> piece by piece, the objective of each step done, and the step's weight; it
+    # stops after a step whose objective or parameters are not finite, and gives that one a value that is not
+    Runner = Callable[[Array, np.random.Generator], Iterator[tuple[Array, Array]]]
 
 
 class DivergenceError(ValueError):
@@ -184,8 +185,9 @@ def fit(
     callbacks : sequence of function (epoch, logs, net) -> object
         Called after each epoch; a true return value stops the run.
     early_stopping : EarlyStopping, optional
-    engine : "auto" or "numpy"
-        A compiled engine is to come; until then "auto" means NumPy.
+    engine : "auto", "numpy" or "numba", default "auto"
+        Who does the steps: NumPy, or the compiled engine, equal to rounding. "auto" takes the engine where it knows the
+        network and the work, as estimated, is worth starting it: some seconds. See docs/engine.md.
     progress : bool, default False
         Show a progress bar (tqdm's, if it is installed) on standard error. Otherwise ``fit`` is silent.
 
@@ -233,14 +235,14 @@ def fit(
         )
     optimizer.prepare(net.params)
 
-    run = _numpy_runner(net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
+    run, forward = _path(engine, net, loss, optimizer, data, weight, n_epochs, batch_size, l2)
     history = History()
     best_score, best_state = inf, None
     with _progress_bar(n_epochs if progress else 0) as show, _interrupts() as n_interrupts:
         try:
             for epoch in range(n_epochs):
                 start = _State(net, optimizer)
-                values, weights = _epoch(run, rng.permutation(data.n_samples), batch_size, rng, n_interrupts)
+                values, weights = _epoch(run, rng.permutation(data.n_samples), rng, n_interrupts)
                 if not np.isfinite(values[-1]):
                     start.restore(net, optimizer)
                     raise DivergenceError(
@@ -251,11 +253,11 @@ def fit(
                 if n_interrupts():
                     raise KeyboardInterrupt
 
-                share = np.array(weights) / (max(weights) or 1.0)
+                share = weights / (weights.max() or 1.0)
                 logs = {"loss": float(np.dot(values, share) / (share.sum() or 1.0))}
-                logs |= data.scores(metrics)
+                logs |= data.scores(forward, metrics)
                 if validation is not None:
-                    logs |= {f"val_{name}": value for name, value in validation.scores(metrics, loss).items()}
+                    logs |= {f"val_{name}": value for name, value in validation.scores(forward, metrics, loss).items()}
                 history.append(logs)
                 score = logs[watch.monitor] if watch.mode == "min" else -logs[watch.monitor]
                 if score < best_score - (watch.min_delta if history.best_epoch >= 0 else 0):
@@ -289,45 +291,68 @@ class _HalfStep(KeyboardInterrupt):
 
 
 def _epoch(
-    run: Runner, order: Array, batch_size: int, rng: np.random.Generator, n_interrupts: Callable[[], int]
-) -> tuple[list[float], list[float]]:
+    run: Runner, order: Array, rng: np.random.Generator, n_interrupts: Callable[[], int]
+) -> tuple[Array, Array]:
     """Run the steps of one epoch, until Ctrl-C or divergence; return the objective of each and its weight."""
-    values: list[float] = []
-    weights: list[float] = []
-    for first in range(0, len(order), batch_size):
-        chunk = run(order[first : first + batch_size], rng)
-        values += chunk[0]
-        weights += chunk[1]
-        if n_interrupts() or not np.isfinite(values[-1]):
-            break
-    return values, weights
+    pieces = []
+    with closing(run(order, rng)) as running:
+        for piece in running:
+            pieces.append(piece)
+            if n_interrupts() or not np.isfinite(piece[0][-1]):
+                break
+    values, weights = zip(*pieces, strict=True)
+    return np.concatenate(values), np.concatenate(weights)
+
+
+def _path(
+    name: str,
+    net: Layer,
+    loss: Loss,
+    optimizer: Optimizer,
+    data: _Data,
+    weight: Array | None,
+    n_epochs: int,
+    batch_size: int,
+    l2: float,
+) -> tuple[Runner, Callable[[Any], Array]]:
+    """Return who does the steps, and who the predictions: NumPy or the engine."""
+    run = (net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
+    if name == "numba" or (
+        name == "auto" and engine.is_worth_it(net, data.x, n_epochs=n_epochs, batch_size=batch_size)
+    ):
+        try:
+            return engine.runner(*run), engine.predictor(net, sparse=is_sparse(data.x))
+        except (engine.Unknown, engine.Unavailable) as reason:
+            if name == "numba":
+                raise ValueError(f"engine='numba' is not possible: {reason}") from None
+            if isinstance(reason, engine.Unavailable):
+                engine.warn_once(reason)
+    return _numpy_runner(*run), lambda x: net.forward(x)[0]
 
 
 def _numpy_runner(
     net: Layer, loss: Loss, optimizer: Optimizer, x: Any, y: Array, weight: Array | None, batch_size: int, l2: float
 ) -> Runner:
-    """Return the reference runner, which a compiled one must equal."""
+    """Return the reference runner, which the engine's must equal."""
 
-    def run(order: Array, rng: np.random.Generator) -> tuple[list[float], list[float]]:
-        values, weights = [], []
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence becomes an error of ours
-            for first in range(0, len(order), batch_size):
-                rows = order[first : first + batch_size]
-                w = None if weight is None else weight[rows]
-                value, grads = objective(net, loss, x[rows], y[rows], sample_weight=w, l2=l2, rng=rng)
-                total = float(len(rows) if w is None else w.sum())
-                if np.isfinite(value) and total:
-                    try:
-                        optimizer.step(net.params, grads)
-                    except KeyboardInterrupt:  # from a handler that is not ours
-                        raise _HalfStep from None
-                    if not all(np.isfinite(a).all() for a in (net.params.vector, *optimizer.state.values())):
-                        value = np.nan
-                values.append(float(value))
-                weights.append(total)
-                if not np.isfinite(value):
-                    break
-        return values, weights
+    def step(rows: Array, rng: np.random.Generator) -> tuple[float, float]:
+        w = None if weight is None else weight[rows]
+        value, grads = objective(net, loss, x[rows], y[rows], sample_weight=w, l2=l2, rng=rng)
+        total = float(len(rows) if w is None else w.sum())
+        if np.isfinite(value) and total:
+            try:
+                optimizer.step(net.params, grads)
+            except KeyboardInterrupt:  # from a handler that is not ours
+                raise _HalfStep from None
+            if not all(np.isfinite(a).all() for a in (net.params.vector, *optimizer.state.values())):
+                value = np.nan
+        return float(value), total
+
+    def run(order: Array, rng: np.random.Generator) -> Iterator[tuple[Array, Array]]:
+        for first in range(0, len(order), batch_size):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence becomes an error of ours
+                value, total = step(order[first : first + batch_size], rng)
+            yield np.array([value]), np.array([total])
 
     return run
 
@@ -336,7 +361,7 @@ class _Data:
     """Rows behind the gate, and what is measured on them."""
 
     def __init__(self, net: Layer, loss: Loss, x: Any, y: Any, sample_weight: Any = None, name: str = "") -> None:
-        self.net, self.y_true = net, np.array(y)
+        self.y_true = np.array(y)
         self.x = as_features(x, net.params.dtype, getattr(net, "in_features", None), f"{name}x")
         self.n_samples = self.x.shape[0]
         if self.n_samples == 0:
@@ -352,12 +377,14 @@ class _Data:
         if sample_weight is not None:
             self.weight = as_weights(sample_weight, self.n_samples, f"{name}sample_weight")
 
-    def scores(self, metrics: Metrics | None, loss: Loss | None = None) -> dict[str, float]:
+    def scores(
+        self, forward: Callable[[Any], Array], metrics: Metrics | None, loss: Loss | None = None
+    ) -> dict[str, float]:
         """Return the loss, if one is given, and the metrics, in inference mode."""
         if not metrics and loss is None:
             return {}
         with np.errstate(over="ignore", invalid="ignore"):
-            y_pred, _ = self.net.forward(self.x)
+            y_pred = forward(self.x)
             found = {} if loss is None else {"loss": float(loss.forward(y_pred, self.y, self.weight)[0])}
             prediction, _ = self.link.forward(y_pred)
         return found | {name: float(metric(self.y_true, prediction)) for name, metric in (metrics or {}).items()}
@@ -428,8 +455,8 @@ def _check_arguments(
         if not isinstance(value, kind):
             hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
             raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}{hint}")
-    if engine not in ("auto", "numpy"):
-        raise ValueError(f"engine must be 'auto' or 'numpy' (this version has no compiled engine), got {engine!r}")
+    if engine not in ("auto", "numpy", "numba"):
+        raise ValueError(f"engine must be 'auto', 'numpy' or 'numba', got {engine!r}")
     if metrics is not None and not (isinstance(metrics, Mapping) and all(map(callable, metrics.values()))):
         raise ValueError(f"metrics must map names to functions (y_true, prediction) -> number, got {metrics!r}")
     for name in metrics or ():

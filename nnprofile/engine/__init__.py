@@ -1,0 +1,222 @@
+"""The fast path: the mathematics of the layers, compiled. The only importer of Numba, and this file is its only door.
+
+``runner`` does the steps of an epoch as NumPy's runner in ``training`` does them, ``predictor`` a whole prediction. Numba
+is imported when the first of them is made, never before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..contract import Array, Layer, Loss, Optimizer, is_sparse
+from .program import DENSE, KIND, N_IN, N_OUT, PLAIN, Program, Unknown, compile_network, compile_rule
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+# What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns.
+_LAYER, _MULTIPLY_ADD, _UPDATE = 40e-6, 0.1e-9, 8e-9
+WORTH_IT = 2.0  # seconds on the NumPy path; compiling takes some ten seconds once, and loading half of one per process
+CHUNK = 0.05  # seconds in one compiled call: an interrupt waits for its end
+_FAST = 5e9  # multiply-adds a second at the least, to cut chunks by
+
+
+class Unavailable(ValueError):
+    """There is no compiled engine in this process; the message says why."""
+
+
+def kernels() -> ModuleType:
+    """Return the module of compiled functions.
+
+    Raises
+    ------
+    Unavailable
+        If Numba, or SciPy, whose BLAS it calls, is missing or broken, or compilation is switched off.
+    """
+    for name in ("numba", "scipy"):
+        if find_spec(name) is None:
+            raise Unavailable(f"{name} is not installed")
+    try:
+        import numba
+
+        if not numba.config.DISABLE_JIT:
+            from . import steps
+
+            return steps
+    except Exception as error:  # an installation can be broken in many ways, and none may keep a network from training
+        raise Unavailable(f"numba can't be used: {type(error).__name__}: {error}") from error
+    raise Unavailable("compilation is switched off by NUMBA_DISABLE_JIT")
+
+
+def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
+    """Tell whether so much training is worth loading the engine: by estimated work alone, so that a job gives the same bits always.
+
+    A network that the engine does not know is not.
+    """
+    try:
+        program = compile_network(net, net.params.dtype, sparse=is_sparse(x))
+    except Unknown:
+        return False
+    n_steps = n_epochs * -(-x.shape[0] // batch_size)
+    step = len(program.table) * _LAYER + net.params.vector.size * _UPDATE
+    return n_steps * step + n_epochs * x.shape[0] * _multiply_adds(program, x) * _MULTIPLY_ADD > WORTH_IT
+
+
+def _multiply_adds(program: Program, x: Any) -> float:
+    """Return how many a row takes, forward and backward."""
+    dense = program.table[program.table[:, KIND] == DENSE]
+    sizes = dense[:, N_IN] * dense[:, N_OUT]
+    if is_sparse(x):
+        sizes[0] = x.nnz / max(x.shape[0], 1) * dense[0, N_OUT]
+    return 3.0 * float(sizes.sum())
+
+
+def runner(
+    net: Layer, loss: Loss, optimizer: Optimizer, x: Any, y: Array, weight: Array | None, batch_size: int, l2: float
+) -> Callable[[Array, np.random.Generator], Iterator[tuple[Array, Array]]]:
+    """Return a function that runs the steps of an epoch; it keeps no reference to a parameter or a moment.
+
+    Raises
+    ------
+    Unknown
+        If there is a layer, loss or optimizer that the engine does not know.
+    Unavailable
+        If there is no engine.
+    """
+    dtype = net.params.dtype
+    program = compile_network(net, dtype, sparse=is_sparse(x))
+    rule = compile_rule(loss, optimizer, y, l2)
+    steps = kernels()
+    none = np.empty(0, dtype)
+    data = steps.Data(
+        none if is_sparse(x) else np.require(x, dtype, "CW").ravel(),
+        csr(x, dtype),
+        np.require(y, dtype, "CW").ravel() if y.dtype.kind == "f" else none,
+        np.require(y, np.int64, "CW") if y.dtype.kind == "i" else np.empty(0, np.int64),
+        np.empty(0) if weight is None else np.require(weight, np.float64, "CW"),
+    )
+    slots = steps.Slots(np.empty(0, np.int32), np.empty(0, np.int32), np.ones(1), np.empty(0))
+    compact = is_sparse(x) and l2 == 0 and (rule.update == PLAIN or rule.lazy)
+    if compact:
+        n_features = x.shape[1]
+        row_sizes = np.sort(np.diff(data.csr.indptr))[::-1]
+        n_slots = min(n_features, int(row_sizes[:batch_size].sum()))
+        slots = steps.Slots(
+            np.full(n_features, -1, np.int32), np.empty(n_slots, np.int32), np.ones(1), np.ones(n_features)
+        )
+    step = 1e-6 + (batch_size * _multiply_adds(program, x) + net.params.vector.size) / _FAST
+    n_in_chunk = max(1, int(CHUNK / step))
+
+    def run(order: Array, rng: np.random.Generator) -> Iterator[tuple[Array, Array]]:
+        vector = net.params.vector
+        m, v = optimizer.state.get("m", none), optimizer.state.get("v", none)
+        first = 0
+        try:
+            while first < len(order):
+                n_left = -(-(len(order) - first) // batch_size)
+                rates = _learning_rates(optimizer, min(n_in_chunk, n_left))
+                rows = order[first : first + len(rates) * batch_size]
+                uniforms = rng.random(len(rows) * program.n_uniforms, dtype=np.float32)
+                values, totals, done = np.empty(len(rates)), np.empty(len(rates)), np.zeros(2, np.int64)
+                try:
+                    refused = steps.train(
+                        program,
+                        rule,
+                        data,
+                        slots,
+                        vector,
+                        m,
+                        v,
+                        rows,
+                        batch_size,
+                        rates,
+                        optimizer.n_steps,
+                        uniforms,
+                        values,
+                        totals,
+                        done,
+                    )
+                finally:  # also when Ctrl-C is raised here: the updates are made
+                    optimizer.n_steps += int(done[0])
+                if refused:
+                    loss.forward(np.array([[refused]], dtype), [[0]])  # says what is wrong with it
+                yield values[: done[1]], totals[: done[1]]
+                first += len(rows)
+        finally:
+            if compact:
+                steps.settle(vector, program.table[0, N_OUT], slots.scale, slots.seen)
+
+    return run
+
+
+def _learning_rates(optimizer: Optimizer, n: int) -> Array:
+    """Return the learning rates of the next ``n`` updates, or of those before the first that is none."""
+    if not callable(optimizer.learning_rate):
+        return np.full(n, optimizer.learning_rate_at(optimizer.n_steps))
+    rates: list[float] = []
+    for i in range(n):
+        try:
+            rates.append(optimizer.learning_rate_at(optimizer.n_steps + i))
+        except Exception:
+            if not rates:
+                raise
+            break
+    return np.array(rates)
+
+
+def predictor(net: Layer, *, sparse: bool) -> Callable[[Any], Array]:
+    """Return a function from x to the raw output, in inference mode, with the parameters as they are when it is called.
+
+    Raises
+    ------
+    Unknown, Unavailable
+        As ``runner``.
+    """
+    dtype = net.params.dtype
+    program = compile_network(net, dtype, sparse=sparse)
+    steps = kernels()
+
+    def predict(x: Any) -> Array:
+        out = np.empty((x.shape[0], program.table[-1, N_OUT]), dtype)
+        rows = np.empty((0, 0), dtype) if sparse else np.require(x, dtype, "CW")
+        steps.infer(program, net.params.vector, rows, csr(x, dtype), 0, out)
+        return out
+
+    return predict
+
+
+def csr(x: Any, dtype: Any) -> Any:
+    """Return the arrays of a CSR matrix as the kernels read them; empty ones for a dense x.
+
+    Raises
+    ------
+    ValueError
+        If an index lies outside the matrix: the kernels would read what is not theirs.
+    """
+    steps = kernels()
+    if not is_sparse(x):
+        return steps.Csr(np.empty(0, dtype), np.empty(0, np.int32), np.empty(0, np.int64))
+    indptr, indices = x.indptr, x.indices
+    inside = len(indptr) == x.shape[0] + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
+    inside = inside and indptr[-1] <= min(len(indices), len(x.data))
+    if not inside or (len(indices) and not (0 <= indices.min() and indices.max() < x.shape[1])):
+        raise ValueError(f"the CSR matrix x of shape {x.shape} has indices outside of it")
+    return steps.Csr(
+        np.require(x.data, dtype, "CW"), np.require(indices, np.int32, "CW"), np.require(indptr, np.int64, "CW")
+    )
+
+
+_has_warned = False
+
+
+def warn_once(reason: Unavailable) -> None:
+    """Say, once a process, that work that the engine would do is done by NumPy."""
+    global _has_warned
+    if not _has_warned:
+        _has_warned = True
+        warnings.warn(f"{reason}; nnprofile works without its compiled engine, slower", RuntimeWarning, stacklevel=3)

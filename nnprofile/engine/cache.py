@@ -1,0 +1,80 @@
+"""Compile a function once and keep the machine code on disk; where that can't be, compile it once a process.
+
+Numba's cache looks only at the file of the function that is called, raises where no directory is writable, and stumbles
+over a truncated file. Here the stamp covers every file of the engine, and a cache that can't be read or written is no
+more than slower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+
+from numba import njit
+from numba.core import caching
+
+def _stamp() -> str:
+    """Return a hash of all files of the engine: a change in one makes all machine code old."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _Stamped:
+    def get_source_stamp(self):
+        return _stamp()
+
+    def get_disambiguator(self):
+        return "engine"
+
+
+class _UserProvided(_Stamped, caching.UserProvidedCacheLocator):
+    pass
+
+
+class _InTree(_Stamped, caching.InTreeCacheLocator):
+    pass
+
+
+class _UserWide(_Stamped, caching.UserWideCacheLocator):
+    pass
+
+
+class _Implementation(caching.CompileResultCacheImpl):
+    _locator_classes = [_UserProvided, _InTree, _UserWide]
+
+
+class _Cache(caching.FunctionCache):
+    _impl_class = _Implementation
+
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a damaged file: compile again
+            return None
+
+    def save_overload(self, sig, data):
+        try:
+            super().save_overload(sig, data)
+        except Exception:
+            try:
+                self.flush()  # a damaged index: begin a new one
+                super().save_overload(sig, data)
+            except Exception as error:
+                _warn(error)
+
+
+def _warn(error: Exception) -> None:
+    warnings.warn(f"the compiled engine can't be kept on disk, so each process compiles it anew: {error}", stacklevel=2)
+
+
+def compiled(function):
+    """Compile ``function`` for Python to call, when it is first called."""
+    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    try:
+        dispatcher._cache = _Cache(function)
+    except Exception as error:
+        _warn(error)
+    return dispatcher

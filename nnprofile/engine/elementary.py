@@ -1,0 +1,141 @@
+"""exp, expm1 and log1p where a network needs them, in a form that a compiler can run on whole vectors.
+
+The C library's functions take one number at a time, and would cost more than the matrix products around them. Each here is
+a reduction of the argument and a Taylor series, without branches; the remainders are below half a unit in the last digit
+of float64, so one series does for both dtypes.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+# Called by compiled code alone: without the wrappers that make a function callable from Python, it compiles faster.
+HELPER = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+INLINE = HELPER | {"fastmath": {"contract", "nsz"}}
+_LN2_HIGH = float.fromhex("0x1.62e4p-1")  # 15 digits, so that n * _LN2_HIGH is exact, also in float32
+_LN2_LOW = float.fromhex("0x1.7f7d1cf79abcap-20")  # log(2) - _LN2_HIGH
+_LOWEST = {32: -87.0, 64: -708.0}  # exp of less is not a normal number, and counts as 0
+
+
+@intrinsic
+def like(typing, x, value):
+    """Return ``value`` in the dtype of ``x``, a number or an array; otherwise float32 and a literal make float64."""
+    number = getattr(x, "dtype", x)
+
+    def emit(context, builder, signature, args):
+        return context.cast(builder, args[1], signature.args[1], number)
+
+    return number(x, value), emit
+
+
+@intrinsic
+def lowest(typing, x):
+    """Return the least x whose exp is a normal number of x's dtype."""
+
+    def emit(context, builder, signature, args):
+        return context.get_constant(x, _LOWEST[x.bitwidth])
+
+    return x(x), emit
+
+
+@intrinsic
+def nearest(typing, x):
+    """Return the whole number next to x."""
+
+    def emit(context, builder, signature, args):
+        number = args[0].type
+        kind = ir.FunctionType(number, [number])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.rint.f{x.bitwidth}")
+        return builder.call(function, args)
+
+    return x(x), emit
+
+
+@intrinsic
+def power_of_two(typing, n):
+    """Return 2^n for a whole n between -126 and 127 (for float32; to 1023 otherwise), by writing it into the exponent."""
+    n_digits, bias = {32: (23, 127), 64: (52, 1023)}[n.bitwidth]
+
+    def emit(context, builder, signature, args):
+        bits = ir.IntType(n.bitwidth)
+        is_number = builder.fcmp_ordered("ord", args[0], args[0])  # the conversion of NaN is not defined
+        whole = builder.fptosi(builder.select(is_number, args[0], args[0].type(0.0)), ir.IntType(32))
+        if n.bitwidth == 64:
+            whole = builder.sext(whole, bits)
+        return builder.bitcast(builder.shl(builder.add(whole, bits(bias)), bits(n_digits)), args[0].type)
+
+    return n(n), emit
+
+
+@njit(**INLINE)
+def exp_parts(x):
+    """Return p and 2^n with exp(x) = 2^n (1 + p), for x <= 0.
+
+    x = n log 2 + r with n whole, so |r| <= log(2) / 2 and p = exp(r) - 1 = r + r^2 / 2! + ... + r^14 / 14!, whose remainder
+    is below 2e-19.
+    """
+    least = lowest(x)
+    x = least if x < least else x
+    n = nearest(x * like(x, 1 / log(2)))
+    r = (x - n * like(x, _LN2_HIGH)) - n * like(x, _LN2_LOW)
+    p = like(x, 1 / 87178291200)
+    p = p * r + like(x, 1 / 6227020800)
+    p = p * r + like(x, 1 / 479001600)
+    p = p * r + like(x, 1 / 39916800)
+    p = p * r + like(x, 1 / 3628800)
+    p = p * r + like(x, 1 / 362880)
+    p = p * r + like(x, 1 / 40320)
+    p = p * r + like(x, 1 / 5040)
+    p = p * r + like(x, 1 / 720)
+    p = p * r + like(x, 1 / 120)
+    p = p * r + like(x, 1 / 24)
+    p = p * r + like(x, 1 / 6)
+    p = p * r + like(x, 1 / 2)
+    p = p * r * r + r
+    return p, power_of_two(n)
+
+
+@njit(**INLINE)
+def exp(x):
+    """Return exp(x) for x <= 0; 0 where that is less than the smallest normal number."""
+    p, scale = exp_parts(x)
+    return like(x, 0) if x < lowest(x) else scale + scale * p
+
+
+@njit(**INLINE)
+def expm1(x):
+    """Return exp(x) - 1 = 2^n p + (2^n - 1) for x <= 0, with all digits near 0."""
+    p, scale = exp_parts(x)
+    return scale * p + (scale - like(x, 1))
+
+
+@njit(**INLINE)
+def log1p(u):
+    """Return log(1 + u) for 0 <= u <= 1.
+
+    With s = u / (2 + u) it is 2 artanh(s) = 2 (s + s^3 / 3 + s^5 / 5 + ...), and s <= 1/3: 17 terms leave less than 1e-18.
+    """
+    s = u / (like(u, 2) + u)
+    q = s * s
+    p = like(u, 1 / 33)
+    p = p * q + like(u, 1 / 31)
+    p = p * q + like(u, 1 / 29)
+    p = p * q + like(u, 1 / 27)
+    p = p * q + like(u, 1 / 25)
+    p = p * q + like(u, 1 / 23)
+    p = p * q + like(u, 1 / 21)
+    p = p * q + like(u, 1 / 19)
+    p = p * q + like(u, 1 / 17)
+    p = p * q + like(u, 1 / 15)
+    p = p * q + like(u, 1 / 13)
+    p = p * q + like(u, 1 / 11)
+    p = p * q + like(u, 1 / 9)
+    p = p * q + like(u, 1 / 7)
+    p = p * q + like(u, 1 / 5)
+    p = p * q + like(u, 1 / 3)
+    return like(u, 2) * (s + s * q * p)

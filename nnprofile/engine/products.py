@@ -1,0 +1,101 @@
+"""The matrix products of a Dense layer, on flat arrays: by the register tile, or by BLAS where W is large.
+
+All are one form, C = S + A B. Forward: y = b + x W. Backward: dW = dW + x.T dy over the blocks of a batch, and dx = dy W.T,
+for which W is transposed once a step, so that its columns lie side by side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from .elementary import HELPER, INLINE, like
+from .tile import BYTES, ROWS, narrow_tile_of_1, narrow_tile_of_4, tile_of_1, tile_of_4
+
+@njit(**HELPER)
+def product(a, a_0, a_row, a_step, b, b_0, b_row, s, s_0, s_row, c, c_0, n_rows, n_steps, n_columns):
+    """C = S + A B for C of n_rows x n_columns and n_steps columns of A; strides as in ``tile``, and C's row is n_columns."""
+    c_row = n_columns
+    lanes = BYTES // c.itemsize
+    wide, fours = n_columns - n_columns % lanes, n_rows - n_rows % ROWS
+    for j in range(0, n_columns, lanes):
+        width = min(lanes, n_columns - j)
+        for i in range(0, fours, ROWS):
+            at, s_at, c_at = a_0 + i * a_row, s_0 + i * s_row + j, c_0 + i * c_row + j
+            if j < wide:
+                tile_of_4(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
+            else:
+                narrow_tile_of_4(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
+        for i in range(fours, n_rows):
+            at, s_at, c_at = a_0 + i * a_row, s_0 + i * s_row + j, c_0 + i * c_row + j
+            if j < wide:
+                tile_of_1(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
+            else:
+                narrow_tile_of_1(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
+
+
+@njit(**HELPER)
+def matrix(a, start, n_rows, n_columns):
+    """Return a flat array's piece as a matrix."""
+    return a[start : start + n_rows * n_columns].reshape(n_rows, n_columns)
+
+
+@njit(**HELPER)
+def forward(x, x_0, params, w_0, n_in, n_out, y, y_0, n_rows, by_blas):
+    """Write y = x W + b; W lies at w_0, and b after it."""
+    b_0 = w_0 + n_in * n_out
+    if by_blas:
+        y_rows, b = matrix(y, y_0, n_rows, n_out), params[b_0 : b_0 + n_out]
+        np.dot(matrix(x, x_0, n_rows, n_in), matrix(params, w_0, n_in, n_out), y_rows)
+        for i in range(n_rows):
+            y_i = y_rows[i]
+            for j in range(n_out):
+                y_i[j] += b[j]
+    else:
+        product(x, x_0, n_in, 1, params, w_0, n_out, params, b_0, 0, y, y_0, n_rows, n_in, n_out)
+
+
+@njit(**HELPER)
+def weight_gradient(x, x_0, dy, n_in, n_out, grads, g_0, n_rows, by_blas, zeros):
+    """Write dW = x.T dy, or add it where ``zeros`` is empty."""
+    first = zeros.size > 0
+    if by_blas:
+        x_rows, dy_rows, dw = matrix(x, x_0, n_rows, n_in), matrix(dy, 0, n_rows, n_out), matrix(grads, g_0, n_in, n_out)
+        if first:
+            np.dot(x_rows.T, dy_rows, dw)
+        else:
+            dw += np.dot(x_rows.T, dy_rows)
+    elif first:
+        product(x, x_0, 1, n_in, dy, 0, n_out, zeros, 0, 0, grads, g_0, n_in, n_rows, n_out)
+    else:
+        product(x, x_0, 1, n_in, dy, 0, n_out, grads, g_0, n_out, grads, g_0, n_in, n_rows, n_out)
+
+
+@njit(**INLINE)
+def bias_gradient(dy, n_out, grads, g_0, n_rows, first):
+    """Write db = the sum of dy's rows, or add it."""
+    db = grads[g_0 : g_0 + n_out]
+    for j in range(n_out):
+        db[j] = like(db, 0) if first else db[j]
+    for i in range(n_rows):
+        dy_i = dy[i * n_out : (i + 1) * n_out]
+        for j in range(n_out):
+            db[j] += dy_i[j]
+
+
+@njit(**HELPER)
+def input_gradient(dy, params, w_0, transposed, t_0, n_in, n_out, dx, n_rows, by_blas, zeros):
+    """Write dx = dy W.T."""
+    if by_blas:
+        W = matrix(params, w_0, n_in, n_out)
+        np.dot(matrix(dy, 0, n_rows, n_out), W.T, matrix(dx, 0, n_rows, n_in))
+    else:
+        product(dy, 0, n_out, 1, transposed, t_0, n_in, zeros, 0, 0, dx, 0, n_rows, n_out, n_in)
+
+
+@njit(**HELPER)
+def transpose(params, w_0, n_in, n_out, transposed, t_0):
+    """Write W.T."""
+    for i in range(n_in):
+        for j in range(n_out):
+            transposed[t_0 + j * n_in + i] = params[w_0 + i * n_out + j]

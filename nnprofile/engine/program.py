@@ -1,0 +1,197 @@
+"""A network, a loss and an optimizer as numbers in a table, so that one compiled function runs them all.
+
+The compiled kernels interpret this table; nothing is compiled anew for another network. This module needs no Numba: it says
+what the engine knows, and what it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..activations import Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from ..contract import Array, Layer, Loss, Optimizer
+from ..layers import Dense, Dropout
+from ..losses import (
+    BinaryCrossEntropy,
+    HalfSquaredError,
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+)
+from ..network import Sequential
+from ..optimizers import SGD, Adam
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+# Columns of the table: one row a layer. Places in a buffer are columns too: times the rows of a block they are offsets.
+KIND = 0
+N_IN, N_OUT = 1, 2
+W = 3  # Dense: where W starts in the vector of parameters; b follows it
+X, Y = 4, 5  # where input and output lie in the buffer; the same, if the layer works in place
+SLOPE = 6  # Sigmoid, Tanh: where f'(x) lies
+TRANSPOSED = 7  # Dense: where W.T is kept for the backward pass; -1 for the first, whose dx nobody asks for
+UNIFORMS = 8  # Dropout: how many uniforms are drawn before its own, per row
+BY_BLAS = 9  # Dense: W is too large for the tile
+N_COLUMNS = 10
+
+DENSE, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTMAX, DROPOUT = range(7)
+_LAYERS: dict[type[Layer], int] = {
+    Dense: DENSE,
+    ReLU: RELU,
+    LeakyReLU: LEAKY_RELU,
+    Sigmoid: SIGMOID,
+    Tanh: TANH,
+    Softmax: SOFTMAX,
+    Dropout: DROPOUT,
+}
+
+_READERS = (RELU, LEAKY_RELU, SOFTMAX)  # read their own output in the backward pass
+
+SQUARED, HALF_SQUARED, ABSOLUTE, HUBER, BINARY, SIGMOID_BINARY, SOFTMAX_LABELS, SOFTMAX_ROWS = range(8)
+_LOSSES: dict[type[Loss], int] = {
+    MeanSquaredError: SQUARED,
+    HalfSquaredError: HALF_SQUARED,
+    MeanAbsoluteError: ABSOLUTE,
+    Huber: HUBER,
+    BinaryCrossEntropy: BINARY,
+    SigmoidCrossEntropy: SIGMOID_BINARY,
+    SoftmaxCrossEntropy: SOFTMAX_LABELS,
+}
+
+PLAIN, MOMENTUM, NESTEROV, ADAM = range(4)
+
+LARGE = 256 * 1024  # bytes of W, from which on BLAS, which packs its operands, beats the tile, which does not
+BLOCK, LARGE_BLOCK = 64, 1024  # rows at a time: few, so that a block's numbers stay in the cache; many, where BLAS packs
+
+
+class Unknown(ValueError):
+    """The engine does not know this layer, loss or optimizer."""
+
+
+class Program(NamedTuple):
+    """A network as the kernels read it."""
+
+    table: Array  # int64, (n_layers, N_COLUMNS)
+    numbers: Array  # float64, (n_layers,): a slope, or a rate
+    n_block: int  # rows at a time
+    n_buffer: int  # numbers per row in the buffer of a training step
+    n_widest: int  # the widest layer
+    n_transposed: int  # numbers in all W.T
+    n_uniforms: int  # drawn per row
+
+
+def flatten(net: Layer, start: int = 0) -> Iterator[tuple[Layer, int]]:
+    """Yield the layers of nested networks in order, each with the place of its parameters in the outermost vector."""
+    if type(net) is not Sequential:
+        yield net, start
+        return
+    for layer, place in zip(net.layers, net._places, strict=True):
+        yield from flatten(layer, start + place.start)
+
+
+def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, sparse: bool = False) -> Program:
+    """Return the table of ``net``, followed by ``link``.
+
+    Raises
+    ------
+    Unknown
+        If there is a layer that the engine does not know; the message names it.
+    """
+    layers = [(layer, start) for layer, start in flatten(net) if type(layer) is not Identity]
+    if link is not None and type(link) is not Identity:
+        layers.append((link, 0))
+    for layer, _ in layers:
+        if type(layer) not in _LAYERS:
+            raise Unknown(f"the engine does not know the layer {layer!r}")
+    dense = [layer for layer, _ in layers if isinstance(layer, Dense)]
+    if not dense:
+        raise Unknown("the engine takes networks with a Dense layer")
+    if sparse and type(layers[0][0]) is not Dense:
+        raise Unknown(f"the engine takes sparse x only where the first layer is Dense, got {layers[0][0]!r}")
+
+    itemsize = np.dtype(dtype).itemsize
+    width = dense[0].in_features
+    table, numbers = [], []
+    x, n_buffer, n_transposed, n_uniforms = 0, width, 0, 0
+    reader = DENSE  # the kind of the layer that will read x again as its own output; Dense and the input do not
+    for layer, start in layers:
+        row = [0] * N_COLUMNS
+        kind = row[KIND] = _LAYERS[type(layer)]
+        row[N_IN], row[X] = width, x
+        if isinstance(layer, Dense):
+            if layer.in_features != width:
+                raise Unknown(f"{layer!r} comes after a layer of {width} features")
+            first = layer is dense[0]
+            width = layer.out_features
+            row[W], row[TRANSPOSED] = start, -1 if first else n_transposed
+            row[BY_BLAS] = layer.params.vector.size * itemsize >= LARGE
+            n_transposed += 0 if first else row[N_IN] * width
+        elif kind == DROPOUT:
+            row[UNIFORMS], n_uniforms = n_uniforms, n_uniforms + width
+        elif kind in (SIGMOID, TANH):
+            row[SLOPE], n_buffer = n_buffer, n_buffer + width
+        row[N_OUT] = width
+
+        # What ReLU asks of its output, its sign, dropout leaves as it is wherever it lets a gradient through.
+        in_place = kind != DENSE and (reader not in _READERS or (kind == DROPOUT and reader != SOFTMAX))
+        if not in_place:
+            x, n_buffer = n_buffer, n_buffer + width
+        if kind != DROPOUT or not in_place:
+            reader = kind
+        row[Y] = x
+        table.append(row)
+        numbers.append(getattr(layer, "negative_slope", getattr(layer, "rate", 0.0)))
+    return Program(
+        np.array(table, np.int64),
+        np.array(numbers, np.float64),
+        LARGE_BLOCK if any(row[BY_BLAS] for row in table) else BLOCK,
+        n_buffer,
+        max(max(row[N_IN], row[N_OUT]) for row in table),
+        n_transposed,
+        n_uniforms,
+    )
+
+
+class Rule(NamedTuple):
+    """A loss and an optimizer as the kernels read them."""
+
+    loss: int
+    delta: float  # Huber's
+    update: int
+    first: float  # momentum, or beta1
+    second: float  # beta2
+    epsilon: float
+    lazy: bool
+    weight_decay: float
+    l2: float
+
+
+def compile_rule(loss: Loss, optimizer: Optimizer, y: Array, l2: float) -> Rule:
+    """Return the numbers of loss and optimizer.
+
+    Raises
+    ------
+    Unknown
+        If it is none of the library's own.
+    """
+    if type(loss) not in _LOSSES:
+        raise Unknown(f"the engine does not know the loss {loss!r}")
+    kind = _LOSSES[type(loss)]
+    if kind == SOFTMAX_LABELS and y.ndim == 2:
+        kind = SOFTMAX_ROWS
+    delta = loss.delta if isinstance(loss, Huber) else 0.0
+    if type(optimizer) is SGD:
+        update = NESTEROV if optimizer.nesterov else MOMENTUM if optimizer.momentum else PLAIN
+        numbers = optimizer.momentum, 0.0, 0.0
+    elif type(optimizer) is Adam:
+        update, numbers = ADAM, (optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+    else:
+        raise Unknown(f"the engine does not know the optimizer {optimizer!r}")
+    lazy = optimizer.lazy and update != PLAIN
+    return Rule(kind, delta, update, *numbers, lazy, optimizer.weight_decay, l2)

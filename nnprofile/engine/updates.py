@@ -1,0 +1,117 @@
+"""Optimizers on flat arrays: each moves a piece of the parameters along its gradient, decay first.
+
+Each returns 0, or NaN if a number that it wrote is not finite: 0 * w is 0 for every finite w.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from numba import njit
+
+from .elementary import HELPER, like
+from .program import ADAM, MOMENTUM, PLAIN
+
+# The sum of 0 * w may be taken in any order; NaN and infinity keep their meaning.
+_SUM = HELPER | {"fastmath": {"contract", "nsz", "reassoc"}}
+
+
+@njit(**_SUM)
+def sgd(w, dw, decay, learning_rate):
+    """w = decay * w - learning_rate * dw."""
+    decay, learning_rate, zero = like(w, decay), like(w, learning_rate), like(w, 0)
+    check = zero
+    for i in range(w.size):
+        w[i] = decay * w[i] - learning_rate * dw[i]
+        check += zero * w[i]
+    return check
+
+
+@njit(**_SUM)
+def momentum(w, dw, v, decay, learning_rate, rate, nesterov):
+    """v = rate * v - learning_rate * dw; w = decay * w + v, or, with Nesterov's, decay * w + rate * v - learning_rate * dw."""
+    decay, learning_rate, rate, zero = like(w, decay), like(w, learning_rate), like(w, rate), like(w, 0)
+    ahead, direct = (rate, learning_rate) if nesterov else (like(w, 1), zero)
+    check = zero
+    for i in range(w.size):
+        v[i] = rate * v[i] - learning_rate * dw[i]
+        w[i] = decay * w[i] + (ahead * v[i] - direct * dw[i])
+        check += zero * w[i] + zero * v[i]
+    return check
+
+
+@njit(**_SUM)
+def adam(w, dw, m, v, decay, learning_rate, beta1, beta2, epsilon, t):
+    """Step t = 1, 2, ...
+
+    m = beta1 m + (1 - beta1) dw;  v = beta2 v + (1 - beta2) dw^2;
+    w = decay w - learning_rate / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + epsilon).
+    """
+    rate, scale = like(w, learning_rate / (1 - beta1**t)), like(w, 1 / (1 - beta2**t))
+    decay, epsilon, zero = like(w, decay), like(w, epsilon), like(w, 0)
+    beta1, rest1, beta2, rest2 = like(w, beta1), like(w, 1 - beta1), like(w, beta2), like(w, 1 - beta2)
+    check = zero
+    for i in range(w.size):
+        m[i] = beta1 * m[i] + rest1 * dw[i]
+        v[i] = beta2 * v[i] + rest2 * (dw[i] * dw[i])
+        w[i] = decay * w[i] - rate * m[i] / (sqrt(v[i] * scale) + epsilon)
+        check += zero * w[i] + zero * v[i]
+    return check
+
+
+@njit(**_SUM)
+def update(rule, params, p_0, grads, g_0, m, v, size, decay, learning_rate, t):
+    """Move ``size`` parameters from p_0 on, whose gradients start at g_0; v and m hold the moments, where there are some."""
+    w, dw = params[p_0 : p_0 + size], grads[g_0 : g_0 + size]
+    if rule.update == PLAIN:
+        return sgd(w, dw, decay, learning_rate)
+    if rule.update == ADAM:
+        return adam(
+            w,
+            dw,
+            m[p_0 : p_0 + size],
+            v[p_0 : p_0 + size],
+            decay,
+            learning_rate,
+            rule.first,
+            rule.second,
+            rule.epsilon,
+            t,
+        )
+    return momentum(w, dw, v[p_0 : p_0 + size], decay, learning_rate, rule.first, rule.update != MOMENTUM)
+
+
+@njit(**_SUM)
+def update_rows(rule, params, p_0, grads, g_0, m, v, n_rows, n_columns, decay, learning_rate, t):
+    """Move W row by row: lazily, so that a row whose gradient is exactly zero only decays."""
+    check = like(params, 0)
+    for i in range(n_rows):
+        dw = grads[g_0 + i * n_columns : g_0 + (i + 1) * n_columns]
+        if any_nonzero(dw):
+            check += update(
+                rule, params, p_0 + i * n_columns, grads, g_0 + i * n_columns, m, v, n_columns, decay, learning_rate, t
+            )
+        elif decay != 1:
+            w = params[p_0 + i * n_columns : p_0 + (i + 1) * n_columns]
+            check += sgd(w, dw, decay, 0.0)
+    return check
+
+
+@njit(**_SUM)
+def any_nonzero(a):
+    """Tell whether a number of ``a`` is not 0."""
+    for i in range(a.size):
+        if a[i] != 0:
+            return True
+    return False
+
+
+@njit(**_SUM)
+def add_l2(params, p_0, grads, g_0, size, share):
+    """Add share * W to dW and return share / 2 * sum W^2: the L2 term, with share = l2 / sum of the batch's weights."""
+    w, dw = params[p_0 : p_0 + size], grads[g_0 : g_0 + size]
+    total, factor = like(w, 0), like(w, share)
+    for i in range(size):
+        total += w[i] * w[i]
+        dw[i] += factor * w[i]
+    return share / 2 * total
