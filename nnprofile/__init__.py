@@ -1,6 +1,7 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
-Read the modules in this order: contract, initializers, activations, layers, losses, optimizers, network, training, modelfile.
+Read the modules in this order: contract, initializers, activations, layers, losses, optimizers, network, engine, training,
+frozen, modelfile.
 """
 
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ from .training import fit as fit
 from .training import objective as objective
 
 if TYPE_CHECKING:
+    from .engine import warmup as warmup
+    from .frozen import FrozenNetwork as FrozenNetwork
+    from .frozen import freeze as freeze
     from .modelfile import ModelFileError as ModelFileError
     from .modelfile import Saved as Saved
     from .modelfile import load as load
@@ -46,7 +50,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Loaded when first used, so that the import stays about as light as NumPy's.
-_LAZY = {"ModelFileError": "modelfile", "Saved": "modelfile", "load": "modelfile", "save": "modelfile"}
+_LAZY = {
+    **dict.fromkeys(("ModelFileError", "Saved", "load", "save"), "modelfile"),
+    **dict.fromkeys(("FrozenNetwork", "freeze"), "frozen"),
+    "warmup": "engine",
+}
 
 
 def __getattr__(name: str) -> object:

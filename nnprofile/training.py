@@ -290,9 +290,7 @@ class _HalfStep(KeyboardInterrupt):
     """Ctrl-C in the middle of an optimizer's step: nothing but the start of the epoch is whole."""
 
 
-def _epoch(
-    run: Runner, order: Array, rng: np.random.Generator, n_interrupts: Callable[[], int]
-) -> tuple[Array, Array]:
+def _epoch(run: Runner, order: Array, rng: np.random.Generator, n_interrupts: Callable[[], int]) -> tuple[Array, Array]:
     """Run the steps of one epoch, until Ctrl-C or divergence; return the objective of each and its weight."""
     pieces = []
     with closing(run(order, rng)) as running:

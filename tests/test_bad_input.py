@@ -113,7 +113,7 @@ def test_bad_labels_for_softmax(y: Any, says: str) -> None:
         ({"validation_data": X}, r"must be \(x, y\)"),
         ({"validation_data": (X, Y[:3])}, "validation x has 6 rows, y has 3"),
         ({"validation_data": (X[:0], Y[:0])}, "at least one row"),
-        ({"engine": "numba"}, "engine must be 'auto' or 'numpy'"),
+        ({"engine": "fast"}, "engine must be 'auto', 'numpy' or 'numba'"),
         ({"engine": "torch"}, "got 'torch'"),
         ({"early_stopping": nn.EarlyStopping()}, "monitors 'val_loss', but this run logs"),
         ({"early_stopping": 5}, "early_stopping must be of type EarlyStopping, got 5"),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pytest
 import scipy.sparse
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 import nnprofile as nn
-from nnprofile import engine
-from nnprofile.training import objective
 
 ACTIVATIONS = [nn.ReLU(), nn.LeakyReLU(0.2), nn.Sigmoid(), nn.Tanh(), nn.Identity(), nn.Softmax(), nn.Dropout(0.4)]
 LOSSES = [
@@ -26,12 +24,12 @@ LOSSES = [
     nn.SoftmaxCrossEntropy(),
 ]
 OPTIMIZERS = [
-    nn.SGD(0.05),
-    nn.SGD(0.05, weight_decay=0.3),
-    nn.SGD(0.05, momentum=0.9, weight_decay=0.1),
+    nn.SGD(0.01),
+    nn.SGD(0.01, weight_decay=0.3),
+    nn.SGD(0.01, momentum=0.9, weight_decay=0.1),
     nn.SGD(0.02, momentum=0.8, nesterov=True),
-    nn.SGD(0.05, momentum=0.9, lazy=True, weight_decay=0.2),
-    nn.SGD(nn.CosineDecay(0.1, n_steps=9, warmup=3)),
+    nn.SGD(0.01, momentum=0.9, lazy=True, weight_decay=0.2),
+    nn.SGD(nn.CosineDecay(0.02, n_steps=9, warmup=3)),
     nn.Adam(0.01),
     nn.Adam(nn.StepDecay(0.01, every=3), weight_decay=0.2),
     nn.Adam(0.01, beta1=0.7, epsilon=1e-4, lazy=True, weight_decay=0.1),
@@ -46,7 +44,7 @@ def jobs(draw: st.DrawFn, *, sparse: bool = False) -> dict[str, Any]:
     widths = draw(st.lists(st.integers(1, 21), min_size=2, max_size=4))
     some = st.lists(st.sampled_from(ACTIVATIONS), max_size=3)
     layers: list[nn.Layer] = [] if sparse else copy.deepcopy(draw(some))
-    for a, b in zip(widths[:-1], widths[1:], strict=True):
+    for a, b in pairwise(widths):
         layers += [nn.Dense(a, b), *copy.deepcopy(draw(some))]
     loss = draw(st.sampled_from(LOSSES))
     if isinstance(loss, nn.BinaryCrossEntropy):
@@ -91,7 +89,7 @@ def close(a: Any, b: Any, tolerance: float) -> None:
 
 
 def check_float64(job: dict[str, Any]) -> None:
-    job["net"] = nn.Sequential([job["net"]], rng=None, dtype=np.float64)
+    job["net"] = nn.Sequential([copy.deepcopy(job["net"])], rng=None, dtype=np.float64)
     (w, optimizer, history), (w2, optimizer2, history2) = trained(job, "numpy"), trained(job, "numba")
     close(w, w2, 1e-9)
     assert optimizer.n_steps == optimizer2.n_steps and list(optimizer.state) == list(optimizer2.state)

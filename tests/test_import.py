@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ PUBLIC = {
     *("BinaryCrossEntropy", "SigmoidCrossEntropy", "SoftmaxCrossEntropy"),
     *("SGD", "Adam", "StepDecay", "ExponentialDecay", "CosineDecay"),
     *("Sequential", "fit", "objective", "History", "EarlyStopping", "DivergenceError"),
+    *("freeze", "FrozenNetwork", "warmup"),
     *("save", "load", "Saved", "ModelFileError", "Layer", "Loss", "Optimizer", "Parameters", "initializers"),
 }
 
@@ -79,7 +81,7 @@ def test_nothing_process_wide_changes() -> None:
 
 
 def test_the_public_names_are_the_documented_ones() -> None:
-    modules = {path.stem for path in (ROOT / "nnprofile").glob("*.py")}
+    modules = {path.stem for path in (ROOT / "nnprofile").iterdir()}
     assert {name for name in dir(nn) if not name.startswith("_")} - modules == PUBLIC - {"initializers"} | {
         "TYPE_CHECKING"
     }
@@ -100,13 +102,25 @@ def test_imports_point_one_way() -> None:
         "losses",
         "optimizers",
         "network",
+        "engine",
         "training",
+        "frozen",
         "modelfile",
     ]
-    assert {path.stem for path in (ROOT / "nnprofile").glob("*.py")} - {"__init__"} == set(order)
+    package = ROOT / "nnprofile"
+    found = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    assert {path.stem for path in found} - {"__init__"} == set(order)
     for name in order:
-        for line in (ROOT / "nnprofile" / f"{name}.py").read_text().splitlines():
-            if line.strip().startswith("from ."):
-                module, _, names = line.strip().removeprefix("from .").partition(" import ")
-                for used in [module] if module else names.split(", "):
-                    assert order.index(used) < order.index(name), f"{name}: {line}"
+        files = [(path, "from ..") for path in (package / name).glob("*.py")] or [(package / f"{name}.py", "from .")]
+        for path, outside in files:
+            for line in map(str.strip, path.read_text().splitlines()):
+                if line.startswith(outside):
+                    module, _, names = line.removeprefix(outside).partition(" import ")
+                    for used in [module] if module else names.split(", "):
+                        assert order.index(used) < order.index(name), f"{path.name}: {line}"
+
+
+def test_only_the_engine_knows_numba() -> None:
+    for path in (ROOT / "nnprofile").rglob("*.py"):
+        if path.parent.name != "engine":
+            assert not re.search(r"^ *(from|import) (numba|llvmlite)", path.read_text(), re.M), path

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer, is_sparse
+from ..layers import Dense
+from ..losses import MeanSquaredError
+from ..network import Sequential
+from ..optimizers import SGD
 from .program import DENSE, KIND, N_IN, N_OUT, PLAIN, Program, Unknown, compile_network, compile_rule
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ def kernels() -> ModuleType:
     Unavailable
         If Numba, or SciPy, whose BLAS it calls, is missing or broken, or compilation is switched off.
     """
+    from importlib.util import find_spec
+
     for name in ("numba", "scipy"):
         if find_spec(name) is None:
             raise Unavailable(f"{name} is not installed")
@@ -54,9 +59,9 @@ def kernels() -> ModuleType:
 
 
 def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
-    """Tell whether so much training is worth loading the engine: by estimated work alone, so that a job gives the same bits always.
+    """Tell whether so much training is worth loading the engine, and the engine knows the network.
 
-    A network that the engine does not know is not.
+    By estimated work alone, whatever is loaded or compiled already, so that a job gives the same bits each time.
     """
     try:
         program = compile_network(net, net.params.dtype, sparse=is_sparse(x))
@@ -177,17 +182,41 @@ def predictor(net: Layer, *, sparse: bool) -> Callable[[Any], Array]:
     Unknown, Unavailable
         As ``runner``.
     """
-    dtype = net.params.dtype
-    program = compile_network(net, dtype, sparse=sparse)
-    steps = kernels()
+    n_outputs = compile_network(net, net.params.dtype, sparse=sparse).table[-1, N_OUT]
+    score = scorer(net, None)
 
     def predict(x: Any) -> Array:
-        out = np.empty((x.shape[0], program.table[-1, N_OUT]), dtype)
-        rows = np.empty((0, 0), dtype) if sparse else np.require(x, dtype, "CW")
-        steps.infer(program, net.params.vector, rows, csr(x, dtype), 0, out)
+        out = np.empty((x.shape[0], n_outputs), net.params.dtype)
+        score(x if sparse else np.require(x, requirements="CW"), 0, out)
         return out
 
     return predict
+
+
+def scorer(net: Layer, link: Layer | None) -> Callable[[Any, int, Array], bool]:
+    """Return a function that writes link(net(x)) for the rows from ``first`` on to ``out`` and tells whether x is finite.
+
+    Raises
+    ------
+    Unknown, Unavailable
+        As ``runner``.
+    """
+    dtype, params = net.params.dtype, net.params
+    program = compile_network(net, dtype, link=link)
+    infer = kernels().infer
+    table, numbers, n_block, n_widest = program.table, program.numbers, program.n_block, program.n_widest
+    none, no_indices, no_indptr = np.empty(0, dtype), np.empty(0, np.int32), np.empty(0, np.int64)
+    no_x = np.empty((0, 0), dtype)
+
+    def score(x: Any, first: int, out: Array) -> bool:
+        if is_sparse(x):
+            data, indices, indptr = csr(x, dtype)
+            return infer(table, numbers, n_block, n_widest, params.vector, no_x, data, indices, indptr, first, out)  # type: ignore[no-any-return]
+        return infer(  # type: ignore[no-any-return]
+            table, numbers, n_block, n_widest, params.vector, x, none, no_indices, no_indptr, first, out
+        )
+
+    return score
 
 
 def csr(x: Any, dtype: Any) -> Any:
@@ -204,11 +233,37 @@ def csr(x: Any, dtype: Any) -> Any:
     indptr, indices = x.indptr, x.indices
     inside = len(indptr) == x.shape[0] + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
     inside = inside and indptr[-1] <= min(len(indices), len(x.data))
-    if not inside or (len(indices) and not (0 <= indices.min() and indices.max() < x.shape[1])):
+    if not inside or (len(indices) and not (indices.min() >= 0 and indices.max() < x.shape[1])):
         raise ValueError(f"the CSR matrix x of shape {x.shape} has indices outside of it")
     return steps.Csr(
         np.require(x.data, dtype, "CW"), np.require(indices, np.int32, "CW"), np.require(indptr, np.int64, "CW")
     )
+
+
+def warmup() -> bool:
+    """Compile the engine for float64 and float32, and keep it on disk: for the build of a container, or a server's start.
+
+    The first call takes some tens of seconds; a later process loads what the first one kept, in half a second. Where
+    there is no engine it warns, and the library works without.
+
+    Returns
+    -------
+    bool
+        Whether there is a compiled engine.
+    """
+    rng = np.random.default_rng(0)
+    try:
+        for dtype in (np.float64, np.float32):
+            x, y = np.zeros((2, 1), dtype), np.zeros((2, 1))
+            net = Sequential([Dense(1, 1)], rng=rng, dtype=dtype)
+            run = runner(net, MeanSquaredError(), SGD(0.0), x, y, None, 2, 0.0)
+            list(run(np.arange(2), rng))
+            predictor(net, sparse=False)(x)
+            kernels().settle(net.params.vector, 1, np.ones(1), np.ones(1))
+    except Unavailable as reason:
+        warn_once(reason)
+        return False
+    return True
 
 
 _has_warned = False

@@ -1,7 +1,7 @@
-"""Activations on flat arrays: y = f(x) and dx = dy f'(x), number by number; softmax row by row.
+"""Activations on flat arrays, in place: y = f(y) and dy = dy f'(x), number by number; softmax row by row.
 
-``dx`` overwrites ``dy``. Sigmoid and tanh note f'(x) on the way forward, where it comes without loss of digits; ReLU
-reads it from the sign of y.
+Sigmoid and tanh note f'(x) on the way forward, where it comes without loss of digits; ReLU reads it from the sign of y.
+(In place, because a loop over two arrays is only vectorised where they do not overlap.)
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from .elementary import INLINE, exp, exp_parts, like
 
 
 @njit(**INLINE)
-def relu(x, y):
-    """Write y = max(x, 0); NaN stays NaN."""
-    zero = like(x, 0)
-    for i in range(x.size):
-        y[i] = zero if x[i] <= zero else x[i]
+def relu(y):
+    """Write y = max(y, 0); NaN stays NaN."""
+    zero = like(y, 0)
+    for i in range(y.size):
+        y[i] = zero if y[i] <= zero else y[i]
 
 
 @njit(**INLINE)
@@ -28,11 +28,11 @@ def relu_backward(dy, y):
 
 
 @njit(**INLINE)
-def leaky_relu(x, y, slope):
-    """Write y = x where x > 0, slope * x elsewhere."""
-    zero, slope = like(x, 0), like(x, slope)
-    for i in range(x.size):
-        y[i] = x[i] if x[i] > zero else slope * x[i]
+def leaky_relu(y, slope):
+    """Write y = y where y > 0, slope * y elsewhere."""
+    zero, slope = like(y, 0), like(y, slope)
+    for i in range(y.size):
+        y[i] = y[i] if y[i] > zero else slope * y[i]
 
 
 @njit(**INLINE)
@@ -44,28 +44,28 @@ def leaky_relu_backward(dy, y, slope):
 
 
 @njit(**INLINE)
-def sigmoid(x, y, slope):
+def sigmoid(y, slope):
     """Write y = s(x) and slope = s(x) s(-x), from e = exp(-abs(x)): s(abs(x)) = 1 / (1 + e), s(-abs(x)) = e / (1 + e)."""
-    one = like(x, 1)
-    for i in range(x.size):
-        z = x[i]
-        e = exp(-abs(z))
+    one = like(y, 1)
+    for i in range(y.size):
+        x = y[i]
+        e = exp(-abs(x))
         large = one / (one + e)
         small = e * large
-        y[i] = large if z >= 0 else small
+        y[i] = large if x >= 0 else small
         slope[i] = large * small
 
 
 @njit(**INLINE)
-def tanh(x, y, slope):
-    """Write y = tanh(x) and slope = 1 - tanh(x)^2, from e = exp(-2 abs(x)): (1 - e) / (1 + e), 4 e / (1 + e)^2."""
-    one, two = like(x, 1), like(x, 2)
-    for i in range(x.size):
-        z = x[i]
-        p, scale = exp_parts(-two * abs(z))
+def tanh(y, slope):
+    """Write y, the tanh of x, and slope = 1 - y^2, from e = exp(-2 abs(x)): (1 - e) / (1 + e) and 4 e / (1 + e)^2."""
+    one, two = like(y, 1), like(y, 2)
+    for i in range(y.size):
+        x = y[i]
+        p, scale = exp_parts(-two * abs(x))
         e, e_minus_one = scale + scale * p, scale * p + (scale - one)
         t = -e_minus_one / (two + e_minus_one)
-        y[i] = -t if z < 0 else t
+        y[i] = -t if x < 0 else t
         slope[i] = two / (one + e) * (two * e / (one + e))
 
 
@@ -77,28 +77,27 @@ def times(dy, slope):
 
 
 @njit(**INLINE)
-def dropout(x, y, uniforms, rate):
-    """Write y = x / (1 - rate) where the uniform is at least ``rate``, else 0; the backward pass is the same on dy."""
-    zero, scale = like(x, 0), like(x, 1 / (1 - rate))
-    for i in range(x.size):
-        y[i] = x[i] * (scale if uniforms[i] >= rate else zero)
+def dropout(y, uniforms, rate):
+    """Write y / (1 - rate) where the uniform is at least ``rate``, else 0; the backward pass is the same on dy."""
+    zero, scale = like(y, 0), like(y, 1 / (1 - rate))
+    for i in range(y.size):
+        y[i] *= scale if uniforms[i] >= rate else zero
 
 
 @njit(**INLINE)
-def softmax(x, y, n_columns):
+def softmax(y, n_columns):
     """Write y_j = exp(x_j - max x) / sum_k exp(x_k - max x) for each row."""
-    for start in range(0, x.size, n_columns):
-        x_row, y_row = x[start : start + n_columns], y[start : start + n_columns]
-        top = x_row[0]
+    for start in range(0, y.size, n_columns):
+        row = y[start : start + n_columns]
+        top, total = row[0], like(y, 0)
         for j in range(n_columns):
-            top = x_row[j] if x_row[j] > top else top
+            top = row[j] if row[j] > top else top
         for j in range(n_columns):
-            y_row[j] = exp(x_row[j] - top)
-        total = like(x, 0)
+            row[j] = exp(row[j] - top)
         for j in range(n_columns):
-            total += y_row[j]
+            total += row[j]
         for j in range(n_columns):
-            y_row[j] /= total
+            row[j] /= total
 
 
 @njit(**INLINE)

@@ -14,6 +14,7 @@ from pathlib import Path
 from numba import njit
 from numba.core import caching
 
+
 def _stamp() -> str:
     """Return a hash of all files of the engine: a change in one makes all machine code old."""
     digest = hashlib.sha256()

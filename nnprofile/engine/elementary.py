@@ -10,13 +10,14 @@ from __future__ import annotations
 from math import log
 
 from llvmlite import ir
-from numba import njit, types
+from numba import njit
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 # Called by compiled code alone: without the wrappers that make a function callable from Python, it compiles faster.
 HELPER = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-INLINE = HELPER | {"fastmath": {"contract", "nsz"}}
+INLINE = HELPER | {"fastmath": {"contract", "nsz"}}  # NaN and infinity keep their meaning
+SUM = HELPER | {"fastmath": {"contract", "nsz", "reassoc"}}  # sums may be taken in any order
 _LN2_HIGH = float.fromhex("0x1.62e4p-1")  # 15 digits, so that n * _LN2_HIGH is exact, also in float32
 _LN2_LOW = float.fromhex("0x1.7f7d1cf79abcap-20")  # log(2) - _LN2_HIGH
 _LOWEST = {32: -87.0, 64: -708.0}  # exp of less is not a normal number, and counts as 0
@@ -102,7 +103,7 @@ def exp_parts(x):
 
 @njit(**INLINE)
 def exp(x):
-    """Return exp(x) for x <= 0; 0 where that is less than the smallest normal number."""
+    """Return e to the x, for x <= 0; 0 where that is less than the smallest normal number."""
     p, scale = exp_parts(x)
     return like(x, 0) if x < lowest(x) else scale + scale * p
 

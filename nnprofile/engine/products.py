@@ -9,8 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .elementary import HELPER, INLINE, like
+from .elementary import HELPER, INLINE, SUM, like
 from .tile import BYTES, ROWS, narrow_tile_of_1, narrow_tile_of_4, tile_of_1, tile_of_4
+
+MANY = 4  # rows in a batch, from which on it pays to transpose W
+
 
 @njit(**HELPER)
 def product(a, a_0, a_row, a_step, b, b_0, b_row, s, s_0, s_row, c, c_0, n_rows, n_steps, n_columns):
@@ -25,13 +28,17 @@ def product(a, a_0, a_row, a_step, b, b_0, b_row, s, s_0, s_row, c, c_0, n_rows,
             if j < wide:
                 tile_of_4(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
             else:
-                narrow_tile_of_4(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
+                narrow_tile_of_4(
+                    a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width
+                )
         for i in range(fours, n_rows):
             at, s_at, c_at = a_0 + i * a_row, s_0 + i * s_row + j, c_0 + i * c_row + j
             if j < wide:
                 tile_of_1(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
             else:
-                narrow_tile_of_1(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
+                narrow_tile_of_1(
+                    a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width
+                )
 
 
 @njit(**HELPER)
@@ -60,7 +67,11 @@ def weight_gradient(x, x_0, dy, n_in, n_out, grads, g_0, n_rows, by_blas, zeros)
     """Write dW = x.T dy, or add it where ``zeros`` is empty."""
     first = zeros.size > 0
     if by_blas:
-        x_rows, dy_rows, dw = matrix(x, x_0, n_rows, n_in), matrix(dy, 0, n_rows, n_out), matrix(grads, g_0, n_in, n_out)
+        x_rows, dy_rows, dw = (
+            matrix(x, x_0, n_rows, n_in),
+            matrix(dy, 0, n_rows, n_out),
+            matrix(grads, g_0, n_in, n_out),
+        )
         if first:
             np.dot(x_rows.T, dy_rows, dw)
         else:
@@ -84,13 +95,26 @@ def bias_gradient(dy, n_out, grads, g_0, n_rows, first):
 
 
 @njit(**HELPER)
-def input_gradient(dy, params, w_0, transposed, t_0, n_in, n_out, dx, n_rows, by_blas, zeros):
-    """Write dx = dy W.T."""
+def input_gradient(dy, params, w_0, transposed, t_0, n_in, n_out, dx, n_rows, n_batch, by_blas, zeros):
+    """Write dx = dy W.T; for a batch of few rows without a transposed copy of W."""
     if by_blas:
         W = matrix(params, w_0, n_in, n_out)
         np.dot(matrix(dy, 0, n_rows, n_out), W.T, matrix(dx, 0, n_rows, n_in))
-    else:
+    elif n_batch >= MANY:
         product(dy, 0, n_out, 1, transposed, t_0, n_in, zeros, 0, 0, dx, 0, n_rows, n_out, n_in)
+    else:
+        for r in range(n_rows):
+            for i in range(n_in):
+                dx[r * n_in + i] = dot(dy[r * n_out : (r + 1) * n_out], params[w_0 + i * n_out : w_0 + (i + 1) * n_out])
+
+
+@njit(**SUM)
+def dot(a, b):
+    """Return sum_j a_j b_j."""
+    total = like(a, 0)
+    for j in range(a.size):
+        total += a[j] * b[j]
+    return total
 
 
 @njit(**HELPER)

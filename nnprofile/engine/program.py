@@ -67,7 +67,7 @@ _LOSSES: dict[type[Loss], int] = {
 PLAIN, MOMENTUM, NESTEROV, ADAM = range(4)
 
 LARGE = 256 * 1024  # bytes of W, from which on BLAS, which packs its operands, beats the tile, which does not
-BLOCK, LARGE_BLOCK = 64, 1024  # rows at a time: few, so that a block's numbers stay in the cache; many, where BLAS packs
+BLOCK, LARGE_BLOCK = 128, 1024  # rows at a time: few, so that they stay in the cache; many, where BLAS packs
 
 
 class Unknown(ValueError):
@@ -185,7 +185,7 @@ def compile_rule(loss: Loss, optimizer: Optimizer, y: Array, l2: float) -> Rule:
     kind = _LOSSES[type(loss)]
     if kind == SOFTMAX_LABELS and y.ndim == 2:
         kind = SOFTMAX_ROWS
-    delta = loss.delta if isinstance(loss, Huber) else 0.0
+    delta = float(loss.delta) if isinstance(loss, Huber) else 0.0
     if type(optimizer) is SGD:
         update = NESTEROV if optimizer.nesterov else MOMENTUM if optimizer.momentum else PLAIN
         numbers = optimizer.momentum, 0.0, 0.0
@@ -194,4 +194,5 @@ def compile_rule(loss: Loss, optimizer: Optimizer, y: Array, l2: float) -> Rule:
     else:
         raise Unknown(f"the engine does not know the optimizer {optimizer!r}")
     lazy = optimizer.lazy and update != PLAIN
-    return Rule(kind, delta, update, *numbers, lazy, optimizer.weight_decay, l2)
+    first, second, epsilon = map(float, numbers)  # another type would be compiled anew
+    return Rule(kind, delta, update, first, second, epsilon, lazy, float(optimizer.weight_decay), float(l2))

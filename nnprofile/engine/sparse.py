@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from numba import njit
 
-from .elementary import INLINE, like
-from .updates import _SUM, any_nonzero, update
+from .elementary import INLINE, SUM, like
+from .updates import any_nonzero, update
 
 _TINY, _HUGE = 1e-100, 1e100
 
@@ -69,7 +69,7 @@ def pay(params, n_out, f, scale, seen):
         seen[f] = scale
 
 
-@njit(**_SUM)
+@njit(**SUM)
 def pay_all(params, n_out, scale, seen):
     """Bring all rows up to date and start the product anew; return 0, or NaN if a row is not finite."""
     check, zero = like(params, 0), like(params, 0)

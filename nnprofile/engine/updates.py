@@ -9,16 +9,13 @@ from math import sqrt
 
 from numba import njit
 
-from .elementary import HELPER, like
+from .elementary import SUM, like
 from .program import ADAM, MOMENTUM, PLAIN
 
-# The sum of 0 * w may be taken in any order; NaN and infinity keep their meaning.
-_SUM = HELPER | {"fastmath": {"contract", "nsz", "reassoc"}}
 
-
-@njit(**_SUM)
+@njit(**SUM)
 def sgd(w, dw, decay, learning_rate):
-    """w = decay * w - learning_rate * dw."""
+    """Move w = decay * w - learning_rate * dw."""
     decay, learning_rate, zero = like(w, decay), like(w, learning_rate), like(w, 0)
     check = zero
     for i in range(w.size):
@@ -27,9 +24,9 @@ def sgd(w, dw, decay, learning_rate):
     return check
 
 
-@njit(**_SUM)
+@njit(**SUM)
 def momentum(w, dw, v, decay, learning_rate, rate, nesterov):
-    """v = rate * v - learning_rate * dw; w = decay * w + v, or, with Nesterov's, decay * w + rate * v - learning_rate * dw."""
+    """Move v = rate * v - learning_rate * dw, then w = decay * w + v, or decay * w + rate * v - learning_rate * dw (Nesterov)."""
     decay, learning_rate, rate, zero = like(w, decay), like(w, learning_rate), like(w, rate), like(w, 0)
     ahead, direct = (rate, learning_rate) if nesterov else (like(w, 1), zero)
     check = zero
@@ -40,9 +37,9 @@ def momentum(w, dw, v, decay, learning_rate, rate, nesterov):
     return check
 
 
-@njit(**_SUM)
+@njit(**SUM)
 def adam(w, dw, m, v, decay, learning_rate, beta1, beta2, epsilon, t):
-    """Step t = 1, 2, ...
+    """Do step t = 1, 2, ...
 
     m = beta1 m + (1 - beta1) dw;  v = beta2 v + (1 - beta2) dw^2;
     w = decay w - learning_rate / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + epsilon).
@@ -59,7 +56,7 @@ def adam(w, dw, m, v, decay, learning_rate, beta1, beta2, epsilon, t):
     return check
 
 
-@njit(**_SUM)
+@njit(**SUM)
 def update(rule, params, p_0, grads, g_0, m, v, size, decay, learning_rate, t):
     """Move ``size`` parameters from p_0 on, whose gradients start at g_0; v and m hold the moments, where there are some."""
     w, dw = params[p_0 : p_0 + size], grads[g_0 : g_0 + size]
@@ -81,7 +78,7 @@ def update(rule, params, p_0, grads, g_0, m, v, size, decay, learning_rate, t):
     return momentum(w, dw, v[p_0 : p_0 + size], decay, learning_rate, rule.first, rule.update != MOMENTUM)
 
 
-@njit(**_SUM)
+@njit(**SUM)
 def update_rows(rule, params, p_0, grads, g_0, m, v, n_rows, n_columns, decay, learning_rate, t):
     """Move W row by row: lazily, so that a row whose gradient is exactly zero only decays."""
     check = like(params, 0)
@@ -97,7 +94,7 @@ def update_rows(rule, params, p_0, grads, g_0, m, v, n_rows, n_columns, decay, l
     return check
 
 
-@njit(**_SUM)
+@njit(**SUM)
 def any_nonzero(a):
     """Tell whether a number of ``a`` is not 0."""
     for i in range(a.size):
@@ -106,7 +103,7 @@ def any_nonzero(a):
     return False
 
 
-@njit(**_SUM)
+@njit(**SUM)
 def add_l2(params, p_0, grads, g_0, size, share):
     """Add share * W to dW and return share / 2 * sum W^2: the L2 term, with share = l2 / sum of the batch's weights."""
     w, dw = params[p_0 : p_0 + size], grads[g_0 : g_0 + size]

@@ -1,0 +1,199 @@
+"""A trained network for scoring: what does not change is prepared once, so that a row costs a few microseconds.
+
+It holds its own copy of the parameters, nothing changes it, and any number of threads may call it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import engine
+from .contract import Array, Layer, Loss, Parameters, is_sparse
+from .validation import as_features, check_size
+
+_PIECE = 8192  # rows at a time: what is converted is a piece, and a thread takes one after the other
+
+
+class FrozenNetwork:
+    """Score rows: ``frozen(x)`` is ``loss.link`` applied to ``net.predict(x)``, as both were when it was made by ``freeze``.
+
+    A row's prediction does not depend on the rows beside it, nor on ``n_threads``, to the bit; only where a layer is so
+    large that BLAS multiplies it, may it depend on how many rows there are.
+
+    Attributes
+    ----------
+    in_features, out_features : int or None
+        The widths of x and of the prediction; None, if no layer fixes it.
+    dtype : data type
+        Of the prediction. An x of this dtype, in C order and writable, is read where it lies; others are converted.
+    compiled : bool
+        Whether the compiled engine does the work, or NumPy.
+    """
+
+    __slots__ = ("_link", "_net", "_score", "compiled", "dtype", "in_features", "out_features")
+
+    in_features: int | None
+    out_features: int | None
+    dtype: np.dtype[Any]
+    compiled: bool
+    _net: Layer
+    _link: Layer | None
+    _score: Callable[[Any, int, Array], bool] | None
+
+    def __init__(self, net: Layer, link: Layer | None) -> None:
+        score = None
+        net = net.with_params(Parameters(net.params.layout, net.params.vector.copy()))
+        try:
+            score = engine.scorer(net, link)
+        except engine.Unknown:
+            pass
+        except engine.Unavailable as reason:
+            engine.warn_once(reason)
+        for name, value in {
+            "_net": net,
+            "_link": link,
+            "_score": score,
+            "compiled": score is not None,
+            "dtype": net.params.dtype,
+            "in_features": getattr(net, "in_features", None),
+            "out_features": getattr(net, "out_features", None),
+        }.items():
+            object.__setattr__(self, name, value)
+
+    def __call__(self, x: Any, out: Array | None = None, *, n_threads: int = 1) -> Array:
+        """Return the predictions for finite x, shape (n_samples, out_features).
+
+        Parameters
+        ----------
+        x : array or scipy.sparse CSR matrix, shape (n_samples, n_features)
+        out : Array, shape (n_samples, out_features), optional
+            Where to write them, and what is returned: of ``dtype``, in C order. Without it, a new array.
+        n_threads : int, default 1
+            How many threads share the rows, from some thousands of rows on.
+
+        Raises
+        ------
+        ValueError
+            If x has another rank or width, is not made of real numbers, or is not finite, or ``out`` has another form.
+        """
+        # The usual case comes first and asks little: a check costs as much as a layer.
+        if (
+            out is None
+            and n_threads == 1
+            and self._score is not None
+            and type(x) is np.ndarray
+            and x.ndim == 2
+            and x.shape[1] == self.in_features
+            and self._is_plain(x)
+        ):
+            out = np.empty((x.shape[0], self.out_features), self.dtype)  # type: ignore[arg-type]
+            if self._score(x, 0, out):
+                return out
+        return self._score_all(x, out, check_size(n_threads, "n_threads"))
+
+    def _is_plain(self, a: Array) -> bool:
+        """Tell whether the kernels can read or write ``a`` where it lies."""
+        return a.dtype == self.dtype and a.flags.carray
+
+    def _score_all(self, x: Any, out: Array | None, n_threads: int) -> Array:
+        if not is_sparse(x):
+            x = np.asarray(x)
+        elif x.format != "csr":
+            x = x.tocsr()
+        if x.ndim != 2 or x.shape[0] <= _PIECE:
+            x = as_features(x, self.dtype, self.in_features)
+        width = self.out_features
+        if width is None:
+            width = self._forward(as_features(x[:1], self.dtype, self.in_features)).shape[1]
+        shape = (x.shape[0], width)
+        if out is None:
+            out = np.empty(shape, self.dtype)
+        elif not isinstance(out, np.ndarray) or out.shape != shape or not self._is_plain(out):
+            found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise ValueError(f"out must be a writable {self.dtype} array of shape {shape} in C order, got {found}")
+
+        in_place = self._score is not None and isinstance(x, np.ndarray) and self._is_plain(x)
+        if x.shape[1] != self.in_features:
+            in_place = False  # the error is named below
+
+        def score(first: int) -> None:
+            part = out[first : first + _PIECE]
+            if in_place and self._score(x, first, part):
+                return
+            try:
+                rows = as_features(x[first : first + _PIECE], self.dtype, self.in_features)
+            except ValueError:
+                as_features(x, self.dtype, self.in_features)  # names the place in x, not in the piece
+                raise
+            if self._score:
+                self._score(rows if is_sparse(rows) else np.require(rows, requirements="CW"), 0, part)
+            else:
+                part[...] = self._forward(rows)
+
+        firsts = range(0, max(x.shape[0], 1), _PIECE)
+        if n_threads == 1 or len(firsts) == 1:
+            for first in firsts:
+                score(first)
+        else:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(min(n_threads, len(firsts))) as pool:
+                for _ in pool.map(score, firsts):
+                    pass
+        return out
+
+    def _forward(self, x: Any) -> Array:
+        """Return link(net(x)), by NumPy."""
+        y, _ = self._net.forward(x)
+        return y if self._link is None else self._link.forward(y)[0]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a FrozenNetwork does not change; set {name} of the network, and freeze it again")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a FrozenNetwork does not change; it keeps {name}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenNetwork, (self._net, self._link)
+
+    def __repr__(self) -> str:
+        link = "" if self._link is None else f", link={self._link!r}"
+        return f"FrozenNetwork({self._net!r}{link}, {self.dtype})"
+
+
+def freeze(net: Layer, loss: Loss | None = None) -> FrozenNetwork:
+    """Return a copy of ``net`` for scoring, immutable and safe to call from many threads.
+
+    Where the compiled engine knows the network, it is loaded now (see ``warmup``), and a row costs a few microseconds;
+    otherwise NumPy does the work.
+
+    Parameters
+    ----------
+    net : Layer
+    loss : Loss, optional
+        Its link is applied to the output: for a loss on logits, predictions are probabilities. Without it, they are
+        ``net.predict(x)``.
+
+    Raises
+    ------
+    ValueError
+        If ``net`` is no layer, ``loss`` no loss, or a parameter has no finite value.
+
+    Examples
+    --------
+    >>> from nnprofile import Dense, Sequential, SigmoidCrossEntropy
+    >>> net = Sequential([Dense(2, 1)], rng=None)
+    >>> net.params.vector = [1.0, 1.0, 0.0]
+    >>> score = freeze(net, SigmoidCrossEntropy())
+    >>> score([[0.5, -0.5], [100.0, 0.0]]).tolist()
+    [[0.5], [1.0]]
+    """
+    for value, kind, name in ((net, Layer, "net"), (loss, Loss, "loss")):
+        if not (isinstance(value, kind) or (value is None and name == "loss")):
+            raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    if not np.isfinite(net.params.vector).all():
+        raise ValueError(f"{net!r} has parameters without a finite value: give it rng, or train it, before freeze")
+    return FrozenNetwork(net, None if loss is None else loss.link)
