@@ -41,7 +41,7 @@ class FrozenNetwork:
     compiled: bool
     _net: Layer
     _link: Layer | None
-    _score: Callable[[Any, int, Array], bool] | None
+    _score: Callable[[Any, int, Array], Any] | None
 
     def __init__(self, net: Layer, link: Layer | None) -> None:
         score = None
@@ -115,13 +115,11 @@ class FrozenNetwork:
             found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(f"out must be a writable {self.dtype} array of shape {shape} in C order, got {found}")
 
-        in_place = self._score is not None and isinstance(x, np.ndarray) and self._is_plain(x)
-        if x.shape[1] != self.in_features:
-            in_place = False  # the error is named below
+        in_place = isinstance(x, np.ndarray) and self._is_plain(x) and x.shape[1] == self.in_features
 
         def score(first: int) -> None:
             part = out[first : first + _PIECE]
-            if in_place and self._score(x, first, part):
+            if in_place and self._score is not None and self._score(x, first, part):
                 return
             try:
                 rows = as_features(x[first : first + _PIECE], self.dtype, self.in_features)
@@ -129,7 +127,7 @@ class FrozenNetwork:
                 as_features(x, self.dtype, self.in_features)  # names the place in x, not in the piece
                 raise
             if self._score:
-                self._score(rows if is_sparse(rows) else np.require(rows, requirements="CW"), 0, part)
+                self._score(rows if is_sparse(rows) else engine.plain(rows, self.dtype), 0, part)
             else:
                 part[...] = self._forward(rows)
 

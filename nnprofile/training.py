@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Callback = Callable[[int, dict[str, float], Layer], object]
     # (the rows of an epoch, in order; rng) -> piece by piece, the objective of each step done, and the step's weight; it
     # stops after a step whose objective or parameters are not finite, and gives that one a value that is not
-    Runner = Callable[[Array, np.random.Generator], Iterator[tuple[Array, Array]]]
+    Runner = Callable[[Array, np.random.Generator], Generator[tuple[Array, Array]]]
 
 
 class DivergenceError(ValueError):
@@ -346,7 +346,7 @@ def _numpy_runner(
                 value = np.nan
         return float(value), total
 
-    def run(order: Array, rng: np.random.Generator) -> Iterator[tuple[Array, Array]]:
+    def run(order: Array, rng: np.random.Generator) -> Generator[tuple[Array, Array]]:
         for first in range(0, len(order), batch_size):
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence becomes an error of ours
                 value, total = step(order[first : first + batch_size], rng)

@@ -7,7 +7,7 @@ is imported when the first of them is made, never before.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +17,13 @@ from ..layers import Dense
 from ..losses import MeanSquaredError
 from ..network import Sequential
 from ..optimizers import SGD
-from .program import DENSE, KIND, N_IN, N_OUT, PLAIN, Program, Unknown, compile_network, compile_rule
+from .program import DENSE, KIND, N_IN, N_OUT, PLAIN, Program, compile_network, compile_rule
+from .program import Unknown as Unknown
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from numpy.typing import DTypeLike
 
 # What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns.
 _LAYER, _MULTIPLY_ADD, _UPDATE = 40e-6, 0.1e-9, 8e-9
@@ -69,7 +72,8 @@ def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
         return False
     n_steps = n_epochs * -(-x.shape[0] // batch_size)
     step = len(program.table) * _LAYER + net.params.vector.size * _UPDATE
-    return n_steps * step + n_epochs * x.shape[0] * _multiply_adds(program, x) * _MULTIPLY_ADD > WORTH_IT
+    seconds = n_steps * step + n_epochs * x.shape[0] * _multiply_adds(program, x) * _MULTIPLY_ADD
+    return bool(seconds > WORTH_IT)
 
 
 def _multiply_adds(program: Program, x: Any) -> float:
@@ -83,7 +87,7 @@ def _multiply_adds(program: Program, x: Any) -> float:
 
 def runner(
     net: Layer, loss: Loss, optimizer: Optimizer, x: Any, y: Array, weight: Array | None, batch_size: int, l2: float
-) -> Callable[[Array, np.random.Generator], Iterator[tuple[Array, Array]]]:
+) -> Callable[[Array, np.random.Generator], Generator[tuple[Array, Array]]]:
     """Return a function that runs the steps of an epoch; it keeps no reference to a parameter or a moment.
 
     Raises
@@ -99,11 +103,11 @@ def runner(
     steps = kernels()
     none = np.empty(0, dtype)
     data = steps.Data(
-        none if is_sparse(x) else np.require(x, dtype, "CW").ravel(),
+        none if is_sparse(x) else plain(x, dtype).ravel(),
         csr(x, dtype),
-        np.require(y, dtype, "CW").ravel() if y.dtype.kind == "f" else none,
-        np.require(y, np.int64, "CW") if y.dtype.kind == "i" else np.empty(0, np.int64),
-        np.empty(0) if weight is None else np.require(weight, np.float64, "CW"),
+        plain(y, dtype).ravel() if y.dtype.kind == "f" else none,
+        plain(y, np.int64) if y.dtype.kind == "i" else np.empty(0, np.int64),
+        np.empty(0) if weight is None else plain(weight, np.float64),
     )
     slots = steps.Slots(np.empty(0, np.int32), np.empty(0, np.int32), np.ones(1), np.empty(0))
     compact = is_sparse(x) and l2 == 0 and (rule.update == PLAIN or rule.lazy)
@@ -117,7 +121,7 @@ def runner(
     step = 1e-6 + (batch_size * _multiply_adds(program, x) + net.params.vector.size) / _FAST
     n_in_chunk = max(1, int(CHUNK / step))
 
-    def run(order: Array, rng: np.random.Generator) -> Iterator[tuple[Array, Array]]:
+    def run(order: Array, rng: np.random.Generator) -> Generator[tuple[Array, Array]]:
         vector = net.params.vector
         m, v = optimizer.state.get("m", none), optimizer.state.get("v", none)
         first = 0
@@ -187,13 +191,13 @@ def predictor(net: Layer, *, sparse: bool) -> Callable[[Any], Array]:
 
     def predict(x: Any) -> Array:
         out = np.empty((x.shape[0], n_outputs), net.params.dtype)
-        score(x if sparse else np.require(x, requirements="CW"), 0, out)
+        score(x if sparse else plain(x, net.params.dtype), 0, out)
         return out
 
     return predict
 
 
-def scorer(net: Layer, link: Layer | None) -> Callable[[Any, int, Array], bool]:
+def scorer(net: Layer, link: Layer | None) -> Callable[[Any, int, Array], Any]:
     """Return a function that writes link(net(x)) for the rows from ``first`` on to ``out`` and tells whether x is finite.
 
     Raises
@@ -208,18 +212,21 @@ def scorer(net: Layer, link: Layer | None) -> Callable[[Any, int, Array], bool]:
     none, no_indices, no_indptr = np.empty(0, dtype), np.empty(0, np.int32), np.empty(0, np.int64)
     no_x = np.empty((0, 0), dtype)
 
-    def score(x: Any, first: int, out: Array) -> bool:
+    def score(x: Any, first: int, out: Array) -> Any:
         if is_sparse(x):
             data, indices, indptr = csr(x, dtype)
-            return infer(table, numbers, n_block, n_widest, params.vector, no_x, data, indices, indptr, first, out)  # type: ignore[no-any-return]
-        return infer(  # type: ignore[no-any-return]
-            table, numbers, n_block, n_widest, params.vector, x, none, no_indices, no_indptr, first, out
-        )
+            return infer(table, numbers, n_block, n_widest, params.vector, no_x, data, indices, indptr, first, out)
+        return infer(table, numbers, n_block, n_widest, params.vector, x, none, no_indices, no_indptr, first, out)
 
     return score
 
 
-def csr(x: Any, dtype: Any) -> Any:
+def plain(a: Array, dtype: DTypeLike) -> Array:
+    """Return ``a`` as the kernels are compiled for it: in C order and writable; a copy, where it is not."""
+    return np.require(a, dtype, ["C", "W"])
+
+
+def csr(x: Any, dtype: DTypeLike) -> Any:
     """Return the arrays of a CSR matrix as the kernels read them; empty ones for a dense x.
 
     Raises
@@ -235,9 +242,7 @@ def csr(x: Any, dtype: Any) -> Any:
     inside = inside and indptr[-1] <= min(len(indices), len(x.data))
     if not inside or (len(indices) and not (indices.min() >= 0 and indices.max() < x.shape[1])):
         raise ValueError(f"the CSR matrix x of shape {x.shape} has indices outside of it")
-    return steps.Csr(
-        np.require(x.data, dtype, "CW"), np.require(indices, np.int32, "CW"), np.require(indptr, np.int64, "CW")
-    )
+    return steps.Csr(plain(x.data, dtype), plain(indices, np.int32), plain(indptr, np.int64))
 
 
 def warmup() -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from numba import njit
 
-from .elementary import INLINE, exp, exp_parts, like
+from .elementary import INLINE, exp, exp_parts, like, view
+from .program import LEAKY_RELU, RELU, SIGMOID, SOFTMAX, TANH
 
 
 @njit(**INLINE)
@@ -88,7 +89,7 @@ def dropout(y, uniforms, rate):
 def softmax(y, n_columns):
     """Write y_j = exp(x_j - max x) / sum_k exp(x_k - max x) for each row."""
     for start in range(0, y.size, n_columns):
-        row = y[start : start + n_columns]
+        row = view(y, start, n_columns)
         top, total = row[0], like(y, 0)
         for j in range(n_columns):
             top = row[j] if row[j] > top else top
@@ -104,7 +105,7 @@ def softmax(y, n_columns):
 def softmax_backward(dy, y, n_columns):
     """Write dx = y (dy - sum_k dy_k y_k) for each row, with the dy of the largest y taken off first."""
     for start in range(0, y.size, n_columns):
-        dy_row, y_row = dy[start : start + n_columns], y[start : start + n_columns]
+        dy_row, y_row = view(dy, start, n_columns), view(y, start, n_columns)
         top = 0
         for j in range(n_columns):
             top = j if y_row[j] > y_row[top] else top
@@ -114,3 +115,31 @@ def softmax_backward(dy, y, n_columns):
             mean += dy_row[j] * y_row[j]
         for j in range(n_columns):
             dy_row[j] = y_row[j] * (dy_row[j] - mean)
+
+
+@njit(**INLINE)
+def activate(kind, number, y, n_columns, slope):
+    """Write y = f(y); ``number`` is a slope, if f has one, and ``slope`` is where to note f'(x), if f does."""
+    if kind == RELU:
+        relu(y)
+    elif kind == LEAKY_RELU:
+        leaky_relu(y, number)
+    elif kind == SIGMOID:
+        sigmoid(y, slope)
+    elif kind == TANH:
+        tanh(y, slope)
+    elif kind == SOFTMAX:
+        softmax(y, n_columns)
+
+
+@njit(**INLINE)
+def activate_backward(kind, number, dy, y, n_columns, slope):
+    """Write dx over dy."""
+    if kind == RELU:
+        relu_backward(dy, y)
+    elif kind == LEAKY_RELU:
+        leaky_relu_backward(dy, y, number)
+    elif kind == SOFTMAX:
+        softmax_backward(dy, y, n_columns)
+    else:
+        times(dy, slope)

@@ -1,6 +1,6 @@
-"""exp, expm1 and log1p where a network needs them, in a form that a compiler can run on whole vectors.
+"""What the kernels are built of: views, constants, and exp and log1p in a form that a compiler can run on whole vectors.
 
-The C library's functions take one number at a time, and would cost more than the matrix products around them. Each here is
+The C library's exp and log1p take one number at a time, and would cost more than the products around them. Each here is
 a reduction of the argument and a Taylor series, without branches; the remainders are below half a unit in the last digit
 of float64, so one series does for both dtypes.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 from math import log
 
 from llvmlite import ir
-from numba import njit
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 # Called by compiled code alone: without the wrappers that make a function callable from Python, it compiles faster.
 HELPER = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -32,6 +33,27 @@ def like(typing, x, value):
         return context.cast(builder, args[1], signature.args[1], number)
 
     return number(x, value), emit
+
+
+@intrinsic
+def view(typing, a, start, size):
+    """Return a[start : start + size] of a flat array, for as long as ``a`` lives: unlike a slice it counts no reference."""
+
+    def emit(context, builder, signature, args):
+        old = context.make_array(a)(context, builder, args[0])
+        new = context.make_array(signature.return_type)(context, builder)
+        itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(a.dtype)))
+        populate_array(
+            new,
+            builder.gep(old.data, [args[1]]),
+            cgutils.pack_array(builder, [args[2]]),
+            cgutils.pack_array(builder, [itemsize]),
+            itemsize,
+            None,
+        )
+        return new._getvalue()
+
+    return a(a, types.intp, types.intp), emit
 
 
 @intrinsic

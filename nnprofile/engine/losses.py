@@ -1,6 +1,7 @@
-"""Losses on flat arrays: each returns l for one row of outputs z and targets t, and writes dl / dz.
+"""Losses on flat arrays: l and dl / dz for every output z and its target t.
 
-``share`` is the row's w_n / sum w, so the sum over rows of share * l is the batch's loss; dl is written times share.
+Where l is a sum over outputs, each is one loop over all numbers of a block; softmax goes row by row. ``block_loss`` puts
+the rows' weights to both: with share_n = w_n / sum w, the batch's loss is the sum of share_n l_n.
 """
 
 from __future__ import annotations
@@ -10,95 +11,78 @@ from math import log1p as log1p_of_any
 
 from numba import njit
 
-from .elementary import INLINE, exp, like, log1p
-from .program import (
-    ABSOLUTE,
-    BINARY,
-    HALF_SQUARED,
-    HUBER,
-    SIGMOID_BINARY,
-    SOFTMAX_LABELS,
-    SQUARED,
-)
+from .elementary import INLINE, exp, like, log1p, view
+from .program import ABSOLUTE, BINARY, HALF_SQUARED, HUBER, SIGMOID_BINARY, SOFTMAX_LABELS, SOFTMAX_ROWS, SQUARED
 
 
 @njit(**INLINE)
-def squared(z, t, dz):
-    """Return mean_j (z_j - t_j)^2; dl = 2 (z - t) / k."""
-    l, scale = like(z, 0), like(z, 2 / z.size)
-    for j in range(z.size):
-        d = z[j] - t[j]
-        l += d * d
-        dz[j] = scale * d
-    return l / like(z, z.size)
+def squared(z, t, l, dz):
+    """Write l = (z - t)^2; dl = 2 (z - t)."""
+    for i in range(z.size):
+        d = z[i] - t[i]
+        l[i] = d * d
+        dz[i] = d + d
 
 
 @njit(**INLINE)
-def half_squared(z, t, dz):
-    """Return sum_j (z_j - t_j)^2 / 2; dl = z - t."""
-    l = like(z, 0)
-    for j in range(z.size):
-        d = z[j] - t[j]
-        l += d * d
-        dz[j] = d
-    return l / like(z, 2)
+def half_squared(z, t, l, dz):
+    """Write l = (z - t)^2 / 2; dl = z - t."""
+    for i in range(z.size):
+        d = z[i] - t[i]
+        l[i] = d * d * like(z, 0.5)
+        dz[i] = d
 
 
 @njit(**INLINE)
-def absolute(z, t, dz):
-    """Return mean_j abs(z_j - t_j); dl = sign(z - t) / k, and 0 where they are equal."""
-    l, k, zero = like(z, 0), like(z, z.size), like(z, 0)
-    for j in range(z.size):
-        d = z[j] - t[j]
-        l += abs(d)
-        dz[j] = (like(z, 1) if d > zero else like(z, -1) if d < zero else d) / k  # d: 0, or NaN
-    return l / k
+def absolute(z, t, l, dz):
+    """Write l = abs(z - t); dl = sign(z - t), and 0 where they are equal."""
+    zero, one = like(z, 0), like(z, 1)
+    for i in range(z.size):
+        d = z[i] - t[i]
+        l[i] = abs(d)
+        dz[i] = one if d > zero else -one if d < zero else d  # 0, or NaN
 
 
 @njit(**INLINE)
-def huber(z, t, dz, delta):
-    """Return mean_j h(z_j - t_j), h a parabola up to delta and a straight line beyond."""
-    l, k, delta = like(z, 0), like(z, z.size), like(z, delta)
-    for j in range(z.size):
-        d = z[j] - t[j]
-        size = abs(d)
-        near = size <= delta
-        l += d * d / like(z, 2) if near else delta * (size - delta / like(z, 2))
-        dz[j] = (d if near else (delta if d > 0 else -delta)) / k
-    return l / k
+def huber(z, t, l, dz, delta):
+    """Write l = d^2 / 2, or delta (abs(d) - delta / 2) where abs(d) > delta; dl = d, or delta sign(d)."""
+    delta, half = like(z, delta), like(z, 0.5)
+    for i in range(z.size):
+        d = z[i] - t[i]
+        near = abs(d) <= delta
+        l[i] = half * d * d if near else delta * (abs(d) - half * delta)
+        dz[i] = d if near else (delta if d > 0 else -delta)
 
 
 @njit(**INLINE)
-def binary(p, t, dp):
-    """Return -mean_j [t log p + (1 - t) log(1 - p)]; a term whose factor is 0 is 0. dl = ((1 - t) / (1 - p) - t / p) / k."""
-    l, k, one = like(p, 0), like(p, p.size), like(p, 1)
-    for j in range(p.size):
-        slope = like(p, 0)
-        if t[j] != 0:
-            l -= t[j] * (like(p, log(p[j])) if p[j] > 0 else p[j] - like(p, inf))
-            slope -= t[j] / p[j]
-        if t[j] != 1:
-            l -= (one - t[j]) * (like(p, log1p_of_any(-p[j])) if p[j] < 1 else -p[j] * like(p, inf))
-            slope += (one - t[j]) / (one - p[j])
-        dp[j] = slope / k
-    return l / k
+def binary(p, t, l, dp):
+    """Write l = -[t log p + (1 - t) log(1 - p)], a term whose factor is 0 being 0; dl = (1 - t) / (1 - p) - t / p."""
+    one, infinite = like(p, 1), like(p, inf)
+    for i in range(p.size):
+        value, slope = like(p, 0), like(p, 0)
+        if t[i] != 0:
+            value -= t[i] * (like(p, log(p[i])) if p[i] > 0 else p[i] - infinite)
+            slope -= t[i] / p[i]
+        if t[i] != 1:
+            value -= (one - t[i]) * (like(p, log1p_of_any(-p[i])) if p[i] < 1 else -p[i] * infinite)
+            slope += (one - t[i]) / (one - p[i])
+        l[i], dp[i] = value, slope
 
 
 @njit(**INLINE)
-def sigmoid_binary(z, t, dz):
-    """Return mean_j [t softplus(-z) + (1 - t) softplus(z)]; dl = ((1 - t) s(z) - t s(-z)) / k."""
-    l, k, one, zero = like(z, 0), like(z, z.size), like(z, 1), like(z, 0)
-    for j in range(z.size):
-        z_j, t_j = z[j], t[j]
-        e = exp(-abs(z_j))
+def sigmoid_binary(z, t, l, dz):
+    """Write l = t softplus(-z) + (1 - t) softplus(z); dl = (1 - t) s(z) - t s(-z)."""
+    one, zero = like(z, 1), like(z, 0)
+    for i in range(z.size):
+        e = exp(-abs(z[i]))
         tail, large = log1p(e), one / (one + e)
         small = e * large
-        positive = z_j >= zero
-        s, one_minus_s = (large, small) if positive else (small, large)
-        l += zero if t_j == zero else t_j * (tail + (zero if positive else -z_j))
-        l += zero if t_j == one else (one - t_j) * (tail + (z_j if positive else zero))
-        dz[j] = ((one - t_j) * s - t_j * one_minus_s) / k
-    return l / k
+        positive = z[i] >= zero
+        s, one_minus_s = large if positive else small, small if positive else large
+        l_1 = t[i] * (tail + (zero if positive else -z[i]))
+        l_0 = (one - t[i]) * (tail + (z[i] if positive else zero))
+        l[i] = (zero if t[i] == zero else l_1) + (zero if t[i] == one else l_0)
+        dz[i] = (one - t[i]) * s - t[i] * one_minus_s
 
 
 @njit(**INLINE)
@@ -151,37 +135,49 @@ def softmax_rows(z, t, dz):
 
 
 @njit(**INLINE)
-def block_loss(kind, delta, z, n_outputs, rows, targets, labels, shares, dz):
-    """Return sum_n share_n l_n over a block of rows and write dz_n = share_n dl_n; a row of share 0 counts nothing."""
-    value = 0.0
-    for i in range(rows.size):
-        here = slice(i * n_outputs, (i + 1) * n_outputs)
-        z_i, dz_i, row = z[here], dz[here], rows[i]
-        t_i = targets[row * n_outputs : (row + 1) * n_outputs]
-        if shares[i] == 0:
+def block_loss(kind, delta, z, n_outputs, rows, targets, labels, shares, dz, scratch):
+    """Return sum_n share_n l_n over a block of rows and write dz_n = share_n dl_n; a row of share 0 counts nothing.
+
+    ``scratch`` holds l first, and then the targets, in the order of ``rows``.
+    """
+    n = rows.size
+    l, t = view(scratch, 0, n * n_outputs), view(scratch, n * n_outputs, n * n_outputs)
+    by_rows = kind in (SOFTMAX_LABELS, SOFTMAX_ROWS)
+    scale = like(z, 1) if by_rows or kind == HALF_SQUARED else like(z, 1 / n_outputs)
+    if kind != SOFTMAX_LABELS:
+        for i in range(n):
             for j in range(n_outputs):
-                dz_i[j] = like(z, 0)
-            continue
-        if kind == SQUARED:
-            l = squared(z_i, t_i, dz_i)
-        elif kind == HALF_SQUARED:
-            l = half_squared(z_i, t_i, dz_i)
-        elif kind == ABSOLUTE:
-            l = absolute(z_i, t_i, dz_i)
-        elif kind == HUBER:
-            l = huber(z_i, t_i, dz_i, delta)
-        elif kind == BINARY:
-            l = binary(z_i, t_i, dz_i)
-        elif kind == SIGMOID_BINARY:
-            l = sigmoid_binary(z_i, t_i, dz_i)
-        elif kind == SOFTMAX_LABELS:
-            l = softmax_labels(z_i, labels[row], dz_i)
-        else:
-            l = softmax_rows(z_i, t_i, dz_i)
-        share = like(z, shares[i])
-        for j in range(n_outputs):
-            dz_i[j] *= share
-        value += l * shares[i]
+                t[i * n_outputs + j] = targets[rows[i] * n_outputs + j]
+
+    if by_rows:
+        for i in range(n):
+            z_i, dz_i = view(z, i * n_outputs, n_outputs), view(dz, i * n_outputs, n_outputs)
+            for j in range(n_outputs):
+                l[i * n_outputs + j] = like(z, 0)
+            if kind == SOFTMAX_LABELS:
+                l[i * n_outputs] = softmax_labels(z_i, labels[rows[i]], dz_i)
+            else:
+                l[i * n_outputs] = softmax_rows(z_i, view(t, i * n_outputs, n_outputs), dz_i)
+    elif kind == SQUARED:
+        squared(z, t, l, dz)
+    elif kind == HALF_SQUARED:
+        half_squared(z, t, l, dz)
+    elif kind == ABSOLUTE:
+        absolute(z, t, l, dz)
+    elif kind == HUBER:
+        huber(z, t, l, dz, delta)
+    elif kind == BINARY:
+        binary(z, t, l, dz)
+    elif kind == SIGMOID_BINARY:
+        sigmoid_binary(z, t, l, dz)
+
+    value = 0.0
+    for i in range(n):
+        share, l_i = scale * like(z, shares[i]), like(z, 0)
+        for j in range(i * n_outputs, (i + 1) * n_outputs):
+            l_i += l[j]
+            dz[j] = share * dz[j] if share != 0 else like(z, 0)
+        value += shares[i] * (scale * l_i) if share != 0 else 0.0
     return value
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .elementary import HELPER, INLINE, SUM, like
+from .elementary import HELPER, INLINE, SUM, like, view
 from .tile import BYTES, ROWS, narrow_tile_of_1, narrow_tile_of_4, tile_of_1, tile_of_4
 
 MANY = 4  # rows in a batch, from which on it pays to transpose W
@@ -44,7 +44,7 @@ def product(a, a_0, a_row, a_step, b, b_0, b_row, s, s_0, s_row, c, c_0, n_rows,
 @njit(**HELPER)
 def matrix(a, start, n_rows, n_columns):
     """Return a flat array's piece as a matrix."""
-    return a[start : start + n_rows * n_columns].reshape(n_rows, n_columns)
+    return view(a, start, n_rows * n_columns).reshape(n_rows, n_columns)
 
 
 @njit(**HELPER)
@@ -52,7 +52,7 @@ def forward(x, x_0, params, w_0, n_in, n_out, y, y_0, n_rows, by_blas):
     """Write y = x W + b; W lies at w_0, and b after it."""
     b_0 = w_0 + n_in * n_out
     if by_blas:
-        y_rows, b = matrix(y, y_0, n_rows, n_out), params[b_0 : b_0 + n_out]
+        y_rows, b = matrix(y, y_0, n_rows, n_out), view(params, b_0, n_out)
         np.dot(matrix(x, x_0, n_rows, n_in), matrix(params, w_0, n_in, n_out), y_rows)
         for i in range(n_rows):
             y_i = y_rows[i]
@@ -63,9 +63,8 @@ def forward(x, x_0, params, w_0, n_in, n_out, y, y_0, n_rows, by_blas):
 
 
 @njit(**HELPER)
-def weight_gradient(x, x_0, dy, n_in, n_out, grads, g_0, n_rows, by_blas, zeros):
-    """Write dW = x.T dy, or add it where ``zeros`` is empty."""
-    first = zeros.size > 0
+def weight_gradient(x, x_0, dy, n_in, n_out, grads, g_0, n_rows, by_blas, first, zeros):
+    """Write dW = x.T dy, or add it, if this is not the first block of the batch."""
     if by_blas:
         x_rows, dy_rows, dw = (
             matrix(x, x_0, n_rows, n_in),
@@ -85,11 +84,11 @@ def weight_gradient(x, x_0, dy, n_in, n_out, grads, g_0, n_rows, by_blas, zeros)
 @njit(**INLINE)
 def bias_gradient(dy, n_out, grads, g_0, n_rows, first):
     """Write db = the sum of dy's rows, or add it."""
-    db = grads[g_0 : g_0 + n_out]
+    db = view(grads, g_0, n_out)
     for j in range(n_out):
         db[j] = like(db, 0) if first else db[j]
     for i in range(n_rows):
-        dy_i = dy[i * n_out : (i + 1) * n_out]
+        dy_i = view(dy, i * n_out, n_out)
         for j in range(n_out):
             db[j] += dy_i[j]
 
@@ -105,7 +104,7 @@ def input_gradient(dy, params, w_0, transposed, t_0, n_in, n_out, dx, n_rows, n_
     else:
         for r in range(n_rows):
             for i in range(n_in):
-                dx[r * n_in + i] = dot(dy[r * n_out : (r + 1) * n_out], params[w_0 + i * n_out : w_0 + (i + 1) * n_out])
+                dx[r * n_in + i] = dot(view(dy, r * n_out, n_out), view(params, w_0 + i * n_out, n_out))
 
 
 @njit(**SUM)

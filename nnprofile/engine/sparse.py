@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from .elementary import INLINE, SUM, like
+from .elementary import INLINE, SUM, like, view
 from .updates import any_nonzero, update
 
 _TINY, _HUGE = 1e-100, 1e100
@@ -18,13 +18,13 @@ _TINY, _HUGE = 1e-100, 1e100
 @njit(**INLINE)
 def csr_forward(csr, rows, params, w_0, n_in, n_out, y, y_0):
     """Write y_i = b + sum_f x_if W_f for the given rows."""
-    b = params[w_0 + n_in * n_out : w_0 + n_in * n_out + n_out]
+    b = view(params, w_0 + n_in * n_out, n_out)
     for i in range(rows.size):
-        y_i = y[y_0 + i * n_out : y_0 + (i + 1) * n_out]
+        y_i = view(y, y_0 + i * n_out, n_out)
         for j in range(n_out):
             y_i[j] = b[j]
         for p in range(csr.indptr[rows[i]], csr.indptr[rows[i] + 1]):
-            w_f = params[w_0 + csr.indices[p] * n_out : w_0 + (csr.indices[p] + 1) * n_out]
+            w_f = view(params, w_0 + csr.indices[p] * n_out, n_out)
             value = csr.data[p]
             for j in range(n_out):
                 y_i[j] += value * w_f[j]
@@ -34,11 +34,11 @@ def csr_forward(csr, rows, params, w_0, n_in, n_out, y, y_0):
 def csr_weight_gradient(csr, rows, dy, n_out, grads, slots, compact):
     """Add x_if dy_i to the gradient of feature f: in its slot, or in its own row where the gradient has all rows."""
     for i in range(rows.size):
-        dy_i = dy[i * n_out : (i + 1) * n_out]
+        dy_i = view(dy, i * n_out, n_out)
         for p in range(csr.indptr[rows[i]], csr.indptr[rows[i] + 1]):
             f = csr.indices[p]
             at = slots[f] * n_out if compact else f * n_out
-            dw_f = grads[at : at + n_out]
+            dw_f = view(grads, at, n_out)
             value = csr.data[p]
             for j in range(n_out):
                 dw_f[j] += value * dy_i[j]
@@ -63,7 +63,7 @@ def pay(params, n_out, f, scale, seen):
     """Bring row f of W up to date."""
     if seen[f] != scale:
         factor = like(params, scale / seen[f])
-        w_f = params[f * n_out : (f + 1) * n_out]
+        w_f = view(params, f * n_out, n_out)
         for j in range(n_out):
             w_f[j] *= factor
         seen[f] = scale
@@ -76,7 +76,7 @@ def pay_all(params, n_out, scale, seen):
     for f in range(seen.size):
         pay(params, n_out, f, scale[0], seen)
         seen[f] = 1.0
-        w_f = params[f * n_out : (f + 1) * n_out]
+        w_f = view(params, f * n_out, n_out)
         for j in range(n_out):
             check += zero * w_f[j]
     scale[0] = 1.0
@@ -84,14 +84,15 @@ def pay_all(params, n_out, scale, seen):
 
 
 @njit(**INLINE)
-def update_touched(rule, params, grads, m, v, n_out, slots, touched, n, decay, learning_rate, t, scale, seen):
+def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, learning_rate, t):
     """Move the rows that occurred, note the others' decay, and close the slots; return 0, or NaN as ``update`` does."""
     check = like(params, 0)
+    scale, seen = slots.scale, slots.seen
     scale[0] *= decay
     for i in range(n):
-        f, here = touched[i], i * n_out
-        slots[f] = -1
-        if not rule.lazy or any_nonzero(grads[here : here + n_out]):
+        f, here = slots.touched[i], i * n_out
+        slots.slots[f] = -1
+        if not rule.lazy or any_nonzero(view(grads, here, n_out)):
             check += update(rule, params, f * n_out, grads, here, m, v, n_out, decay, learning_rate, t)
             seen[f] = scale[0]
     if abs(decay) > 1 or not _TINY < abs(scale[0]) < _HUGE:

@@ -13,27 +13,12 @@ from numba import njit
 
 from . import activations, losses, products, sparse
 from .cache import compiled
-from .elementary import INLINE, SUM, like
-from .program import (
-    BINARY,
-    BY_BLAS,
-    DENSE,
-    KIND,
-    LEAKY_RELU,
-    N_IN,
-    N_OUT,
-    RELU,
-    SIGMOID,
-    SLOPE,
-    SOFTMAX,
-    TANH,
-    TRANSPOSED,
-    UNIFORMS,
-    W,
-    X,
-    Y,
-)
+from .elementary import HELPER, INLINE, SUM, like, view
+from .program import BINARY, BY_BLAS, DENSE, DROPOUT, KIND, N_IN, N_OUT, SLOPE, TRANSPOSED, UNIFORMS, W, X, Y
+from .tile import BYTES
 from .updates import add_l2, update, update_rows
+
+_SMALL = 1 << 20  # parameters, of which a copy is nothing beside the steps of a chunk
 
 
 class Csr(NamedTuple):
@@ -71,129 +56,186 @@ def train(program, rule, data, slots, params, m, v, order, n_batch, rates, n_bef
     are written to ``values`` and ``totals``, the numbers of updates and of steps to ``done``. After a step that is not
     finite, or is refused, nothing more is done.
     """
-    table, numbers, n_block = program.table, program.numbers, min(program.n_block, n_batch)
-    is_csr, is_compact = data.csr.indptr.size > 0, slots.slots.size > 0
-    n_layers, n_outputs = len(table), table[-1, N_OUT]
+    # A copy that starts with a cache line is read and written twice as fast as one that lies as it happens to.
+    is_small = params.size <= _SMALL
+    w, m_w, v_w = params, m, v
+    if is_small:
+        w, m_w, v_w = _aligned(params), _aligned(m), _aligned(v)
+    refused = _steps(
+        program, rule, data, slots, w, m_w, v_w, order, n_batch, rates, n_before, uniforms, values, totals, done
+    )
+    if is_small:
+        _copy(w, params)
+        _copy(m_w, m)
+        _copy(v_w, v)
+    return refused
+
+
+@compiled
+def infer(table, numbers, n_block, n_widest, params, x, data, indices, indptr, first, y):
+    """Write the predictions of the rows from ``first`` on to y, (n_rows, n_outputs); tell whether x was finite.
+
+    Plain arrays, not tuples of them: Numba takes those apart in a third of a microsecond, and these in two.
+    """
+    n_rows, is_csr = len(y), indptr.size > 0
+    n_features, n_outputs, n_block = table[0, N_IN], table[-1, N_OUT], max(1, min(n_block, n_rows))
+    x_all, y_all = x.reshape(-1), y.reshape(-1)
+    side = n_block * n_widest
+    buffer = np.empty(3 * side, params.dtype)  # two to go from one to the other, and one for slopes, which nobody reads
+    last_dense = len(table) - 1
+    while table[last_dense, KIND] != DENSE:
+        last_dense -= 1
+
+    finite = True
+    for start in range(0, n_rows, n_block):
+        n = min(n_block, n_rows - start)
+        source, at = x_all, (first + start) * n_features  # where the numbers of the layer before are
+        if not is_csr:
+            finite = finite and _all_finite(view(x_all, at, n * n_features))
+            if table[0, KIND] != DENSE:
+                _copy(view(x_all, at, n * n_features), buffer)
+                source, at = buffer, 0
+        other = side
+        for l in range(len(table)):
+            kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
+            if kind == DENSE:
+                goal, to = (y_all, start * n_outputs) if l == last_dense else (buffer, other)
+                if is_csr and l == 0:
+                    rows = np.arange(first + start, first + start + n)
+                    sparse.csr_forward(Csr(data, indices, indptr), rows, params, table[l, W], n_in, n_out, goal, to)
+                else:
+                    products.forward(source, at, params, table[l, W], n_in, n_out, goal, to, n, table[l, BY_BLAS] != 0)
+                source, at, other = goal, to, side - other
+            elif kind != DROPOUT:
+                z = view(source, at, n * n_out)
+                activations.activate(kind, numbers[l], z, n_out, view(buffer, 2 * side, n * n_out))
+    return finite
+
+
+@compiled
+def settle(params, n_out, scale, seen):
+    """Pay what all rows of a sparse first layer owe; tell whether they are finite."""
+    return sparse.pay_all(params, n_out, scale, seen) == 0
+
+
+@njit(**HELPER)
+def _steps(program, rule, data, slots, params, m, v, order, n_batch, rates, n_before, uniforms, values, totals, done):
+    """Do what ``train`` says."""
+    table, numbers, n_block, csr = program.table, program.numbers, min(program.n_block, n_batch), data.csr
+    n_layers, n_features, n_first, n_outputs = len(table), table[0, N_IN], table[0, N_OUT], table[-1, N_OUT]
+    is_csr, is_compact = csr.indptr.size > 0, slots.slots.size > 0
     buffer = np.empty(n_block * program.n_buffer, params.dtype)
-    dy, dx = np.empty(n_block * program.n_widest, params.dtype), np.empty(n_block * program.n_widest, params.dtype)
-    transposed = np.empty(program.n_transposed, params.dtype)
-    zeros = np.zeros(max(program.n_widest, 1), params.dtype)
+    dy, dx = (
+        np.empty(2 * n_block * program.n_widest, params.dtype),
+        np.empty(2 * n_block * program.n_widest, params.dtype),
+    )
+    transposed, zeros = np.empty(program.n_transposed, params.dtype), np.zeros(program.n_widest, params.dtype)
     shares = np.empty(n_batch, np.float64)
     # Gradients lie as the parameters do; but of a compact first W only the rows in the slots are there.
-    shift = table[0, N_IN] * table[0, N_OUT] - slots.touched.size * table[0, N_OUT] if is_compact else 0
-    grads = np.zeros(params.size - shift, params.dtype)
+    shift = (n_features - slots.touched.size) * n_first if is_compact else 0
+    grads = _empty(params.size - shift, params)
+    _clear(grads, grads.size)
     first_dense = 0
     while table[first_dense, KIND] != DENSE:
         first_dense += 1
 
     n_drawn = 0
     for step in range(len(values)):
-        batch = order[step * n_batch : min((step + 1) * n_batch, len(order))]
+        size = min(n_batch, len(order) - step * n_batch)
+        batch = view(order, step * n_batch, size)
         total = _shares(data.weights, batch, shares)
         totals[step] = total
         n_touched = 0
         if is_compact:
-            n_touched = sparse.open_slots(data.csr, batch, slots.slots, slots.touched)
+            n_touched = sparse.open_slots(csr, batch, slots.slots, slots.touched)
             for i in range(n_touched):
-                sparse.pay(params, table[0, N_OUT], slots.touched[i], slots.scale[0], slots.seen)
-            _clear(grads, n_touched * table[0, N_OUT])
+                sparse.pay(params, n_first, slots.touched[i], slots.scale[0], slots.seen)
+            _clear(grads, n_touched * n_first)
         elif is_csr:
-            _clear(grads, table[0, N_IN] * table[0, N_OUT])
+            _clear(grads, n_features * n_first)
         for l in range(first_dense + 1, n_layers):
-            if table[l, KIND] == DENSE and not table[l, BY_BLAS] and len(batch) >= products.MANY:
+            if table[l, KIND] == DENSE and table[l, BY_BLAS] == 0 and size >= products.MANY:
                 products.transpose(
                     params, table[l, W], table[l, N_IN], table[l, N_OUT], transposed, table[l, TRANSPOSED]
                 )
 
         value = 0.0
-        for start in range(0, len(batch), n_block):
-            rows = batch[start : start + n_block]
-            n = len(rows)
-            empty_or_zeros = zeros if start == 0 else zeros[:0]
+        for start in range(0, size, n_block):
+            n = min(n_block, size - start)
+            rows = view(batch, start, n)
             if not is_csr:
-                _gather(data.x, rows, table[0, N_IN], buffer)
+                _gather(data.x, rows, n_features, buffer)
             for l in range(n_layers):
-                row = table[l]
-                kind, size = row[KIND], n * row[N_OUT]
-                x_0, y_0 = n_block * row[X], n_block * row[Y]
-                y = buffer[y_0 : y_0 + size]
-                if kind != DENSE and y_0 != x_0:
-                    _copy(buffer[x_0 : x_0 + size], y)
+                kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
+                x_0, y_0 = n_block * table[l, X], n_block * table[l, Y]
+                y = view(buffer, y_0, n * n_out)
                 if kind == DENSE:
                     if is_csr and l == 0:
-                        sparse.csr_forward(data.csr, rows, params, row[W], row[N_IN], row[N_OUT], buffer, y_0)
+                        sparse.csr_forward(csr, rows, params, table[l, W], n_in, n_out, buffer, y_0)
                     else:
                         products.forward(
-                            buffer, x_0, params, row[W], row[N_IN], row[N_OUT], buffer, y_0, n, row[BY_BLAS] != 0
+                            buffer, x_0, params, table[l, W], n_in, n_out, buffer, y_0, n, table[l, BY_BLAS] != 0
                         )
-                elif kind == RELU:
-                    activations.relu(y)
-                elif kind == LEAKY_RELU:
-                    activations.leaky_relu(y, numbers[l])
-                elif kind == SIGMOID:
-                    activations.sigmoid(y, buffer[n_block * row[SLOPE] : n_block * row[SLOPE] + size])
-                elif kind == TANH:
-                    activations.tanh(y, buffer[n_block * row[SLOPE] : n_block * row[SLOPE] + size])
-                elif kind == SOFTMAX:
-                    activations.softmax(y, row[N_OUT])
+                    continue
+                if y_0 != x_0:
+                    _copy(view(buffer, x_0, n * n_in), y)
+                if kind == DROPOUT:
+                    u = n_drawn + size * table[l, UNIFORMS] + start * n_out
+                    activations.dropout(y, view(uniforms, u, n * n_out), numbers[l])
                 else:
-                    u = n_drawn + len(batch) * row[UNIFORMS] + start * row[N_OUT]
-                    activations.dropout(y, uniforms[u : u + size], numbers[l])
+                    activations.activate(kind, numbers[l], y, n_out, view(buffer, n_block * table[l, SLOPE], n * n_out))
 
-            y_0 = n_block * table[-1, Y]
-            z = buffer[y_0 : y_0 + n * n_outputs]
+            y = view(buffer, n_block * table[-1, Y], n * n_outputs)
             if rule.loss == BINARY:
-                refused = losses.no_probability(z)
+                refused = losses.no_probability(y)
                 if refused != 0:
                     return float(refused)
             value += losses.block_loss(
                 rule.loss,
                 rule.delta,
-                z,
+                y,
                 n_outputs,
                 rows,
                 data.targets,
                 data.labels,
-                shares[start : start + n],
-                dy[: n * n_outputs],
+                view(shares, start, n),
+                view(dy, 0, n * n_outputs),
+                dx,
             )
 
             for l in range(n_layers - 1, first_dense - 1, -1):
-                row = table[l]
-                kind, size = row[KIND], n * row[N_OUT]
-                x_0, y_0 = n_block * row[X], n_block * row[Y]
-                d, y = dy[:size], buffer[y_0 : y_0 + size]
+                kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
+                d = view(dy, 0, n * n_out)
                 if kind == DENSE:
-                    n_in, n_out, by_blas, w_0 = row[N_IN], row[N_OUT], row[BY_BLAS] != 0, row[W]
-                    g_0 = w_0 - shift if l > 0 else 0
-                    products.bias_gradient(d, n_out, grads, w_0 + n_in * n_out - shift, n, start == 0)
+                    by_blas, w_0 = table[l, BY_BLAS] != 0, table[l, W]
+                    g_0, first = w_0 - shift if l > 0 else 0, start == 0
+                    products.bias_gradient(d, n_out, grads, w_0 + n_in * n_out - shift, n, first)
                     if is_csr and l == 0:
-                        sparse.csr_weight_gradient(data.csr, rows, d, n_out, grads, slots.slots, is_compact)
+                        sparse.csr_weight_gradient(csr, rows, d, n_out, grads, slots.slots, is_compact)
                     else:
-                        products.weight_gradient(buffer, x_0, dy, n_in, n_out, grads, g_0, n, by_blas, empty_or_zeros)
+                        products.weight_gradient(
+                            buffer, n_block * table[l, X], dy, n_in, n_out, grads, g_0, n, by_blas, first, zeros
+                        )
                     if l > first_dense:
+                        t_0 = table[l, TRANSPOSED]
                         products.input_gradient(
-                            dy, params, w_0, transposed, row[TRANSPOSED], n_in, n_out, dx, n, len(batch), by_blas, zeros
+                            dy, params, w_0, transposed, t_0, n_in, n_out, dx, n, size, by_blas, zeros
                         )
                         dy, dx = dx, dy
-                elif kind == RELU:
-                    activations.relu_backward(d, y)
-                elif kind == LEAKY_RELU:
-                    activations.leaky_relu_backward(d, y, numbers[l])
-                elif kind == SIGMOID or kind == TANH:
-                    activations.times(d, buffer[n_block * row[SLOPE] : n_block * row[SLOPE] + size])
-                elif kind == SOFTMAX:
-                    activations.softmax_backward(d, y, row[N_OUT])
+                elif kind == DROPOUT:
+                    u = n_drawn + size * table[l, UNIFORMS] + start * n_out
+                    activations.dropout(d, view(uniforms, u, n * n_out), numbers[l])
                 else:
-                    u = n_drawn + len(batch) * row[UNIFORMS] + start * row[N_OUT]
-                    activations.dropout(d, uniforms[u : u + size], numbers[l])
-        n_drawn += len(batch) * program.n_uniforms
+                    y = view(buffer, n_block * table[l, Y], n * n_out)
+                    slope = view(buffer, n_block * table[l, SLOPE], n * n_out)
+                    activations.activate_backward(kind, numbers[l], d, y, n_out, slope)
+        n_drawn += size * program.n_uniforms
 
         if rule.l2 != 0 and total != 0:
-            for l in range(n_layers):
+            for l in range(first_dense, n_layers):
                 if table[l, KIND] == DENSE:
-                    w_0, size = table[l, W], table[l, N_IN] * table[l, N_OUT]
-                    value += add_l2(params, w_0, grads, w_0 - shift, size, rule.l2 / total)
+                    w_0, n_weights = table[l, W], table[l, N_IN] * table[l, N_OUT]
+                    value += add_l2(params, w_0, grads, w_0 - shift, n_weights, rule.l2 / total)
         values[step], done[1] = value, step + 1
         if not np.isfinite(value):
             break
@@ -204,27 +246,15 @@ def train(program, rule, data, slots, params, m, v, order, n_batch, rates, n_bef
 
         rate, t, check = rates[done[0]], n_before + done[0] + 1, like(params, 0)
         decay = 1 - rate * rule.weight_decay
+        at_once = decay == 1 and not rule.lazy and not is_compact
+        if at_once:
+            check += update(rule, params, 0, grads, 0, m, v, params.size, 1.0, rate, t)
         for l in range(first_dense, n_layers):
-            if table[l, KIND] == DENSE:
+            if table[l, KIND] == DENSE and not at_once:
                 w_0, n_in, n_out = table[l, W], table[l, N_IN], table[l, N_OUT]
                 b_0 = w_0 + n_in * n_out
                 if l == 0 and is_compact:
-                    check += sparse.update_touched(
-                        rule,
-                        params,
-                        grads,
-                        m,
-                        v,
-                        n_out,
-                        slots.slots,
-                        slots.touched,
-                        n_touched,
-                        decay,
-                        rate,
-                        t,
-                        slots.scale,
-                        slots.seen,
-                    )
+                    check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_touched, decay, rate, t)
                 elif rule.lazy:
                     check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_in, n_out, decay, rate, t)
                 else:
@@ -235,65 +265,6 @@ def train(program, rule, data, slots, params, m, v, order, n_batch, rates, n_bef
             values[step] = np.nan
             break
     return 0.0
-
-
-@compiled
-def infer(table, numbers, n_block, n_widest, params, x, data, indices, indptr, first, y):
-    """Write the predictions of the rows from ``first`` on to y, (n_rows, n_outputs); tell whether x was finite.
-
-    Plain arrays, not tuples of them: Numba takes those apart in a third of a microsecond, and these in two.
-    """
-    n_rows, csr = len(y), Csr(data, indices, indptr)
-    is_csr = indptr.size > 0
-    n_features, n_outputs, n_block = table[0, N_IN], table[-1, N_OUT], max(1, min(n_block, n_rows))
-    x_all, y_all = x.reshape(-1), y.reshape(-1)
-    size = n_block * n_widest
-    buffer = np.empty(3 * size, params.dtype)  # two to go from one to the other, and one for slopes, which nobody reads
-    last_dense = len(table) - 1
-    while table[last_dense, KIND] != DENSE:
-        last_dense -= 1
-
-    finite = True
-    for start in range(0, n_rows, n_block):
-        n = min(n_block, n_rows - start)
-        source, at = x_all, (first + start) * n_features  # where the numbers of the layer before are
-        if not is_csr:
-            finite = finite and _all_finite(x_all[at : at + n * n_features])
-            if table[0, KIND] != DENSE:
-                _copy(x_all[at : at + n * n_features], buffer)
-                source, at = buffer, 0
-        side = 0
-        for l in range(len(table)):
-            row = table[l]
-            kind = row[KIND]
-            if kind == DENSE:
-                side = size - side
-                goal, to = (y_all, start * n_outputs) if l == last_dense else (buffer, side)
-                if is_csr and l == 0:
-                    rows = np.arange(first + start, first + start + n)
-                    sparse.csr_forward(csr, rows, params, row[W], row[N_IN], row[N_OUT], goal, to)
-                else:
-                    products.forward(source, at, params, row[W], row[N_IN], row[N_OUT], goal, to, n, row[BY_BLAS] != 0)
-                source, at = goal, to
-                continue
-            z, slope = source[at : at + n * row[N_OUT]], buffer[2 * size : 2 * size + n * row[N_OUT]]
-            if kind == RELU:
-                activations.relu(z)
-            elif kind == LEAKY_RELU:
-                activations.leaky_relu(z, numbers[l])
-            elif kind == SIGMOID:
-                activations.sigmoid(z, slope)
-            elif kind == TANH:
-                activations.tanh(z, slope)
-            elif kind == SOFTMAX:
-                activations.softmax(z, row[N_OUT])
-    return finite
-
-
-@compiled
-def settle(params, n_out, scale, seen):
-    """Pay what all rows of a sparse first layer owe; tell whether they are finite."""
-    return sparse.pay_all(params, n_out, scale, seen) == 0
 
 
 @njit(**INLINE)
@@ -307,17 +278,30 @@ def _shares(weights, batch, shares):
     largest, total, plain = 0.0, 0.0, 0.0
     for i in range(n):
         largest = max(largest, weights[batch[i]])
-    if largest == 0:
-        for i in range(n):
-            shares[i] = 0.0
-        return 0.0
     for i in range(n):
         plain += weights[batch[i]]
-        shares[i] = weights[batch[i]] / largest
+        shares[i] = weights[batch[i]] / largest if largest > 0 else 0.0
         total += shares[i]
     for i in range(n):
-        shares[i] /= total
+        shares[i] = shares[i] / total if largest > 0 else 0.0
     return plain
+
+
+@njit(**HELPER)
+def _empty(n, a):
+    """Return n numbers like those of ``a``, from the start of a cache line on."""
+    n_lanes = BYTES // a.itemsize
+    raw = np.empty(n + n_lanes, a.dtype)
+    start = -(raw.ctypes.data // a.itemsize) % n_lanes
+    return raw[start : start + n]
+
+
+@njit(**HELPER)
+def _aligned(a):
+    """Return a copy that starts with a cache line."""
+    copy = _empty(a.size, a)
+    _copy(a, copy)
+    return copy
 
 
 @njit(**INLINE)
@@ -338,7 +322,7 @@ def _copy(x, y):
 def _gather(x, rows, n_features, buffer):
     """Copy the given rows, one after the other."""
     for i in range(len(rows)):
-        _copy(x[rows[i] * n_features : (rows[i] + 1) * n_features], buffer[i * n_features : (i + 1) * n_features])
+        _copy(view(x, rows[i] * n_features, n_features), view(buffer, i * n_features, n_features))
 
 
 @njit(**SUM)

@@ -49,7 +49,7 @@ def _tile(n_rows, masked):
         def emit(context, builder, signature, args):
             number = context.get_value_type(a.dtype)
             vector = ir.VectorType(number, n_lanes)
-            mask = _first(builder, args[14], n_lanes) if masked else None
+            mask = _first(builder, args[14], n_lanes)  # if it is not used, nothing is left of it
             name = f"v{n_lanes}f{a.dtype.bitwidth}"
 
             def pointer(at, start):

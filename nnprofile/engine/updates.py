@@ -9,7 +9,7 @@ from math import sqrt
 
 from numba import njit
 
-from .elementary import SUM, like
+from .elementary import SUM, like, view
 from .program import ADAM, MOMENTUM, PLAIN
 
 
@@ -59,15 +59,15 @@ def adam(w, dw, m, v, decay, learning_rate, beta1, beta2, epsilon, t):
 @njit(**SUM)
 def update(rule, params, p_0, grads, g_0, m, v, size, decay, learning_rate, t):
     """Move ``size`` parameters from p_0 on, whose gradients start at g_0; v and m hold the moments, where there are some."""
-    w, dw = params[p_0 : p_0 + size], grads[g_0 : g_0 + size]
+    w, dw = view(params, p_0, size), view(grads, g_0, size)
     if rule.update == PLAIN:
         return sgd(w, dw, decay, learning_rate)
     if rule.update == ADAM:
         return adam(
             w,
             dw,
-            m[p_0 : p_0 + size],
-            v[p_0 : p_0 + size],
+            view(m, p_0, size),
+            view(v, p_0, size),
             decay,
             learning_rate,
             rule.first,
@@ -75,7 +75,7 @@ def update(rule, params, p_0, grads, g_0, m, v, size, decay, learning_rate, t):
             rule.epsilon,
             t,
         )
-    return momentum(w, dw, v[p_0 : p_0 + size], decay, learning_rate, rule.first, rule.update != MOMENTUM)
+    return momentum(w, dw, view(v, p_0, size), decay, learning_rate, rule.first, rule.update != MOMENTUM)
 
 
 @njit(**SUM)
@@ -83,13 +83,13 @@ def update_rows(rule, params, p_0, grads, g_0, m, v, n_rows, n_columns, decay, l
     """Move W row by row: lazily, so that a row whose gradient is exactly zero only decays."""
     check = like(params, 0)
     for i in range(n_rows):
-        dw = grads[g_0 + i * n_columns : g_0 + (i + 1) * n_columns]
+        dw = view(grads, g_0 + i * n_columns, n_columns)
         if any_nonzero(dw):
             check += update(
                 rule, params, p_0 + i * n_columns, grads, g_0 + i * n_columns, m, v, n_columns, decay, learning_rate, t
             )
         elif decay != 1:
-            w = params[p_0 + i * n_columns : p_0 + (i + 1) * n_columns]
+            w = view(params, p_0 + i * n_columns, n_columns)
             check += sgd(w, dw, decay, 0.0)
     return check
 
@@ -106,7 +106,7 @@ def any_nonzero(a):
 @njit(**SUM)
 def add_l2(params, p_0, grads, g_0, size, share):
     """Add share * W to dW and return share / 2 * sum W^2: the L2 term, with share = l2 / sum of the batch's weights."""
-    w, dw = params[p_0 : p_0 + size], grads[g_0 : g_0 + size]
+    w, dw = view(params, p_0, size), view(grads, g_0, size)
     total, factor = like(w, 0), like(w, share)
     for i in range(size):
         total += w[i] * w[i]
