@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import copy
+import re
+import signal
+import sys
+import tracemalloc
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pytest
 import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
 import nnprofile as nn
+from nnprofile import engine
 
 ACTIVATIONS = [nn.ReLU(), nn.LeakyReLU(0.2), nn.Sigmoid(), nn.Tanh(), nn.Identity(), nn.Softmax(), nn.Dropout(0.4)]
 LOSSES = [
@@ -77,9 +84,9 @@ def jobs(draw: st.DrawFn, *, sparse: bool = False) -> dict[str, Any]:
     }
 
 
-def trained(job: dict[str, Any], engine: str, seed: int = 0) -> tuple[Any, Any, Any]:
+def trained(job: dict[str, Any], name: str, seed: int = 0) -> tuple[Any, Any, Any]:
     job = copy.deepcopy(job)
-    history = nn.fit(**job, rng=np.random.default_rng(seed), engine=engine, validation_data=(job["x"], job["y"]))
+    history = nn.fit(**job, rng=np.random.default_rng(seed), engine=name, validation_data=(job["x"], job["y"]))
     return job["net"].params.vector, job["optimizer"], history
 
 
@@ -107,3 +114,383 @@ def test_several_epochs_in_float64(job: dict[str, Any]) -> None:
 @given(jobs(sparse=True))
 def test_several_epochs_of_csr_rows_in_float64(job: dict[str, Any]) -> None:
     check_float64(job)
+
+
+@given(jobs())
+def test_one_step_in_float32_is_as_exact_as_numpys(job: dict[str, Any]) -> None:
+    """From a common state, each path's distance from the step in float64 is at most four times the other's."""
+    job |= {"batch_size": 64, "n_epochs": 1}
+    net = job.pop("net")
+    nets = {dtype: nn.Sequential([copy.deepcopy(net)], rng=None, dtype=dtype) for dtype in (np.float64, np.float32)}
+    nets[np.float64].params.vector = nets[np.float32].params.vector
+    if not isinstance(job["x"], np.ndarray):
+        return
+    job["x"] = job["x"].astype(np.float32)
+    exact, _, _ = trained(job | {"net": nets[np.float64]}, "numpy")
+    by_numpy, _, _ = trained(job | {"net": nets[np.float32]}, "numpy")
+    by_engine, _, _ = trained(job | {"net": nets[np.float32]}, "numba")
+    floor = np.finfo(np.float32).eps * np.abs(exact).max()
+    of_numpy, of_engine = (float(np.linalg.norm(w - exact)) for w in (by_numpy, by_engine))
+    if isinstance(job["optimizer"], nn.Adam):  # m / sqrt(v) is a sign at the first step, whatever the gradient's size
+        floor += 2 * job["optimizer"].learning_rate_at(0) * np.sqrt(len(exact))
+    assert of_engine <= 4 * of_numpy + floor and of_numpy <= 4 * of_engine + floor
+
+
+def network(*widths: int, dtype: Any = np.float64, activation: Any = nn.Tanh, seed: int = 0) -> nn.Sequential:
+    layers: list[nn.Layer] = []
+    for a, b in pairwise(widths):
+        layers += [nn.Dense(a, b), activation()]
+    return nn.Sequential(layers[:-1], rng=np.random.default_rng(seed), dtype=dtype)
+
+
+def data(n: int, n_features: int, n_outputs: int = 1, *, sparse: bool = False) -> tuple[Any, Any]:
+    rng = np.random.default_rng(1)
+    x: Any = rng.normal(size=(n, n_features))
+    if sparse:
+        x = scipy.sparse.random_array((n, n_features), density=0.2, format="csr", rng=rng)
+    return x, rng.uniform(size=(n, n_outputs))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("widths", [(13, 300, 200, 1), (300, 250, 3)], ids=["BLAS inside", "BLAS first"])
+@pytest.mark.parametrize("batch_size", [1, 130, 300])
+def test_blas_and_blocks(widths: tuple[int, ...], batch_size: int, sparse: bool) -> None:
+    """Layers that BLAS multiplies, and batches of more than one block."""
+    x, y = data(301 if batch_size > 1 else 7, widths[0], widths[-1], sparse=sparse)
+    net = network(*widths)
+    net = nn.Sequential([*copy.deepcopy(net.layers[:2]), nn.Dropout(0.3), *copy.deepcopy(net.layers[2:])], rng=None)
+    check_float64(
+        {
+            "net": net,
+            "loss": nn.Huber(0.3),
+            "optimizer": nn.Adam(0.001, weight_decay=0.1),
+            "x": x,
+            "y": y,
+            "batch_size": batch_size,
+            "n_epochs": 2,
+            "sample_weight": np.random.default_rng(2).uniform(size=len(y)),
+        }
+    )
+
+
+def test_more_rows_than_a_large_block() -> None:
+    x, y = data(2100, 300)
+    check_float64(
+        {
+            "net": network(300, 200, 1),
+            "loss": nn.MeanSquaredError(),
+            "optimizer": nn.SGD(0.01),
+            "x": x,
+            "y": y,
+            "batch_size": 2100,
+            "n_epochs": 2,
+        }
+    )
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_chunks_give_the_same_bits(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch in one compiled call, or a call for each step: Dropout, schedules and decay go on as if nothing were cut."""
+    x, y = data(50, 9, sparse=sparse)
+    net = network(9, 8, 1)
+    net = nn.Sequential([*copy.deepcopy(net.layers), nn.Dropout(0.4)], rng=None)
+    job = {"net": net, "loss": nn.MeanSquaredError(), "x": x, "y": y, "batch_size": 7, "n_epochs": 3}
+    for optimizer in (
+        nn.SGD(nn.CosineDecay(0.1, n_steps=20), weight_decay=0.5),
+        nn.Adam(0.01, weight_decay=0.3, lazy=True),
+    ):
+        whole = trained(job | {"optimizer": optimizer}, "numba")
+        monkeypatch.setattr(engine, "CHUNK", 0.0)
+        cut = trained(job | {"optimizer": optimizer}, "numba")
+        monkeypatch.undo()
+        np.testing.assert_array_equal(whole[0], cut[0])
+        assert whole[2]["loss"] == cut[2]["loss"]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("optimizer", [nn.SGD(1e3), nn.SGD(1e3, momentum=0.9), nn.SGD(0.1, weight_decay=1e9)])
+def test_divergence_is_the_same(dtype: Any, optimizer: Any) -> None:
+    x, y = data(40, 3)
+    found = []
+    for name in ("numpy", "numba"):
+        net = network(3, 5, 1, dtype=dtype, activation=nn.ReLU)
+        before = net.params.vector.copy()
+        mine = copy.deepcopy(optimizer)
+        with pytest.raises(nn.DivergenceError) as error:
+            nn.fit(
+                net,
+                nn.HalfSquaredError(),
+                mine,
+                x,
+                y,
+                n_epochs=200,
+                batch_size=8,
+                rng=np.random.default_rng(0),
+                engine=name,
+            )
+        found.append((str(error.value), mine.n_steps))
+        epoch = int(str(error.value).split()[1].strip(","))
+        assert mine.n_steps == epoch * 5
+        if epoch == 0:
+            np.testing.assert_array_equal(net.params.vector, before)
+    assert found[0][1] == found[1][1] and found[0][0] == found[1][0]
+
+
+def test_a_moment_that_overflows_is_divergence() -> None:
+    net = network(1, 1, dtype=np.float32)
+    net.params.vector = [1.0, 0.0]
+    with pytest.raises(nn.DivergenceError):
+        fit(net, nn.HalfSquaredError(), nn.Adam(), [[1e19]], [[0.0]])
+
+
+def fit(net: Any, loss: Any, optimizer: Any, x: Any, y: Any, **options: Any) -> Any:
+    options = {"n_epochs": 3, "batch_size": 4, "rng": np.random.default_rng(0), "engine": "numba"} | options
+    return nn.fit(net, loss, optimizer, x, y, **options)
+
+
+def test_a_schedule_that_fails_does_so_at_its_step() -> None:
+    x, y = data(40, 3)
+    states = []
+    for name in ("numpy", "numba"):
+        net, optimizer = network(3, 4, 1), nn.SGD(lambda step: 0.1 if step < 13 else -1.0)
+        with pytest.raises(ValueError, match="the learning rate of step 13 is -1.0"):
+            fit(net, nn.MeanSquaredError(), optimizer, x, y, engine=name)
+        assert optimizer.n_steps == 13
+        states.append(net.params.vector)
+    close(states[0], states[1], 1e-12)
+
+
+def test_what_is_no_probability_is_named() -> None:
+    x, y = data(40, 3)
+    states = []
+    for name in ("numpy", "numba"):
+        net = network(3, 4, 1)
+        net.params["2.b"] = [0.5]
+        with pytest.raises(ValueError, match="takes probabilities in .0, 1., got"):
+            fit(net, nn.BinaryCrossEntropy(), nn.SGD(0.5), x, y, engine=name)
+        states.append(net.params.vector)
+    close(states[0], states[1], 1e-12)
+
+
+class Doubled(nn.ReLU):
+    """A layer of one's own."""
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        y, cache = super().forward(2 * x, rng)
+        return y, cache
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        dx, grads = super().backward(dy, cache)
+        return 2 * dx, grads
+
+
+def test_what_the_engine_does_not_know_runs_on_numpy_and_is_named() -> None:
+    class OwnLoss(nn.MeanSquaredError):
+        pass
+
+    class OwnSgd(nn.SGD):
+        pass
+
+    x, y = data(40, 3)
+    own = nn.Sequential([nn.Dense(3, 2), Doubled(), nn.Dense(2, 1)], rng=np.random.default_rng(0))
+    activations = nn.Sequential([nn.ReLU(), nn.Tanh()], rng=None)
+    for net, loss, optimizer, message in [
+        (own, nn.MeanSquaredError(), nn.SGD(0.1), "does not know the layer Doubled()"),
+        (network(3, 1), OwnLoss(), nn.SGD(0.1), "does not know the loss OwnLoss()"),
+        (network(3, 1), nn.MeanSquaredError(), OwnSgd(0.1), "does not know the optimizer OwnSgd"),
+        (activations, nn.MeanSquaredError(), nn.SGD(0.1), "takes networks with a Dense layer"),
+    ]:
+        before = net.params.vector.copy()
+        y_true = x if net is activations else y
+        with pytest.raises(ValueError, match=re.escape(f"engine='numba' is not possible: the engine {message}")):
+            fit(net, loss, optimizer, x, y_true)
+        np.testing.assert_array_equal(net.params.vector, before)
+        results = []
+        for name in ("auto", "numpy"):
+            twin, its_optimizer = copy.deepcopy((net, optimizer))
+            fit(twin, loss, its_optimizer, x, y_true, engine=name, n_epochs=2)
+            results.append(twin.params.vector)
+        np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_auto_goes_by_the_work_alone() -> None:
+    x, y = data(4, 2)
+    small, large = network(2, 4, 1), network(100, 64, 32, 1)
+    assert not engine.is_worth_it(small, x, n_epochs=1000, batch_size=4)
+    assert engine.is_worth_it(small, x, n_epochs=100_000, batch_size=4)
+    assert engine.is_worth_it(large, np.zeros((30_000, 100)), n_epochs=20, batch_size=32)
+    assert not engine.is_worth_it(large, np.zeros((300, 100)), n_epochs=20, batch_size=32)
+    wide = network(100_000, 16, 1)
+    assert engine.is_worth_it(wide, scipy.sparse.csr_array((1000, 100_000)), n_epochs=10, batch_size=32)
+    del y
+
+
+@pytest.mark.usefixtures("pythons_own_handler")
+def test_ctrl_c_ends_after_whole_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pressed while a chunk's rates are asked for, it ends the run after that chunk; all its steps are done."""
+    monkeypatch.setattr(engine, "CHUNK", 0.0)
+
+    def rate(step: int) -> float:
+        if step == 13:
+            signal.raise_signal(signal.SIGINT)
+        return 0.1
+
+    x, y = data(40, 3)
+    net, optimizer = network(3, 4, 1), nn.SGD(rate)
+    history = fit(net, nn.MeanSquaredError(), optimizer, x, y)
+    assert history.stop_reason == "interrupted" and optimizer.n_steps == 14 and len(history["loss"]) == 1
+    other, reference = network(3, 4, 1), nn.SGD(0.1)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        order = rng.permutation(40)
+        for first in range(0, 40, 4):
+            if reference.n_steps < 14:
+                rows = order[first : first + 4]
+                reference.step(other.params, nn.objective(other, nn.MeanSquaredError(), x[rows], y[rows])[1])
+    close(net.params.vector, other.params.vector, 1e-12)
+
+
+@pytest.fixture
+def pythons_own_handler() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_engine_keeps_no_reference() -> None:
+    x, y = data(40, 3)
+    net, optimizer = network(3, 4, 1), nn.Adam()
+    fit(net, nn.MeanSquaredError(), optimizer, x, y)
+    counts = [sys.getrefcount(a) for a in (net.params.vector, optimizer.state["m"], optimizer.state["v"], x)]
+    fit(net, nn.MeanSquaredError(), optimizer, x, y)
+    assert counts == [sys.getrefcount(a) for a in (net.params.vector, optimizer.state["m"], optimizer.state["v"], x)]
+
+
+@pytest.mark.parametrize("name", ["read-only", "Fortran order", "strided", "reversed"])
+def test_memory_layouts_of_x(name: str) -> None:
+    """Whatever lies in memory how, the numbers and the compiled functions are the same."""
+    x, y = data(40, 6)
+    x_of_layout = {
+        "read-only": np.copy(x),
+        "Fortran order": np.asfortranarray(x),
+        "strided": np.repeat(x, 2, axis=1)[:, ::2],
+        "reversed": x[::-1].copy()[::-1],
+    }[name]
+    x_of_layout.flags.writeable = name != "read-only"
+    n_compiled = len(engine.kernels().train.signatures)
+    nets = network(6, 4, 1), network(6, 4, 1)
+    for net, its_x in zip(nets, (x, x_of_layout), strict=True):
+        fit(net, nn.MeanSquaredError(), nn.SGD(0.1), its_x, y, validation_data=(its_x, y))
+    np.testing.assert_array_equal(nets[0].params.vector, nets[1].params.vector)
+    np.testing.assert_array_equal(nn.freeze(nets[0])(x), nn.freeze(nets[0])(x_of_layout))
+    assert len(engine.kernels().train.signatures) in (n_compiled, 1, 2)
+
+
+def test_csr_arrays_that_point_outside_are_refused() -> None:
+    _, y = data(3, 4)
+    good = scipy.sparse.csr_array(np.eye(3, 4))
+    for part, values in [
+        ("indices", [0, 1, 4]),
+        ("indices", [0, -1, 2]),
+        ("indptr", [0, 2, 1, 3]),
+        ("indptr", [0, 1, 2, 9]),
+    ]:
+        bad = good.copy()
+        setattr(bad, part, np.array(values, np.int32))
+        with pytest.raises(ValueError, match="indices outside"):
+            engine.csr(bad, np.float64)
+    fit(network(4, 2, 1), nn.MeanSquaredError(), nn.SGD(0.1), good, y)
+
+
+def test_a_million_features_in_bounded_memory() -> None:
+    """SGD with decay on 10^6 features: beside the parameters, their copy for the start of the epoch and 12 bytes a feature."""
+    n_features, n_out = 1_000_000, 4
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, n_features, 64 * 20).astype(np.int32)
+    x = scipy.sparse.csr_array((np.ones(64 * 20), indices, np.arange(65) * 20), shape=(64, n_features))
+    y = rng.uniform(size=64)
+    net = nn.Sequential([nn.Dense(n_features, n_out), nn.ReLU(), nn.Dense(n_out, 1)], rng=rng, dtype=np.float32)
+    before = net.params["0.W"].copy()
+    tracemalloc.start()
+    optimizer = nn.SGD(0.1, weight_decay=0.5)
+    fit(net, nn.MeanSquaredError(), optimizer, x, y, batch_size=16, n_epochs=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * net.params.vector.nbytes + 30 * n_features
+    absent = np.ones(n_features, bool)
+    absent[indices] = False
+    np.testing.assert_allclose(net.params["0.W"][absent], before[absent] * 0.95**8, rtol=1e-5)
+    assert (net.params["0.W"][~absent] != before[~absent] * 0.95**8).any(axis=1).all()
+
+
+def test_the_product_is_three_loops() -> None:
+    """The tile against its twin, for all remainders, strides of A and A.T, rows of S that repeat, and both dtypes."""
+    from numba import njit
+
+    from nnprofile.engine.products import product
+
+    @njit
+    def call(a: Any, a_row: int, a_step: int, b: Any, s: Any, s_row: int, c: Any, n: int, k: int, m: int) -> None:
+        product(a, 3, a_row, a_step, b, 2, m, s, 1, s_row, c, 4, n, k, m)
+
+    rng = np.random.default_rng(0)
+    for dtype in (np.float32, np.float64):
+        for n, k, m in [
+            (1, 1, 1),
+            (4, 3, 16),
+            (5, 0, 8),
+            (7, 9, 33),
+            (3, 2, 15),
+            (8, 70, 31),
+            (13, 5, 17),
+            (0, 2, 3),
+            (2, 2, 0),
+        ]:
+            for transposed in (False, True):
+                for s_row in (0, m):
+                    a = rng.normal(size=n * k + 3).astype(dtype)
+                    b = rng.normal(size=k * m + 2).astype(dtype)
+                    s, c = rng.normal(size=n * m + 1 + m).astype(dtype), np.full(n * m + 9, 7, dtype)
+                    a_row, a_step = (1, n) if transposed else (k, 1)
+                    call(a, a_row, a_step, b, s, s_row, c, n, k, m)
+                    expected = np.empty((n, m), dtype)
+                    for i in range(n):
+                        for j in range(m):
+                            total = float(s[1 + i * s_row + j])
+                            for p in range(k):
+                                total += float(a[3 + i * a_row + p * a_step]) * float(b[2 + p * m + j])
+                            expected[i, j] = total
+                    got = c[4 : 4 + n * m].reshape(n, m)
+                    np.testing.assert_allclose(got, expected, rtol=0, atol=30 * np.finfo(dtype).eps * (k + 1))
+                    assert (c[:4] == 7).all() and (c[4 + n * m :] == 7).all()  # nothing is written beside C
+
+
+def test_exp_expm1_and_log1p_have_all_their_digits() -> None:
+    """Within two units in the last place of NumPy's long double, over the range and at its ends."""
+    from numba import njit
+
+    from nnprofile.engine import elementary
+
+    @njit
+    def call(x: Any, e: Any, e_minus_one: Any, u: Any, l: Any) -> None:
+        for i in range(x.size):
+            e[i], e_minus_one[i], l[i] = elementary.exp(x[i]), elementary.expm1(x[i]), elementary.log1p(u[i])
+
+    rng = np.random.default_rng(0)
+    for dtype, lowest in ((np.float32, -87.0), (np.float64, -708.0)):
+        x = np.concatenate([-rng.exponential(5, 4000), -rng.uniform(0, 1e-3, 1000), np.linspace(lowest, 0, 1000)])
+        x = np.maximum(x, lowest).astype(dtype)
+        u = rng.uniform(0, 1, x.size).astype(dtype)
+        u[:3] = 0, 1, 1e-30
+        found = [np.empty_like(x) for _ in range(3)]
+        call(x, found[0], found[1], u, found[2])
+        for f, argument, value in zip((np.exp, np.expm1, np.log1p), (x, x, u), found, strict=True):
+            exact = f(argument.astype(np.longdouble))
+            unit = np.spacing(np.maximum(np.abs(exact), np.finfo(dtype).tiny).astype(dtype))
+            assert (np.abs(value - exact) <= 2 * unit).all(), f
+        ends = np.array([0, -0.0, -np.inf, np.nan, 2 * lowest], dtype)
+        e, e_minus_one, l = np.empty_like(ends), np.empty_like(ends), np.empty_like(ends)
+        call(ends, e, e_minus_one, np.array([0, 1, np.nan, 0, 0], dtype), l)
+        np.testing.assert_array_equal(e, np.array([1, 1, 0, np.nan, 0], dtype))
+        np.testing.assert_array_equal(e_minus_one, np.array([0, 0, -1, np.nan, -1], dtype))
+        assert np.isnan(l[2]) and l[0] == 0

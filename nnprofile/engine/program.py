@@ -81,7 +81,7 @@ class Program(NamedTuple):
     numbers: Array  # float64, (n_layers,): a slope, or a rate
     n_block: int  # rows at a time
     n_buffer: int  # numbers per row in the buffer of a training step
-    n_widest: int  # the widest layer
+    n_widest: int  # of all outputs
     n_transposed: int  # numbers in all W.T
     n_uniforms: int  # drawn per row
 
@@ -118,7 +118,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
     itemsize = np.dtype(dtype).itemsize
     width = dense[0].in_features
     table, numbers = [], []
-    x, n_buffer, n_transposed, n_uniforms = 0, width, 0, 0
+    x, n_buffer, n_transposed, n_uniforms = 0, 0 if sparse else width, 0, 0
     reader = DENSE  # the kind of the layer that will read x again as its own output; Dense and the input do not
     for layer, start in layers:
         row = [0] * N_COLUMNS
@@ -152,7 +152,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
         np.array(numbers, np.float64),
         LARGE_BLOCK if any(row[BY_BLAS] for row in table) else BLOCK,
         n_buffer,
-        max(max(row[N_IN], row[N_OUT]) for row in table),
+        max(row[N_OUT] for row in table),
         n_transposed,
         n_uniforms,
     )
