@@ -138,7 +138,7 @@ class Sequential(Layer):
                 raise ValueError(f"layer {i}, {layer!r}, takes {takes} features, but the layers before it give {width}")
             if at_start:
                 first = takes
-            if not isinstance(layer, _KEEP_WIDTH):
+            if not _keeps_width(layer):
                 at_start, width = False, gives
         return first, width
 
@@ -207,3 +207,10 @@ class Sequential(Layer):
 
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(map(repr, self.layers))}])"
+
+
+def _keeps_width(layer: Layer) -> bool:
+    """Tell whether y is known to be as wide as x."""
+    if isinstance(layer, Sequential):
+        return all(map(_keeps_width, layer.layers))
+    return isinstance(layer, _KEEP_WIDTH)

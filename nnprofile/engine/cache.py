@@ -7,6 +7,7 @@ more than slower.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from pathlib import Path
@@ -63,12 +64,18 @@ class _Cache(caching.FunctionCache):
             try:
                 self.flush()  # a damaged index: begin a new one
                 super().save_overload(sig, data)
-            except Exception as error:
-                _warn(error)
+            except Exception:
+                _warn()
 
 
-def _warn(error: Exception) -> None:
-    warnings.warn(f"the compiled engine can't be kept on disk, so each process compiles it anew: {error}", stacklevel=2)
+@functools.cache  # once a process, not once a function
+def _warn() -> None:
+    warnings.warn(
+        "no directory can be written to that would keep the compiled engine, so each process compiles it anew; set "
+        "NUMBA_CACHE_DIR to one that can",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def compiled(function):
@@ -76,6 +83,6 @@ def compiled(function):
     dispatcher = njit(nogil=True, error_model="numpy")(function)
     try:
         dispatcher._cache = _Cache(function)
-    except Exception as error:
-        _warn(error)
+    except Exception:
+        _warn()
     return dispatcher

@@ -81,7 +81,7 @@ def infer(table, numbers, n_block, n_widest, params, x, data, indices, indptr, f
     n_features, n_outputs, n_block = table[0, N_IN], table[-1, N_OUT], max(1, min(n_block, n_rows))
     x_all, y_all = x.reshape(-1), y.reshape(-1)
     side = n_block * n_widest
-    buffer = np.empty(3 * side, params.dtype)  # two to go from one to the other, and one for slopes, which nobody reads
+    buffer = _empty(3 * side, params)  # two to go from one to the other, and one for slopes, which nobody reads
     last_dense = len(table) - 1
     while table[last_dense, KIND] != DENSE:
         last_dense -= 1
@@ -124,12 +124,9 @@ def _steps(program, rule, data, slots, params, m, v, order, n_batch, rates, n_be
     table, numbers, n_block, csr = program.table, program.numbers, min(program.n_block, n_batch), data.csr
     n_layers, n_features, n_first, n_outputs = len(table), table[0, N_IN], table[0, N_OUT], table[-1, N_OUT]
     is_csr, is_compact = csr.indptr.size > 0, slots.slots.size > 0
-    buffer = np.empty(n_block * program.n_buffer, params.dtype)
-    dy, dx = (
-        np.empty(2 * n_block * program.n_widest, params.dtype),
-        np.empty(2 * n_block * program.n_widest, params.dtype),
-    )
-    transposed, zeros = np.empty(program.n_transposed, params.dtype), np.zeros(program.n_widest, params.dtype)
+    size = 2 * n_block * program.n_widest  # twice: the loss keeps two numbers for an output there
+    buffer, dy, dx = _empty(n_block * program.n_buffer, params), _empty(size, params), _empty(size, params)
+    transposed, zeros = _empty(program.n_transposed, params), np.zeros(program.n_widest, params.dtype)
     shares = np.empty(n_batch, np.float64)
     # Gradients lie as the parameters do; but of a compact first W only the rows in the slots are there.
     shift = (n_features - slots.touched.size) * n_first if is_compact else 0

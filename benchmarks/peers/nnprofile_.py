@@ -1,0 +1,73 @@
+"""Ours: ``fit`` by the compiled engine, and ``freeze``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import nnprofile as nn
+from benchmarks import adult, cases
+from benchmarks.cases import Case
+
+ENGINE = "numba"
+
+
+def network(case: Case) -> tuple[nn.Sequential, nn.Loss]:
+    """Return the network with the shared weights, and its loss."""
+    layers: list[nn.Layer] = []
+    for W, b in cases.weights(case):
+        layers += [nn.Dense(*W.shape), nn.ReLU()]
+        layers[-2].params["W"], layers[-2].params["b"] = W, b
+    loss = nn.SigmoidCrossEntropy() if case["sizes"][-1] == 1 else nn.SoftmaxCrossEntropy()
+    return nn.Sequential(layers[:-1], rng=None, dtype=case["dtype"]), loss
+
+
+def optimizer(case: Case) -> nn.Optimizer:
+    """Return a new optimizer."""
+    lazy = case.get("lazy", False)
+    return nn.SGD(0.01) if case["optimizer"] == "sgd" else nn.Adam(0.001, lazy=lazy)
+
+
+def _train(case: Case, x: Any, y: np.ndarray) -> Any:
+    net, loss = network(case)
+    opt, rng = optimizer(case), np.random.default_rng(2)
+    n_epochs = case.get("epochs_per_fit", 5)
+
+    def epochs() -> None:
+        nn.fit(net, loss, opt, x, y, n_epochs=n_epochs, batch_size=case["batch"], rng=rng, engine=ENGINE)
+
+    measure = cases.per_step(case, epochs, case.get("least", 0.1))
+    return lambda: [t / n_epochs for t in measure()]
+
+
+def train(case: Case) -> Any:
+    """Microseconds per step."""
+    return _train(case, *cases.data(case))
+
+
+def sparse(case: Case) -> Any:
+    """Microseconds per step on CSR rows."""
+    return _train(case, *cases.sparse_data(case))
+
+
+def predict(case: Case) -> Any:
+    """Microseconds per call."""
+    net, loss = network(case)
+    score = nn.freeze(net, loss)
+    x, _ = cases.data(case)
+    n_threads = case.get("threads", 1)
+    return cases.per_call(lambda: score(x, n_threads=n_threads))
+
+
+def curve(case: Case) -> Any:
+    """Seconds and validation loss after each epoch; the validation is not part of the seconds."""
+    x, y, x_val, y_val = adult.data()
+    case = case | {"sizes": [x.shape[1], *case["sizes"][1:]], "rows": len(x)}
+    net, loss = network(case)
+    opt, rng = optimizer(case), np.random.default_rng(2)
+
+    def epoch() -> None:
+        nn.fit(net, loss, opt, x, y, n_epochs=1, batch_size=case["batch"], rng=rng, engine=ENGINE)
+
+    return adult.clock(case, epoch, lambda: adult.validation_loss(net.predict(x_val)[:, 0], y_val))
