@@ -152,9 +152,12 @@ def data(n: int, n_features: int, n_outputs: int = 1, *, sparse: bool = False) -
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("widths", [(13, 300, 200, 1), (300, 250, 3)], ids=["BLAS inside", "BLAS first"])
+@pytest.mark.parametrize(
+    "widths", [(13, 300, 200, 1), (300, 250, 3), (40, 70, 1)], ids=["BLAS inside", "BLAS first", "no BLAS"]
+)
 @pytest.mark.parametrize("batch_size", [1, 130, 300])
-def test_blas_and_blocks(widths: tuple[int, ...], batch_size: int, sparse: bool) -> None:
+@pytest.mark.parametrize("optimizer", [nn.Adam(0.001, weight_decay=0.1), nn.SGD(0.01, weight_decay=0.2)])
+def test_blas_and_blocks(widths: tuple[int, ...], batch_size: int, sparse: bool, optimizer: Any) -> None:
     """Layers that BLAS multiplies, and batches of more than one block."""
     x, y = data(301 if batch_size > 1 else 7, widths[0], widths[-1], sparse=sparse)
     net = network(*widths)
@@ -163,7 +166,7 @@ def test_blas_and_blocks(widths: tuple[int, ...], batch_size: int, sparse: bool)
         {
             "net": net,
             "loss": nn.Huber(0.3),
-            "optimizer": nn.Adam(0.001, weight_decay=0.1),
+            "optimizer": optimizer,
             "x": x,
             "y": y,
             "batch_size": batch_size,

@@ -109,14 +109,19 @@ def runner(
         plain(y, np.int64) if y.dtype.kind == "i" else np.empty(0, np.int64),
         np.empty(0) if weight is None else plain(weight, np.float64),
     )
-    slots = steps.Slots(np.empty(0, np.int32), np.empty(0, np.int32), np.ones(1), np.empty(0))
+    no_slots = np.empty(0, np.int32)
+    slots = steps.Slots(no_slots, no_slots, no_slots, np.ones(1), np.empty(0))
     compact = is_sparse(x) and l2 == 0 and (rule.update == PLAIN or rule.lazy)
     if compact:
         n_features = x.shape[1]
         row_sizes = np.sort(np.diff(data.csr.indptr))[::-1]
-        n_slots = min(n_features, int(row_sizes[:batch_size].sum()))
+        n_numbers = int(row_sizes[:batch_size].sum())  # in a batch, at most
         slots = steps.Slots(
-            np.full(n_features, -1, np.int32), np.empty(n_slots, np.int32), np.ones(1), np.ones(n_features)
+            np.full(n_features, -1, np.int32),
+            np.empty(min(n_features, n_numbers), np.int32),
+            np.empty(n_numbers, np.int32),
+            np.ones(1),
+            np.ones(n_features),
         )
     step = 1e-6 + (batch_size * _multiply_adds(program, x) + net.params.vector.size) / _FAST
     n_in_chunk = max(1, int(CHUNK / step))
@@ -158,7 +163,7 @@ def runner(
                 first += len(rows)
         finally:
             if compact:
-                steps.settle(vector, program.table[0, N_OUT], slots.scale, slots.seen)
+                steps.settle(vector, program.table[0, N_OUT], slots)
 
     return run
 
@@ -264,7 +269,10 @@ def warmup() -> bool:
             run = runner(net, MeanSquaredError(), SGD(0.0), x, y, None, 2, 0.0)
             list(run(np.arange(2), rng))
             predictor(net, sparse=False)(x)
-            kernels().settle(net.params.vector, 1, np.ones(1), np.ones(1))
+            no_slots = np.empty(0, np.int32)
+            kernels().settle(
+                net.params.vector, 1, kernels().Slots(no_slots, no_slots, no_slots, np.ones(1), np.ones(1))
+            )
     except Unavailable as reason:
         warn_once(reason)
         return False

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from .elementary import HELPER, INLINE, SUM, like, view
-from .tile import BYTES, ROWS, narrow_tile_of_1, narrow_tile_of_4, tile_of_1, tile_of_4
+from .tile import LINE, ROWS, WIDE, narrow_row, narrow_tile, row, tile, wide_row
 
 MANY = 4  # rows in a batch, from which on it pays to transpose W
 
@@ -19,26 +19,26 @@ MANY = 4  # rows in a batch, from which on it pays to transpose W
 def product(a, a_0, a_row, a_step, b, b_0, b_row, s, s_0, s_row, c, c_0, n_rows, n_steps, n_columns):
     """C = S + A B for C of n_rows x n_columns and n_steps columns of A; strides as in ``tile``, and C's row is n_columns."""
     c_row = n_columns
-    lanes = BYTES // c.itemsize
-    wide, fours = n_columns - n_columns % lanes, n_rows - n_rows % ROWS
-    for j in range(0, n_columns, lanes):
-        width = min(lanes, n_columns - j)
-        for i in range(0, fours, ROWS):
+    n_lanes = LINE // c.itemsize
+    n_whole, n_fours = n_columns - n_columns % n_lanes, n_rows - n_rows % ROWS
+    for j in range(0, n_columns, n_lanes):
+        width = min(n_lanes, n_columns - j)
+        for i in range(0, n_fours, ROWS):
             at, s_at, c_at = a_0 + i * a_row, s_0 + i * s_row + j, c_0 + i * c_row + j
-            if j < wide:
-                tile_of_4(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
+            if j < n_whole:
+                tile(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
             else:
-                narrow_tile_of_4(
-                    a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width
-                )
-        for i in range(fours, n_rows):
-            at, s_at, c_at = a_0 + i * a_row, s_0 + i * s_row + j, c_0 + i * c_row + j
-            if j < wide:
-                tile_of_1(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
-            else:
-                narrow_tile_of_1(
-                    a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width
-                )
+                narrow_tile(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
+    for i in range(n_fours, n_rows):
+        j, at, s_at, c_at = 0, a_0 + i * a_row, s_0 + i * s_row, c_0 + i * c_row
+        while j + WIDE * n_lanes <= n_columns:
+            wide_row(a, at, 0, a_step, b, b_0 + j, b_row, s, s_at + j, 0, c, c_at + j, 0, n_steps, n_lanes)
+            j += WIDE * n_lanes
+        while j + n_lanes <= n_columns:
+            row(a, at, 0, a_step, b, b_0 + j, b_row, s, s_at + j, 0, c, c_at + j, 0, n_steps, n_lanes)
+            j += n_lanes
+        if j < n_columns:
+            narrow_row(a, at, 0, a_step, b, b_0 + j, b_row, s, s_at + j, 0, c, c_at + j, 0, n_steps, n_columns - j)
 
 
 @njit(**HELPER)

@@ -1,100 +1,176 @@
 """A first Dense layer on CSR rows: forward, backward and update touch only the rows of W whose features occur.
 
-The gradient of a batch has a row for each feature that occurs in it: its *slot*. Decay moves every row at every step, but
-a row that nobody reads can wait: ``scale`` is the product of all decays so far, ``seen[f]`` its value when row f was last
-brought up to date, and scale / seen[f] is what the row still owes. It is paid before the row is read.
+*Plain SGD* is linear in the gradient, so each number of x moves its row of W by itself. Other rules need the whole
+gradient of a row first: each feature that occurs in a batch gets a *slot*, a row of a compact gradient.
+
+*Decay* moves every row at every step, but a row that nobody reads can wait: ``scale`` is the product of all decays so far,
+``seen[f]`` its value when row f was last brought up to date, and scale / seen[f] is what the row still owes. It is paid
+before the row is read.
+
+The rows of W lie anywhere in a large memory, so each is asked for (``prefetch``) a little before it is needed.
 """
 
 from __future__ import annotations
 
 from numba import njit
 
-from .elementary import INLINE, SUM, like, view
+from .elementary import HELPER, INLINE, SUM, like, view
+from .program import ADAM, PLAIN
+from .tile import LINE, WIDE, gather, narrow_gather, narrow_scatter, prefetch, scatter, wide_gather, wide_scatter
 from .updates import any_nonzero, update
 
-_TINY, _HUGE = 1e-100, 1e100
+_TINY, _HUGE = 1e-100, 1e100  # scale is paid to all rows before it leaves these
+_AHEAD = 6  # rows between asking and reading
 
 
-@njit(**INLINE)
+@njit(**HELPER)
+def ask(a, start, n_columns):
+    """Ask for a row."""
+    for j in range(0, n_columns, LINE // a.itemsize):
+        prefetch(a, start + j)
+
+
+@njit(**HELPER)
 def csr_forward(csr, rows, params, w_0, n_in, n_out, y, y_0):
     """Write y_i = b + sum_f x_if W_f for the given rows."""
-    b = view(params, w_0 + n_in * n_out, n_out)
+    b_0, n_lanes = w_0 + n_in * n_out, LINE // params.itemsize
+    x, index = csr.data, csr.indices
     for i in range(rows.size):
-        y_i = view(y, y_0 + i * n_out, n_out)
-        for j in range(n_out):
-            y_i[j] = b[j]
-        for p in range(csr.indptr[rows[i]], csr.indptr[rows[i] + 1]):
-            w_f = view(params, w_0 + csr.indices[p] * n_out, n_out)
-            value = csr.data[p]
-            for j in range(n_out):
-                y_i[j] += value * w_f[j]
+        first, y_i = csr.indptr[rows[i]], y_0 + i * n_out
+        n = csr.indptr[rows[i] + 1] - first
+        if i + 1 < rows.size:
+            for p in range(csr.indptr[rows[i + 1]], csr.indptr[rows[i + 1] + 1]):
+                ask(params, w_0 + index[p] * n_out, n_out)
+        j = 0
+        while j + WIDE * n_lanes <= n_out:
+            wide_gather(x, index, first, params, w_0 + j, n_out, params, b_0 + j, y, y_i + j, n, n_lanes)
+            j += WIDE * n_lanes
+        while j + n_lanes <= n_out:
+            gather(x, index, first, params, w_0 + j, n_out, params, b_0 + j, y, y_i + j, n, n_lanes)
+            j += n_lanes
+        if j < n_out:
+            narrow_gather(x, index, first, params, w_0 + j, n_out, params, b_0 + j, y, y_i + j, n, n_out - j)
+
+
+@njit(**HELPER)
+def csr_add(factor, csr, row, index, i_0, d, d_0, n_out, goal, check):
+    """Add factor x_f d to the rows of ``goal`` that ``index`` names from i_0 on, for the numbers x_f of one row of x."""
+    first, n_lanes = csr.indptr[row], LINE // goal.itemsize
+    n = csr.indptr[row + 1] - first
+    factor, x, j = like(goal, factor), csr.data, 0
+    while j + WIDE * n_lanes <= n_out:
+        wide_scatter(factor, x, first, index, i_0, d, d_0 + j, goal, j, n_out, check, 0, n, n_lanes)
+        j += WIDE * n_lanes
+    while j + n_lanes <= n_out:
+        scatter(factor, x, first, index, i_0, d, d_0 + j, goal, j, n_out, check, 0, n, n_lanes)
+        j += n_lanes
+    if j < n_out:
+        narrow_scatter(factor, x, first, index, i_0, d, d_0 + j, goal, j, n_out, check, 0, n, n_out - j)
+
+
+@njit(**HELPER)
+def csr_weight_gradient(csr, rows, dy, n_out, grads, slots, n_before, is_compact, check):
+    """Add x_if dy_i to the gradient of feature f: in its slot, or in its own row where the gradient has all rows.
+
+    ``n_before``: how many numbers of x the rows of the batch before these have. Return that for the next.
+    """
+    for i in range(rows.size):
+        first, after = csr.indptr[rows[i]], csr.indptr[rows[i] + 1]
+        if is_compact:
+            csr_add(1.0, csr, rows[i], slots.places, n_before, dy, i * n_out, n_out, grads, check)
+        else:
+            csr_add(1.0, csr, rows[i], csr.indices, first, dy, i * n_out, n_out, grads, check)
+        n_before += after - first
+    return n_before
+
+
+@njit(**HELPER)
+def csr_sgd(csr, rows, dy, n_out, params, learning_rate, decay, slots, check):
+    """Move W_f = decay W_f - learning_rate sum_i x_if dy_i for the features that occur."""
+    slots.scale[0] *= decay
+    pay_rows(csr, rows, params, n_out, slots)
+    for i in range(rows.size):
+        csr_add(-learning_rate, csr, rows[i], csr.indices, csr.indptr[rows[i]], dy, i * n_out, n_out, params, check)
 
 
 @njit(**INLINE)
-def csr_weight_gradient(csr, rows, dy, n_out, grads, slots, compact):
-    """Add x_if dy_i to the gradient of feature f: in its slot, or in its own row where the gradient has all rows."""
-    for i in range(rows.size):
-        dy_i = view(dy, i * n_out, n_out)
-        for p in range(csr.indptr[rows[i]], csr.indptr[rows[i] + 1]):
-            f = csr.indices[p]
-            at = slots[f] * n_out if compact else f * n_out
-            dw_f = view(grads, at, n_out)
-            value = csr.data[p]
-            for j in range(n_out):
-                dw_f[j] += value * dy_i[j]
-
-
-@njit(**INLINE)
-def open_slots(csr, rows, slots, touched):
-    """Give each feature that occurs a slot and return how many there are; ``touched`` lists the features."""
-    n = 0
+def open_slots(csr, rows, slots):
+    """Give each feature that occurs a slot, note the slot of every number of x, and return how many slots there are."""
+    n, q = 0, 0
     for i in range(rows.size):
         for p in range(csr.indptr[rows[i]], csr.indptr[rows[i] + 1]):
             f = csr.indices[p]
-            if slots[f] < 0:
-                slots[f] = n
-                touched[n] = f
+            if slots.slots[f] < 0:
+                slots.slots[f] = n
+                slots.touched[n] = f
                 n += 1
+            slots.places[q] = slots.slots[f]
+            q += 1
     return n
 
 
 @njit(**INLINE)
-def pay(params, n_out, f, scale, seen):
-    """Bring row f of W up to date."""
-    if seen[f] != scale:
-        factor = like(params, scale / seen[f])
-        w_f = view(params, f * n_out, n_out)
-        for j in range(n_out):
-            w_f[j] *= factor
-        seen[f] = scale
-
-
-@njit(**SUM)
-def pay_all(params, n_out, scale, seen):
-    """Bring all rows up to date and start the product anew; return 0, or NaN if a row is not finite."""
-    check, zero = like(params, 0), like(params, 0)
-    for f in range(seen.size):
-        pay(params, n_out, f, scale[0], seen)
-        seen[f] = 1.0
-        w_f = view(params, f * n_out, n_out)
-        for j in range(n_out):
-            check += zero * w_f[j]
-    scale[0] = 1.0
-    return check
+def close_slots(slots, n):
+    """Take the slots back."""
+    for i in range(n):
+        slots.slots[slots.touched[i]] = -1
 
 
 @njit(**INLINE)
-def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, learning_rate, t):
-    """Move the rows that occurred, note the others' decay, and close the slots; return 0, or NaN as ``update`` does."""
-    check = like(params, 0)
-    scale, seen = slots.scale, slots.seen
-    scale[0] *= decay
-    for i in range(n):
-        f, here = slots.touched[i], i * n_out
-        slots.slots[f] = -1
-        if not rule.lazy or any_nonzero(view(grads, here, n_out)):
-            check += update(rule, params, f * n_out, grads, here, m, v, n_out, decay, learning_rate, t)
-            seen[f] = scale[0]
-    if abs(decay) > 1 or not _TINY < abs(scale[0]) < _HUGE:
-        check += pay_all(params, n_out, scale, seen)
+def pay(params, n_out, f, slots):
+    """Bring row f of W up to date."""
+    if slots.seen[f] != slots.scale[0]:
+        factor, w_f = like(params, slots.scale[0] / slots.seen[f]), view(params, f * n_out, n_out)
+        for j in range(n_out):
+            w_f[j] *= factor
+        slots.seen[f] = slots.scale[0]
+
+
+@njit(**INLINE)
+def pay_rows(csr, rows, params, n_out, slots):
+    """Bring the rows of the features that occur up to date, if any owe something."""
+    if slots.scale[0] != 1:
+        for i in range(rows.size):
+            for p in range(csr.indptr[rows[i]], csr.indptr[rows[i] + 1]):
+                pay(params, n_out, csr.indices[p], slots)
+
+
+@njit(**SUM)
+def pay_all(params, n_out, slots):
+    """Bring all rows up to date and start the product anew; return 0, or NaN if a row is not finite."""
+    check, zero = like(params, 0), like(params, 0)
+    for f in range(slots.seen.size):
+        pay(params, n_out, f, slots)
+        slots.seen[f] = 1.0
+        w_f = view(params, f * n_out, n_out)
+        for j in range(n_out):
+            check += zero * w_f[j]
+    slots.scale[0] = 1.0
     return check
+
+
+@njit(**HELPER)
+def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, pace):
+    """Move the rows that occurred, and note the others' decay; return 0, or NaN as ``update`` does."""
+    check = like(params, 0)
+    slots.scale[0] *= decay
+    for i in range(n):
+        ahead = slots.touched[min(i + _AHEAD, n - 1)] * n_out
+        ask(params, ahead, n_out)
+        if rule.update != PLAIN:
+            ask(v, ahead, n_out)
+        if rule.update == ADAM:
+            ask(m, ahead, n_out)
+        f, here = slots.touched[i], i * n_out
+        if not rule.lazy or any_nonzero(view(grads, here, n_out)):
+            check += update(rule, params, f * n_out, grads, here, m, v, n_out, decay, pace)
+            slots.seen[f] = slots.scale[0]
+    return check
+
+
+@njit(**HELPER)
+def keep_scale(params, n_out, decay, slots):
+    """Pay all rows before the product gets too small or too large for it; return 0, or NaN if a row is not finite."""
+    if abs(decay) > 1 or not _TINY < abs(slots.scale[0]) < _HUGE:
+        return pay_all(params, n_out, slots)
+    return like(params, 0)

@@ -14,9 +14,9 @@ from numba import njit
 from . import activations, losses, products, sparse
 from .cache import compiled
 from .elementary import HELPER, INLINE, SUM, like, view
-from .program import BINARY, BY_BLAS, DENSE, DROPOUT, KIND, N_IN, N_OUT, SLOPE, TRANSPOSED, UNIFORMS, W, X, Y
-from .tile import BYTES
-from .updates import add_l2, update, update_rows
+from .program import BINARY, BY_BLAS, DENSE, DROPOUT, KIND, N_IN, N_OUT, PLAIN, SLOPE, TRANSPOSED, UNIFORMS, W, X, Y
+from .tile import LINE, WIDE
+from .updates import add_l2, pace_of, update, update_rows
 
 _SMALL = 1 << 20  # parameters, of which a copy is nothing beside the steps of a chunk
 
@@ -44,6 +44,7 @@ class Slots(NamedTuple):
 
     slots: np.ndarray  # int32, (n_features,): -1 where a feature has none
     touched: np.ndarray  # int32, the features of the slots
+    places: np.ndarray  # int32, the slot of each number of the batch
     scale: np.ndarray  # float64, (1,)
     seen: np.ndarray  # float64, (n_features,)
 
@@ -113,9 +114,10 @@ def infer(table, numbers, n_block, n_widest, params, x, data, indices, indptr, f
 
 
 @compiled
-def settle(params, n_out, scale, seen):
-    """Pay what all rows of a sparse first layer owe; tell whether they are finite."""
-    return sparse.pay_all(params, n_out, scale, seen) == 0
+def settle(params, n_out, slots):
+    """Pay what all rows of a sparse first layer owe."""
+    if slots.scale[0] != 1:
+        sparse.pay_all(params, n_out, slots)
 
 
 @njit(**HELPER)
@@ -124,14 +126,19 @@ def _steps(program, rule, data, slots, params, m, v, order, n_batch, rates, n_be
     table, numbers, n_block, csr = program.table, program.numbers, min(program.n_block, n_batch), data.csr
     n_layers, n_features, n_first, n_outputs = len(table), table[0, N_IN], table[0, N_OUT], table[-1, N_OUT]
     is_csr, is_compact = csr.indptr.size > 0, slots.slots.size > 0
+    # Plain SGD on a batch of one block needs no gradient of W.
+    is_direct = is_compact and rule.update == PLAIN and n_batch <= n_block
     size = 2 * n_block * program.n_widest  # twice: the loss keeps two numbers for an output there
     buffer, dy, dx = _empty(n_block * program.n_buffer, params), _empty(size, params), _empty(size, params)
     transposed, zeros = _empty(program.n_transposed, params), np.zeros(program.n_widest, params.dtype)
     shares = np.empty(n_batch, np.float64)
     # Gradients lie as the parameters do; but of a compact first W only the rows in the slots are there.
-    shift = (n_features - slots.touched.size) * n_first if is_compact else 0
+    n_slots = 0 if is_direct else slots.touched.size
+    shift = (n_features - n_slots) * n_first if is_compact else 0
     grads = _empty(params.size - shift, params)
     _clear(grads, grads.size)
+    finite = _empty(WIDE * LINE, params)  # zeros, as long as all that a sparse update wrote is finite
+    _clear(finite, finite.size)
     first_dense = 0
     while table[first_dense, KIND] != DENSE:
         first_dense += 1
@@ -142,13 +149,14 @@ def _steps(program, rule, data, slots, params, m, v, order, n_batch, rates, n_be
         batch = view(order, step * n_batch, size)
         total = _shares(data.weights, batch, shares)
         totals[step] = total
-        n_touched = 0
+        n_touched, n_before_block = 0, 0
         if is_compact:
-            n_touched = sparse.open_slots(csr, batch, slots.slots, slots.touched)
-            for i in range(n_touched):
-                sparse.pay(params, n_first, slots.touched[i], slots.scale[0], slots.seen)
+            sparse.pay_rows(csr, batch, params, n_first, slots)
+        if is_compact and not is_direct:
+            n_touched = sparse.open_slots(csr, batch, slots)
+            sparse.close_slots(slots, n_touched)
             _clear(grads, n_touched * n_first)
-        elif is_csr:
+        elif is_csr and not is_compact:
             _clear(grads, n_features * n_first)
         for l in range(first_dense + 1, n_layers):
             if table[l, KIND] == DENSE and table[l, BY_BLAS] == 0 and size >= products.MANY:
@@ -207,9 +215,11 @@ def _steps(program, rule, data, slots, params, m, v, order, n_batch, rates, n_be
                     by_blas, w_0 = table[l, BY_BLAS] != 0, table[l, W]
                     g_0, first = w_0 - shift if l > 0 else 0, start == 0
                     products.bias_gradient(d, n_out, grads, w_0 + n_in * n_out - shift, n, first)
-                    if is_csr and l == 0:
-                        sparse.csr_weight_gradient(csr, rows, d, n_out, grads, slots.slots, is_compact)
-                    else:
+                    if is_csr and l == 0 and not is_direct:
+                        n_before_block = sparse.csr_weight_gradient(
+                            csr, rows, d, n_out, grads, slots, n_before_block, is_compact, finite
+                        )
+                    elif not is_direct or l > 0:
                         products.weight_gradient(
                             buffer, n_block * table[l, X], dy, n_in, n_out, grads, g_0, n, by_blas, first, zeros
                         )
@@ -237,26 +247,30 @@ def _steps(program, rule, data, slots, params, m, v, order, n_batch, rates, n_be
         if not np.isfinite(value):
             break
         if total == 0:
-            for i in range(n_touched):
-                slots.slots[slots.touched[i]] = -1
             continue
 
-        rate, t, check = rates[done[0]], n_before + done[0] + 1, like(params, 0)
-        decay = 1 - rate * rule.weight_decay
+        pace, check = pace_of(rule, rates[done[0]], n_before + done[0] + 1), like(params, 0)
+        decay = 1 - pace[0] * rule.weight_decay
         at_once = decay == 1 and not rule.lazy and not is_compact
         if at_once:
-            check += update(rule, params, 0, grads, 0, m, v, params.size, 1.0, rate, t)
+            check += update(rule, params, 0, grads, 0, m, v, params.size, 1.0, pace)
         for l in range(first_dense, n_layers):
             if table[l, KIND] == DENSE and not at_once:
                 w_0, n_in, n_out = table[l, W], table[l, N_IN], table[l, N_OUT]
                 b_0 = w_0 + n_in * n_out
-                if l == 0 and is_compact:
-                    check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_touched, decay, rate, t)
+                if l == 0 and is_direct:
+                    sparse.csr_sgd(csr, batch, dy, n_out, params, pace[0], decay, slots, finite)
+                    for j in range(finite.size):
+                        check += finite[j]
+                elif l == 0 and is_compact:
+                    check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_touched, decay, pace)
                 elif rule.lazy:
-                    check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_in, n_out, decay, rate, t)
+                    check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_in, n_out, decay, pace)
                 else:
-                    check += update(rule, params, w_0, grads, w_0 - shift, m, v, n_in * n_out, decay, rate, t)
-                check += update(rule, params, b_0, grads, b_0 - shift, m, v, n_out, 1.0, rate, t)
+                    check += update(rule, params, w_0, grads, w_0 - shift, m, v, n_in * n_out, decay, pace)
+                check += update(rule, params, b_0, grads, b_0 - shift, m, v, n_out, 1.0, pace)
+        if is_compact:
+            check += sparse.keep_scale(params, n_first, decay, slots)
         done[0] += 1
         if check != 0:
             values[step] = np.nan
@@ -287,7 +301,7 @@ def _shares(weights, batch, shares):
 @njit(**HELPER)
 def _empty(n, a):
     """Return n numbers like those of ``a``, from the start of a cache line on."""
-    n_lanes = BYTES // a.itemsize
+    n_lanes = LINE // a.itemsize
     raw = np.empty(n + n_lanes, a.dtype)
     start = -(raw.ctypes.data // a.itemsize) % n_lanes
     return raw[start : start + n]

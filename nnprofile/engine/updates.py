@@ -38,14 +38,12 @@ def momentum(w, dw, v, decay, learning_rate, rate, nesterov):
 
 
 @njit(**SUM)
-def adam(w, dw, m, v, decay, learning_rate, beta1, beta2, epsilon, t):
-    """Do step t = 1, 2, ...
+def adam(w, dw, m, v, decay, rate, scale, beta1, beta2, epsilon):
+    """Move m = beta1 m + (1 - beta1) dw; v = beta2 v + (1 - beta2) dw^2; w = decay w - rate m / (sqrt(scale v) + epsilon).
 
-    m = beta1 m + (1 - beta1) dw;  v = beta2 v + (1 - beta2) dw^2;
-    w = decay w - learning_rate / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + epsilon).
+    In step t, rate is learning_rate / (1 - beta1^t), and scale is 1 / (1 - beta2^t).
     """
-    rate, scale = like(w, learning_rate / (1 - beta1**t)), like(w, 1 / (1 - beta2**t))
-    decay, epsilon, zero = like(w, decay), like(w, epsilon), like(w, 0)
+    rate, scale, decay, epsilon, zero = like(w, rate), like(w, scale), like(w, decay), like(w, epsilon), like(w, 0)
     beta1, rest1, beta2, rest2 = like(w, beta1), like(w, 1 - beta1), like(w, beta2), like(w, 1 - beta2)
     check = zero
     for i in range(w.size):
@@ -57,40 +55,37 @@ def adam(w, dw, m, v, decay, learning_rate, beta1, beta2, epsilon, t):
 
 
 @njit(**SUM)
-def update(rule, params, p_0, grads, g_0, m, v, size, decay, learning_rate, t):
-    """Move ``size`` parameters from p_0 on, whose gradients start at g_0; v and m hold the moments, where there are some."""
-    w, dw = view(params, p_0, size), view(grads, g_0, size)
-    if rule.update == PLAIN:
-        return sgd(w, dw, decay, learning_rate)
+def pace_of(rule, learning_rate, t):
+    """Return the learning rate of step t = 1, 2, ..., and Adam's rate and scale."""
     if rule.update == ADAM:
-        return adam(
-            w,
-            dw,
-            view(m, p_0, size),
-            view(v, p_0, size),
-            decay,
-            learning_rate,
-            rule.first,
-            rule.second,
-            rule.epsilon,
-            t,
-        )
-    return momentum(w, dw, view(v, p_0, size), decay, learning_rate, rule.first, rule.update != MOMENTUM)
+        return learning_rate, learning_rate / (1 - rule.first**t), 1 / (1 - rule.second**t)
+    return learning_rate, 0.0, 0.0
 
 
 @njit(**SUM)
-def update_rows(rule, params, p_0, grads, g_0, m, v, n_rows, n_columns, decay, learning_rate, t):
+def update(rule, params, p_0, grads, g_0, m, v, size, decay, pace):
+    """Move ``size`` parameters from p_0 on, whose gradients start at g_0; v and m hold the moments, where there are some."""
+    w, dw = view(params, p_0, size), view(grads, g_0, size)
+    if rule.update == PLAIN:
+        return sgd(w, dw, decay, pace[0])
+    v = view(v, p_0, size)
+    if rule.update == ADAM:
+        m = view(m, p_0, size)
+        return adam(w, dw, m, v, decay, pace[1], pace[2], rule.first, rule.second, rule.epsilon)
+    return momentum(w, dw, v, decay, pace[0], rule.first, rule.update != MOMENTUM)
+
+
+@njit(**SUM)
+def update_rows(rule, params, p_0, grads, g_0, m, v, n_rows, n_columns, decay, pace):
     """Move W row by row: lazily, so that a row whose gradient is exactly zero only decays."""
     check = like(params, 0)
     for i in range(n_rows):
-        dw = view(grads, g_0 + i * n_columns, n_columns)
+        p_i, g_i = p_0 + i * n_columns, g_0 + i * n_columns
+        dw = view(grads, g_i, n_columns)
         if any_nonzero(dw):
-            check += update(
-                rule, params, p_0 + i * n_columns, grads, g_0 + i * n_columns, m, v, n_columns, decay, learning_rate, t
-            )
+            check += update(rule, params, p_i, grads, g_i, m, v, n_columns, decay, pace)
         elif decay != 1:
-            w = view(params, p_0 + i * n_columns, n_columns)
-            check += sgd(w, dw, decay, 0.0)
+            check += sgd(view(params, p_i, n_columns), dw, decay, 0.0)
     return check
 
 
