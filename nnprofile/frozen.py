@@ -33,7 +33,7 @@ class FrozenNetwork:
         Whether the compiled engine does the work, or NumPy.
     """
 
-    __slots__ = ("_link", "_net", "_score", "compiled", "dtype", "in_features", "out_features")
+    __slots__ = ("_link", "_net", "_score", "_score_csr", "compiled", "dtype", "in_features", "out_features")
 
     in_features: int | None
     out_features: int | None
@@ -42,12 +42,13 @@ class FrozenNetwork:
     _net: Layer
     _link: Layer | None
     _score: Callable[[Any, int, Array], Any] | None
+    _score_csr: Callable[[Any, int, Array], Any] | None
 
     def __init__(self, net: Layer, link: Layer | None) -> None:
-        score = None
+        score = score_csr = None
         net = net.with_params(Parameters(net.params.layout, net.params.vector.copy()))
         try:
-            score = engine.scorer(net, link)
+            score, score_csr = engine.scorer(net, link)
         except engine.Unknown:
             pass
         except engine.Unavailable as reason:
@@ -56,6 +57,7 @@ class FrozenNetwork:
             "_net": net,
             "_link": link,
             "_score": score,
+            "_score_csr": score_csr,
             "compiled": score is not None,
             "dtype": net.params.dtype,
             "in_features": getattr(net, "in_features", None),
@@ -80,18 +82,14 @@ class FrozenNetwork:
             If x has another rank or width, is not made of real numbers, or is not finite, or ``out`` has another form.
         """
         # The usual case comes first and asks little: a check costs as much as a layer.
-        if (
-            out is None
-            and n_threads == 1
-            and self._score is not None
-            and type(x) is np.ndarray
-            and x.ndim == 2
-            and x.shape[1] == self.in_features
-            and self._is_plain(x)
-        ):
-            out = np.empty((x.shape[0], self.out_features), self.dtype)  # type: ignore[arg-type]
-            if self._score(x, 0, out):
-                return out
+        score, dtype = self._score, self.dtype
+        if out is None and n_threads == 1 and score is not None and type(x) is np.ndarray and x.dtype is dtype:
+            shape = x.shape
+            if len(shape) == 2 and shape[1] == self.in_features and x.flags.carray:
+                out = np.empty((shape[0], self.out_features), dtype)  # type: ignore[arg-type]
+                if score(x, 0, out):
+                    return out
+                out = None
         return self._score_all(x, out, check_size(n_threads, "n_threads"))
 
     def _is_plain(self, a: Array) -> bool:
@@ -126,10 +124,12 @@ class FrozenNetwork:
             except ValueError:
                 as_features(x, self.dtype, self.in_features)  # names the place in x, not in the piece
                 raise
-            if self._score:
-                self._score(rows if is_sparse(rows) else engine.plain(rows, self.dtype), 0, part)
-            else:
+            if self._score is None or self._score_csr is None:
                 part[...] = self._forward(rows)
+            elif is_sparse(rows):
+                self._score_csr(rows, 0, part)
+            else:
+                self._score(engine.plain(rows, self.dtype), 0, part)
 
         firsts = range(0, max(x.shape[0], 1), _PIECE)
         if n_threads == 1 or len(firsts) == 1:

@@ -237,11 +237,11 @@ def fit(
 
     run, forward = _path(engine, net, loss, optimizer, data, weight, n_epochs, batch_size, l2)
     history = History()
-    best_score, best_state = inf, None
+    start, best_score, best_state = _State(net, optimizer), inf, None
     with _progress_bar(n_epochs if progress else 0) as show, _interrupts() as n_interrupts:
         try:
             for epoch in range(n_epochs):
-                start = _State(net, optimizer)
+                start.take(net, optimizer)
                 values, weights = _epoch(run, rng.permutation(data.n_samples), rng, n_interrupts)
                 if not np.isfinite(values[-1]):
                     start.restore(net, optimizer)
@@ -401,9 +401,16 @@ class _State:
     """A copy of parameters and optimizer state, to go back to."""
 
     def __init__(self, net: Layer, optimizer: Optimizer) -> None:
-        self.vector = net.params.vector.copy()
+        self.vector = np.empty_like(net.params.vector)
+        self.moments = {name: np.empty_like(moment) for name, moment in optimizer.state.items()}
+        self.take(net, optimizer)
+
+    def take(self, net: Layer, optimizer: Optimizer) -> None:
+        """Copy them anew, into the same memory: a million features make that half a gigabyte."""
         self.n_steps = optimizer.n_steps
-        self.moments = {name: moment.copy() for name, moment in optimizer.state.items()}
+        self.vector[:] = net.params.vector
+        for name, moment in self.moments.items():
+            moment[:] = optimizer.state[name]
 
     def restore(self, net: Layer, optimizer: Optimizer) -> None:
         net.params.vector = self.vector

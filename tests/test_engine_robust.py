@@ -204,7 +204,7 @@ def test_small_work_never_loads_numba() -> None:
     x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
     nn.fit(net, nn.SigmoidCrossEntropy(), nn.SGD(0.5), x, y, n_epochs=1000, batch_size=4, rng=rng)
     before = "numba" in sys.modules
-    nn.fit(net, nn.SigmoidCrossEntropy(), nn.SGD(0.5), np.tile(x, (10_000, 1)), np.tile(y, 10_000), n_epochs=10, rng=rng)
+    nn.fit(net, nn.SigmoidCrossEntropy(), nn.SGD(0.5), np.tile(x, (10_000, 1)), np.tile(y, 10_000), n_epochs=20, rng=rng)
     print(before, "numba" in sys.modules, sep="|")
     """
     assert run(code) == ["False", "True"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from numpy.typing import DTypeLike
+
+    Score = Callable[[Any, int, Array], Any]
 
 # What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns.
 _LAYER, _MULTIPLY_ADD, _UPDATE = 40e-6, 0.1e-9, 8e-9
@@ -192,38 +195,39 @@ def predictor(net: Layer, *, sparse: bool) -> Callable[[Any], Array]:
         As ``runner``.
     """
     n_outputs = compile_network(net, net.params.dtype, sparse=sparse).table[-1, N_OUT]
-    score = scorer(net, None)
+    kernels()
 
     def predict(x: Any) -> Array:
+        score, score_csr = scorer(net, None)
         out = np.empty((x.shape[0], n_outputs), net.params.dtype)
-        score(x if sparse else plain(x, net.params.dtype), 0, out)
+        if sparse:
+            score_csr(x, 0, out)
+        else:
+            score(plain(x, net.params.dtype), 0, out)
         return out
 
     return predict
 
 
-def scorer(net: Layer, link: Layer | None) -> Callable[[Any, int, Array], Any]:
-    """Return a function that writes link(net(x)) for the rows from ``first`` on to ``out`` and tells whether x is finite.
+def scorer(net: Layer, link: Layer | None) -> tuple[Score, Score]:
+    """Return functions (x, first, out), for plain arrays and for CSR matrices, that write link(net(x)) to ``out``.
+
+    Of the rows of x from ``first`` on, as many as ``out`` has. They return whether x is finite.
 
     Raises
     ------
     Unknown, Unavailable
         As ``runner``.
     """
-    dtype, params = net.params.dtype, net.params
+    dtype = net.params.dtype
     program = compile_network(net, dtype, link=link)
-    infer = kernels().infer
-    table, numbers, n_block, n_widest = program.table, program.numbers, program.n_block, program.n_widest
-    none, no_indices, no_indptr = np.empty(0, dtype), np.empty(0, np.int32), np.empty(0, np.int64)
-    no_x = np.empty((0, 0), dtype)
+    steps = kernels()
+    fixed = (program.table, program.numbers, program.n_block, program.n_widest, net.params.vector)
 
-    def score(x: Any, first: int, out: Array) -> Any:
-        if is_sparse(x):
-            data, indices, indptr = csr(x, dtype)
-            return infer(table, numbers, n_block, n_widest, params.vector, no_x, data, indices, indptr, first, out)
-        return infer(table, numbers, n_block, n_widest, params.vector, x, none, no_indices, no_indptr, first, out)
+    def score_csr(x: Any, first: int, out: Array) -> Any:
+        return steps.infer_csr(*fixed, csr(x, dtype), first, out)
 
-    return score
+    return partial(steps.infer, *fixed), score_csr
 
 
 def plain(a: Array, dtype: DTypeLike) -> Array:
@@ -263,16 +267,19 @@ def warmup() -> bool:
     """
     rng = np.random.default_rng(0)
     try:
+        kernels()
+        from scipy.sparse import csr_array
+
         for dtype in (np.float64, np.float32):
             x, y = np.zeros((2, 1), dtype), np.zeros((2, 1))
             net = Sequential([Dense(1, 1)], rng=rng, dtype=dtype)
             run = runner(net, MeanSquaredError(), SGD(0.0), x, y, None, 2, 0.0)
             list(run(np.arange(2), rng))
             predictor(net, sparse=False)(x)
+            predictor(net, sparse=True)(csr_array(x))
             no_slots = np.empty(0, np.int32)
-            kernels().settle(
-                net.params.vector, 1, kernels().Slots(no_slots, no_slots, no_slots, np.ones(1), np.ones(1))
-            )
+            slots = kernels().Slots(no_slots, no_slots, no_slots, np.ones(1), np.ones(1))
+            kernels().settle(net.params.vector, 1, slots)
     except Unavailable as reason:
         warn_once(reason)
         return False

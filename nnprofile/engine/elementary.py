@@ -37,11 +37,15 @@ def like(typing, x, value):
 
 @intrinsic
 def view(typing, a, start, size):
-    """Return a[start : start + size] of a flat array, for as long as ``a`` lives: unlike a slice it counts no reference."""
+    """Return ``size`` numbers of ``a``, in C order, from place ``start`` on, as a flat array.
+
+    It is good for as long as ``a`` lives: unlike a slice it counts no reference.
+    """
+    flat = types.Array(a.dtype, 1, "C")
 
     def emit(context, builder, signature, args):
         old = context.make_array(a)(context, builder, args[0])
-        new = context.make_array(signature.return_type)(context, builder)
+        new = context.make_array(flat)(context, builder)
         itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(a.dtype)))
         populate_array(
             new,
@@ -53,7 +57,7 @@ def view(typing, a, start, size):
         )
         return new._getvalue()
 
-    return a(a, types.intp, types.intp), emit
+    return flat(a, types.intp, types.intp), emit
 
 
 @intrinsic
