@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS_demo := examples
 EXTRAS_test := test,examples
 EXTRAS_dev := test,examples,docs,dev
+EXTRAS_bench := examples,bench
 .PHONY: demo test check docs bench clean
 
 demo: $(VENV)/demo.ready
@@ -23,8 +24,9 @@ docs: $(VENV)/dev.ready
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
-bench: $(VENV)/demo.ready
+bench: $(VENV)/bench.ready
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python -m benchmarks $(SUITES)
 
 clean:
 	rm -rf $(VENV) out build docs/_build
@@ -40,4 +42,5 @@ $(VENV)/%.ready: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS_$*)]"
 	$(BIN)/python -m examples.user_profile.collect
 	$(BIN)/python -m compileall -q nnprofile examples
+	$(BIN)/python -c 'import nnprofile; nnprofile.warmup()'
 	@touch $@
