@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _LAYER, _MULTIPLY_ADD, _UPDATE = 40e-6, 0.1e-9, 8e-9
 WORTH_IT = 2.0  # seconds on the NumPy path; compiling takes some ten seconds once, and loading half of one per process
 CHUNK = 0.05  # seconds in one compiled call: an interrupt waits for its end
-_FAST = 5e9  # multiply-adds a second at the least, to cut chunks by
+_FAST = 2e10  # multiply-adds a second at the least, to cut chunks by
 
 
 class Unavailable(ValueError):
@@ -126,6 +126,7 @@ def runner(
             np.ones(1),
             np.ones(n_features),
         )
+    work = steps.work_for(program, rule, slots, net.params.vector.size, batch_size, dtype)
     step = 1e-6 + (batch_size * _multiply_adds(program, x) + net.params.vector.size) / _FAST
     n_in_chunk = max(1, int(CHUNK / step))
 
@@ -146,6 +147,7 @@ def runner(
                         rule,
                         data,
                         slots,
+                        work,
                         vector,
                         m,
                         v,

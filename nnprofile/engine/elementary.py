@@ -17,6 +17,7 @@ from numba.np.arrayobj import populate_array
 
 # Called by compiled code alone: without the wrappers that make a function callable from Python, it compiles faster.
 HELPER = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+ONCE = HELPER | {"inline": "always"}  # called in one place: a call would copy each array's description
 INLINE = HELPER | {"fastmath": {"contract", "nsz"}}  # NaN and infinity keep their meaning
 SUM = HELPER | {"fastmath": {"contract", "nsz", "reassoc"}}  # sums may be taken in any order
 _LN2_HIGH = float.fromhex("0x1.62e4p-1")  # 15 digits, so that n * _LN2_HIGH is exact, also in float32

@@ -135,12 +135,12 @@ def softmax_rows(z, t, dz):
 
 
 @njit(**INLINE)
-def block_loss(kind, delta, z, n_outputs, rows, targets, labels, shares, dz, scratch):
+def block_loss(rule, z, n_outputs, rows, targets, labels, shares, dz, scratch):
     """Return sum_n share_n l_n over a block of rows and write dz_n = share_n dl_n; a row of share 0 counts nothing.
 
     ``scratch`` holds l first, and then the targets, in the order of ``rows``.
     """
-    n = rows.size
+    n, kind, dz = rows.size, rule.loss, view(dz, 0, z.size)
     l, t = view(scratch, 0, n * n_outputs), view(scratch, n * n_outputs, n * n_outputs)
     by_rows = kind in (SOFTMAX_LABELS, SOFTMAX_ROWS)
     scale = like(z, 1) if by_rows or kind == HALF_SQUARED else like(z, 1 / n_outputs)
@@ -165,7 +165,7 @@ def block_loss(kind, delta, z, n_outputs, rows, targets, labels, shares, dz, scr
     elif kind == ABSOLUTE:
         absolute(z, t, l, dz)
     elif kind == HUBER:
-        huber(z, t, l, dz, delta)
+        huber(z, t, l, dz, rule.delta)
     elif kind == BINARY:
         binary(z, t, l, dz)
     elif kind == SIGMOID_BINARY:

@@ -6,19 +6,36 @@ back, so that a block's numbers never leave the cache; the blocks' gradients add
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from . import activations, losses, products, sparse
 from .cache import compiled
-from .elementary import HELPER, INLINE, SUM, like, view
-from .program import BINARY, BY_BLAS, DENSE, DROPOUT, KIND, N_IN, N_OUT, PLAIN, SLOPE, TRANSPOSED, UNIFORMS, W, X, Y
+from .elementary import HELPER, INLINE, ONCE, SUM, like, view
+from .program import (
+    BINARY,
+    BY_BLAS,
+    DENSE,
+    DROPOUT,
+    KIND,
+    N_IN,
+    N_OUT,
+    PLAIN,
+    SLOPE,
+    TRANSPOSED,
+    UNIFORMS,
+    Program,
+    Rule,
+    W,
+    X,
+    Y,
+)
 from .tile import LINE, WIDE
 from .updates import add_l2, pace_of, update, update_rows
 
-_SMALL = 1 << 20  # parameters, of which a copy is nothing beside the steps of a chunk
+_SMALL = 1 << 16  # parameters, of which a copy is nothing beside the steps of a chunk
 
 
 class Csr(NamedTuple):
@@ -49,8 +66,72 @@ class Slots(NamedTuple):
     seen: np.ndarray  # float64, (n_features,)
 
 
+class Work(NamedTuple):
+    """The memory of a training step, made once; a block of rows at a time goes through it."""
+
+    n_block: int
+    first_dense: int  # the layer
+    is_compact: bool  # the gradient of a sparse first W has rows only for the features that occur
+    is_direct: bool  # or there is none: plain SGD on a batch of one block needs no such gradient
+    shift: int  # how much earlier than its parameter a gradient lies, as a compact one is shorter
+    buffer: np.ndarray
+    dy: np.ndarray  # twice as long as a block's outputs: the loss keeps two numbers for each in dx
+    dx: np.ndarray
+    grads: np.ndarray
+    transposed: np.ndarray
+    shares: np.ndarray
+    zeros: np.ndarray
+    finite: np.ndarray  # zeros, as long as all that a sparse update wrote is finite
+
+
+def work_for(program: Program, rule: Rule, slots: Slots, n_params: int, n_batch: int, dtype: Any) -> Work:
+    """Return the memory for batches of so many rows."""
+    table, n_block = program.table, min(program.n_block, n_batch)
+    is_compact = slots.slots.size > 0
+    is_direct = is_compact and rule.update == PLAIN and n_batch <= n_block
+    n_slots = 0 if is_direct else slots.touched.size
+    shift = int((table[0, N_IN] - n_slots) * table[0, N_OUT]) if is_compact else 0
+    n_both = 2 * n_block * program.n_widest
+    sizes = (n_block * program.n_buffer, n_both, n_both, n_params - shift, program.n_transposed)
+    buffer, dy, dx, grads, transposed = (aligned_zeros(n, dtype) for n in sizes)
+    return Work(
+        n_block=n_block,
+        first_dense=int(np.argmax(table[:, KIND] == DENSE)),
+        is_compact=is_compact,
+        is_direct=is_direct,
+        shift=shift,
+        buffer=buffer,
+        dy=dy,
+        dx=dx,
+        grads=grads,
+        transposed=transposed,
+        shares=np.zeros(n_batch),
+        zeros=aligned_zeros(program.n_widest, dtype),
+        finite=aligned_zeros(WIDE * LINE, dtype),
+    )
+
+
+def aligned_zeros(n: int, dtype: Any) -> np.ndarray:
+    """Return n zeros, from the start of a cache line on."""
+    raw = np.zeros(n + LINE, dtype)
+    start = -(raw.ctypes.data // raw.itemsize) % (LINE // raw.itemsize)
+    return raw[start : start + n]
+
+
+class Block(NamedTuple):
+    """Some rows of a batch, and what came before them."""
+
+    rows: np.ndarray
+    start: int  # in the batch
+    size: int  # of the batch
+    n_drawn: int  # uniforms of the steps before
+    n_numbers: int  # of the batch's sparse x
+
+
 @compiled
-def train(program, rule, data, slots, params, m, v, order, n_batch, rates, n_before, uniforms, values, totals, done):
+def train(
+    program, rule, data, slots, work, params, m, v, order, n_batch, rates, n_before, uniforms, values, totals, done
+):
     """Run the steps over the rows of ``order``; return 0, or a number that was to be a probability and is none.
 
     ``rates`` are the learning rates of the updates from number ``n_before`` on. The objective and the weight of each step
@@ -63,7 +144,7 @@ def train(program, rule, data, slots, params, m, v, order, n_batch, rates, n_bef
     if is_small:
         w, m_w, v_w = _aligned(params), _aligned(m), _aligned(v)
     refused = _steps(
-        program, rule, data, slots, w, m_w, v_w, order, n_batch, rates, n_before, uniforms, values, totals, done
+        program, rule, data, slots, work, w, m_w, v_w, order, n_batch, rates, n_before, uniforms, values, totals, done
     )
     if is_small:
         _copy(w, params)
@@ -94,157 +175,41 @@ def settle(params, n_out, slots):
         sparse.pay_all(params, n_out, slots)
 
 
-@njit(**HELPER)
-def _steps(program, rule, data, slots, params, m, v, order, n_batch, rates, n_before, uniforms, values, totals, done):
+@njit(**ONCE)
+def _steps(
+    program, rule, data, slots, work, params, m, v, order, n_batch, rates, n_before, uniforms, values, totals, done
+):
     """Do what ``train`` says."""
-    table, numbers, n_block, csr = program.table, program.numbers, min(program.n_block, n_batch), data.csr
-    n_layers, n_features, n_first, n_outputs = len(table), table[0, N_IN], table[0, N_OUT], table[-1, N_OUT]
-    is_csr, is_compact = csr.indptr.size > 0, slots.slots.size > 0
-    # Plain SGD on a batch of one block needs no gradient of W.
-    is_direct = is_compact and rule.update == PLAIN and n_batch <= n_block
-    size = 2 * n_block * program.n_widest  # twice: the loss keeps two numbers for an output there
-    buffer, dy, dx = _empty(n_block * program.n_buffer, params), _empty(size, params), _empty(size, params)
-    transposed, zeros = _empty(program.n_transposed, params), np.zeros(program.n_widest, params.dtype)
-    shares = np.empty(n_batch, np.float64)
-    # Gradients lie as the parameters do; but of a compact first W only the rows in the slots are there.
-    n_slots = 0 if is_direct else slots.touched.size
-    shift = (n_features - n_slots) * n_first if is_compact else 0
-    grads = _empty(params.size - shift, params)
-    _clear(grads, grads.size)
-    finite = _empty(WIDE * LINE, params)  # zeros, as long as all that a sparse update wrote is finite
-    _clear(finite, finite.size)
-    first_dense = 0
-    while table[first_dense, KIND] != DENSE:
-        first_dense += 1
-
+    dy, dx = work.dy, work.dx
     n_drawn = 0
     for step in range(len(values)):
         size = min(n_batch, len(order) - step * n_batch)
         batch = view(order, step * n_batch, size)
-        total = _shares(data.weights, batch, shares)
-        totals[step] = total
-        n_touched, n_before_block = 0, 0
-        if is_compact:
-            sparse.pay_rows(csr, batch, params, n_first, slots)
-        if is_compact and not is_direct:
-            n_touched = sparse.open_slots(csr, batch, slots)
-            sparse.close_slots(slots, n_touched)
-            _clear(grads, n_touched * n_first)
-        elif is_csr and not is_compact:
-            _clear(grads, n_features * n_first)
-        for l in range(first_dense + 1, n_layers):
-            if table[l, KIND] == DENSE and table[l, BY_BLAS] == 0 and size >= products.MANY:
-                products.transpose(
-                    params, table[l, W], table[l, N_IN], table[l, N_OUT], transposed, table[l, TRANSPOSED]
-                )
-
-        value = 0.0
-        for start in range(0, size, n_block):
-            n = min(n_block, size - start)
-            rows = view(batch, start, n)
-            if not is_csr:
-                _gather(data.x, rows, n_features, buffer)
-            for l in range(n_layers):
-                kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
-                x_0, y_0 = n_block * table[l, X], n_block * table[l, Y]
-                y = view(buffer, y_0, n * n_out)
-                if kind == DENSE:
-                    if is_csr and l == 0:
-                        sparse.csr_forward(csr, rows, params, table[l, W], n_in, n_out, buffer, y_0)
-                    else:
-                        products.forward(
-                            buffer, x_0, params, table[l, W], n_in, n_out, buffer, y_0, n, table[l, BY_BLAS] != 0
-                        )
-                    continue
-                if y_0 != x_0:
-                    _copy(view(buffer, x_0, n * n_in), y)
-                if kind == DROPOUT:
-                    u = n_drawn + size * table[l, UNIFORMS] + start * n_out
-                    activations.dropout(y, view(uniforms, u, n * n_out), numbers[l])
-                else:
-                    activations.activate(kind, numbers[l], y, n_out, view(buffer, n_block * table[l, SLOPE], n * n_out))
-
-            y = view(buffer, n_block * table[-1, Y], n * n_outputs)
+        total = _shares(data.weights, batch, work.shares)
+        n_slots = _prepare(program, data, slots, params, work, batch)
+        value, n_numbers = 0.0, 0
+        for start in range(0, size, work.n_block):
+            rows = view(batch, start, min(work.n_block, size - start))
+            block = Block(rows, start, size, n_drawn, n_numbers)
+            y = _forward(program, data, params, uniforms, work, block)
             if rule.loss == BINARY:
                 refused = losses.no_probability(y)
                 if refused != 0:
                     return float(refused)
-            value += losses.block_loss(
-                rule.loss,
-                rule.delta,
-                y,
-                n_outputs,
-                rows,
-                data.targets,
-                data.labels,
-                view(shares, start, n),
-                view(dy, 0, n * n_outputs),
-                dx,
-            )
-
-            for l in range(n_layers - 1, first_dense - 1, -1):
-                kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
-                d = view(dy, 0, n * n_out)
-                if kind == DENSE:
-                    by_blas, w_0 = table[l, BY_BLAS] != 0, table[l, W]
-                    g_0, first = w_0 - shift if l > 0 else 0, start == 0
-                    products.bias_gradient(d, n_out, grads, w_0 + n_in * n_out - shift, n, first)
-                    if is_csr and l == 0 and not is_direct:
-                        n_before_block = sparse.csr_weight_gradient(
-                            csr, rows, d, n_out, grads, slots, n_before_block, is_compact, finite
-                        )
-                    elif not is_direct or l > 0:
-                        products.weight_gradient(
-                            buffer, n_block * table[l, X], dy, n_in, n_out, grads, g_0, n, by_blas, first, zeros
-                        )
-                    if l > first_dense:
-                        t_0 = table[l, TRANSPOSED]
-                        products.input_gradient(
-                            dy, params, w_0, transposed, t_0, n_in, n_out, dx, n, size, by_blas, zeros
-                        )
-                        dy, dx = dx, dy
-                elif kind == DROPOUT:
-                    u = n_drawn + size * table[l, UNIFORMS] + start * n_out
-                    activations.dropout(d, view(uniforms, u, n * n_out), numbers[l])
-                else:
-                    y = view(buffer, n_block * table[l, Y], n * n_out)
-                    slope = view(buffer, n_block * table[l, SLOPE], n * n_out)
-                    activations.activate_backward(kind, numbers[l], d, y, n_out, slope)
+            shares, n_outputs = view(work.shares, start, len(rows)), program.table[-1, N_OUT]
+            value += losses.block_loss(rule, y, n_outputs, rows, data.targets, data.labels, shares, dy, dx)
+            dy, dx, n_numbers = _backward(program, data, slots, params, uniforms, work, block, dy, dx)
         n_drawn += size * program.n_uniforms
 
         if rule.l2 != 0 and total != 0:
-            for l in range(first_dense, n_layers):
-                if table[l, KIND] == DENSE:
-                    w_0, n_weights = table[l, W], table[l, N_IN] * table[l, N_OUT]
-                    value += add_l2(params, w_0, grads, w_0 - shift, n_weights, rule.l2 / total)
-        values[step], done[1] = value, step + 1
+            value += _add_l2(program, params, work, rule.l2 / total)
+        values[step], totals[step], done[1] = value, total, step + 1
         if not np.isfinite(value):
             break
-        if total == 0:
+        if total == 0:  # all rows weigh nothing: there is no step
             continue
-
-        pace, check = pace_of(rule, rates[done[0]], n_before + done[0] + 1), like(params, 0)
-        decay = 1 - pace[0] * rule.weight_decay
-        at_once = decay == 1 and not rule.lazy and not is_compact
-        if at_once:
-            check += update(rule, params, 0, grads, 0, m, v, params.size, 1.0, pace)
-        for l in range(first_dense, n_layers):
-            if table[l, KIND] == DENSE and not at_once:
-                w_0, n_in, n_out = table[l, W], table[l, N_IN], table[l, N_OUT]
-                b_0 = w_0 + n_in * n_out
-                if l == 0 and is_direct:
-                    sparse.csr_sgd(csr, batch, dy, n_out, params, pace[0], decay, slots, finite)
-                    for j in range(finite.size):
-                        check += finite[j]
-                elif l == 0 and is_compact:
-                    check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_touched, decay, pace)
-                elif rule.lazy:
-                    check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_in, n_out, decay, pace)
-                else:
-                    check += update(rule, params, w_0, grads, w_0 - shift, m, v, n_in * n_out, decay, pace)
-                check += update(rule, params, b_0, grads, b_0 - shift, m, v, n_out, 1.0, pace)
-        if is_compact:
-            check += sparse.keep_scale(params, n_first, decay, slots)
+        pace = pace_of(rule, rates[done[0]], n_before + done[0] + 1)
+        check = _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, pace)
         done[0] += 1
         if check != 0:
             values[step] = np.nan
@@ -252,7 +217,143 @@ def _steps(program, rule, data, slots, params, m, v, order, n_batch, rates, n_be
     return 0.0
 
 
-@njit(**HELPER)
+@njit(**ONCE)
+def _prepare(program, data, slots, params, work, batch):
+    """Make W.T and an empty gradient of a sparse first W; return how many slots there are."""
+    table, n_slots = program.table, 0
+    for l in range(work.first_dense + 1, len(table)):
+        if table[l, KIND] == DENSE and table[l, BY_BLAS] == 0 and len(batch) >= products.MANY:
+            w_0, n_in, n_out = table[l, W], table[l, N_IN], table[l, N_OUT]
+            products.transpose(params, w_0, n_in, n_out, work.transposed, table[l, TRANSPOSED])
+    n_out = table[0, N_OUT]
+    if work.is_compact:
+        sparse.pay_rows(data.csr, batch, params, n_out, slots)
+        if not work.is_direct:
+            n_slots = sparse.open_slots(data.csr, batch, slots)
+            sparse.close_slots(slots, n_slots)
+            _clear(work.grads, n_slots * n_out)
+    elif data.csr.indptr.size > 0:
+        _clear(work.grads, table[0, N_IN] * n_out)
+    return n_slots
+
+
+@njit(**ONCE)
+def _forward(program, data, params, uniforms, work, block):
+    """Send a block through the layers; return its output."""
+    table, buffer, rows, n = program.table, work.buffer, block.rows, len(block.rows)
+    is_csr = data.csr.indptr.size > 0
+    if not is_csr:
+        _gather(data.x, rows, table[0, N_IN], buffer)
+    for l in range(len(table)):
+        kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
+        x_0, y_0 = work.n_block * table[l, X], work.n_block * table[l, Y]
+        if kind == DENSE and is_csr and l == 0:
+            sparse.csr_forward(data.csr, rows, params, table[l, W], n_in, n_out, buffer, y_0)
+        elif kind == DENSE:
+            by_blas = table[l, BY_BLAS] != 0
+            products.forward(buffer, x_0, params, table[l, W], n_in, n_out, buffer, y_0, n, by_blas)
+        else:
+            y = view(buffer, y_0, n * n_out)
+            if y_0 != x_0:
+                _copy(view(buffer, x_0, n * n_in), y)
+            if kind == DROPOUT:
+                activations.dropout(y, _drawn(uniforms, block, table[l, UNIFORMS], n_out), program.numbers[l])
+            else:
+                slope = view(buffer, work.n_block * table[l, SLOPE], n * n_out)
+                activations.activate(kind, program.numbers[l], y, n_out, slope)
+    return view(buffer, work.n_block * table[-1, Y], n * table[-1, N_OUT])
+
+
+@njit(**ONCE)
+def _backward(program, data, slots, params, uniforms, work, block, dy, dx):
+    """Send dy back to the first Dense layer and add up gradients; return dy and dx, which may have changed places."""
+    table, buffer, n, first = program.table, work.buffer, len(block.rows), block.start == 0
+    n_numbers = block.n_numbers
+    for l in range(len(table) - 1, work.first_dense - 1, -1):
+        kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
+        d = view(dy, 0, n * n_out)
+        if kind == DENSE:
+            by_blas, w_0 = table[l, BY_BLAS] != 0, table[l, W]
+            g_0 = w_0 - work.shift if l > 0 else 0
+            products.bias_gradient(d, n_out, work.grads, w_0 + n_in * n_out - work.shift, n, first)
+            if data.csr.indptr.size == 0 or l > 0:
+                x_0 = work.n_block * table[l, X]
+                products.weight_gradient(buffer, x_0, dy, n_in, n_out, work.grads, g_0, n, by_blas, first, work.zeros)
+            elif not work.is_direct:
+                n_numbers = sparse.csr_weight_gradient(
+                    data.csr, block.rows, d, n_out, work.grads, slots, n_numbers, work.is_compact, work.finite
+                )
+            if l > work.first_dense:
+                products.input_gradient(
+                    dy,
+                    params,
+                    w_0,
+                    work.transposed,
+                    table[l, TRANSPOSED],
+                    n_in,
+                    n_out,
+                    dx,
+                    n,
+                    block.size,
+                    by_blas,
+                    work.zeros,
+                )
+                dy, dx = dx, dy
+        elif kind == DROPOUT:
+            activations.dropout(d, _drawn(uniforms, block, table[l, UNIFORMS], n_out), program.numbers[l])
+        else:
+            y = view(buffer, work.n_block * table[l, Y], n * n_out)
+            slope = view(buffer, work.n_block * table[l, SLOPE], n * n_out)
+            activations.activate_backward(kind, program.numbers[l], d, y, n_out, slope)
+    return dy, dx, n_numbers
+
+
+@njit(**ONCE)
+def _drawn(uniforms, block, before, n_out):
+    """Return the uniforms of a dropout layer for the rows of a block."""
+    return view(uniforms, block.n_drawn + block.size * before + block.start * n_out, len(block.rows) * n_out)
+
+
+@njit(**ONCE)
+def _add_l2(program, params, work, share):
+    """Add the L2 term to the gradients; return its value."""
+    table, value = program.table, 0.0
+    for l in range(work.first_dense, len(table)):
+        if table[l, KIND] == DENSE:
+            w_0 = table[l, W]
+            value += add_l2(params, w_0, work.grads, w_0 - work.shift, table[l, N_IN] * table[l, N_OUT], share)
+    return value
+
+
+@njit(**ONCE)
+def _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, pace):
+    """Move the parameters; return 0, or NaN if one is not finite now."""
+    table, grads, shift = program.table, work.grads, work.shift
+    decay, check = 1 - pace[0] * rule.weight_decay, like(params, 0)
+    if decay == 1 and not rule.lazy and not work.is_compact:  # all are moved alike
+        return update(rule, params, 0, grads, 0, m, v, params.size, 1.0, pace)
+    for l in range(work.first_dense, len(table)):
+        if table[l, KIND] != DENSE:
+            continue
+        w_0, n_in, n_out = table[l, W], table[l, N_IN], table[l, N_OUT]
+        if l == 0 and work.is_direct:
+            sparse.csr_sgd(data.csr, batch, dy, n_out, params, pace[0], decay, slots, work.finite)
+            for j in range(WIDE * LINE):
+                check += work.finite[j]
+        elif l == 0 and work.is_compact:
+            check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_slots, decay, pace)
+        elif rule.lazy:
+            check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_in, n_out, decay, pace)
+        else:
+            check += update(rule, params, w_0, grads, w_0 - shift, m, v, n_in * n_out, decay, pace)
+        b_0 = w_0 + n_in * n_out
+        check += update(rule, params, b_0, grads, b_0 - shift, m, v, n_out, 1.0, pace)
+    if work.is_compact:
+        check += sparse.keep_scale(params, table[0, N_OUT], decay, slots)
+    return check
+
+
+@njit(**ONCE)
 def _infer(table, numbers, n_block, n_widest, params, x, csr, first, y):
     """Do what ``infer`` says; csr is None, or x is not read."""
     n_rows = len(y)
