@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import statistics
 import subprocess
@@ -165,6 +166,7 @@ def startup(*, fast: bool = False) -> Section:
         return statistics.median(found)
 
     rows: dict[str, float] = {}
+    compileall.compile_dir(ROOT / "nnprofile", quiet=2)  # as an installer does
     for module in (
         "numpy",
         "nnprofile",
