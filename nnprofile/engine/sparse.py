@@ -7,7 +7,8 @@ gradient of a row first: each feature that occurs in a batch gets a *slot*, a ro
 ``seen[f]`` its value when row f was last brought up to date, and scale / seen[f] is what the row still owes. It is paid
 before the row is read.
 
-The rows of W lie anywhere in a large memory, so each is asked for (``prefetch``) a little before it is needed.
+Rows lie anywhere in a large memory. Those of W are read by ``gather``, which waits for many at once; those of the moments
+are asked for (``prefetch``) a little before they are needed.
 """
 
 from __future__ import annotations
@@ -38,9 +39,6 @@ def csr_forward(csr, rows, params, w_0, n_in, n_out, y, y_0):
     for i in range(rows.size):
         first, y_i = csr.indptr[rows[i]], y_0 + i * n_out
         n = csr.indptr[rows[i] + 1] - first
-        if i + 1 < rows.size:
-            for p in range(csr.indptr[rows[i + 1]], csr.indptr[rows[i + 1] + 1]):
-                ask(params, w_0 + index[p] * n_out, n_out)
         j = 0
         while j + WIDE * n_lanes <= n_out:
             wide_gather(x, index, first, params, w_0 + j, n_out, params, b_0 + j, y, y_i + j, n, n_lanes)
@@ -156,7 +154,6 @@ def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, pace):
     slots.scale[0] *= decay
     for i in range(n):
         ahead = slots.touched[min(i + _AHEAD, n - 1)] * n_out
-        ask(params, ahead, n_out)
         if rule.update != PLAIN:
             ask(v, ahead, n_out)
         if rule.update == ADAM:
