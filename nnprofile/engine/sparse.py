@@ -7,7 +7,7 @@ gradient of a row first: each feature that occurs in a batch gets a *slot*, a ro
 ``seen[f]`` its value when row f was last brought up to date, and scale / seen[f] is what the row still owes. It is paid
 before the row is read.
 
-Rows lie anywhere in a large memory. Those of W are read by ``gather``, which waits for many at once; those of the moments
+Rows lie anywhere in a large memory. ``gather`` waits for many at once; for the update, the rows of W and of the moments
 are asked for (``prefetch``) a little before they are needed.
 """
 
@@ -154,6 +154,7 @@ def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, pace):
     slots.scale[0] *= decay
     for i in range(n):
         ahead = slots.touched[min(i + _AHEAD, n - 1)] * n_out
+        ask(params, ahead, n_out)
         if rule.update != PLAIN:
             ask(v, ahead, n_out)
         if rule.update == ADAM:
