@@ -5,6 +5,7 @@ A control, a large BLAS product, takes its turn too: its spread tells whether th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -71,6 +72,7 @@ class Worker:
             text=True,
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
+        self.missing: str | None = None
         self.missing = self._answer().get("skip")
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -78,19 +80,24 @@ class Worker:
         if self.missing:
             return {"skip": self.missing}
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # the answer will say that it has ended
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        return json.loads(line) if line else {"skip": f"ended with status {self.process.wait()}"}
+        if not line:
+            self.missing = f"ended with status {self.process.wait()}"
+            return {"skip": self.missing}
+        return json.loads(line)
 
     def close(self) -> None:
         """Let the process end."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
@@ -124,9 +131,13 @@ class Pool:
             if "skip" not in found[peer]:
                 times[peer] = []
         for _ in range(rounds):
-            for peer, rounds_of in times.items():
+            for peer in [*times]:
                 answer = self.workers[peer].ask(measure=True)
-                rounds_of.append(answer["times"])
+                if "skip" in answer:
+                    found[peer] = answer
+                    del times[peer]
+                    continue
+                times[peer].append(answer["times"])
                 found[peer] = {"peak_mb": round(answer["peak"])}
         for peer, rounds_of in times.items():
             self.workers[peer].ask(forget=True)

@@ -29,19 +29,19 @@ def main() -> None:
     answer(ready=True)
     for line in sys.stdin:
         request = json.loads(line)
-        if "measure" in request:
-            answer(times=measure(), peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        elif "forget" in request:
-            measure = None
-            answer(ready=True)
-        elif not hasattr(peer, request["task"]):
-            answer(skip="does not do this")
-        else:
-            try:
+        try:
+            if "measure" in request:
+                answer(times=measure(), peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            elif "forget" in request:
+                measure = None
+                answer(ready=True)
+            elif not hasattr(peer, request["task"]):
+                answer(skip="does not do this")
+            else:
                 measure = getattr(peer, request["task"])(request["case"])
                 answer(ready=True)
-            except Exception as error:
-                answer(skip=f"{type(error).__name__}: {error}".splitlines()[0][:200])
+        except Exception as error:
+            answer(skip=f"{type(error).__name__}: {error}".splitlines()[0][:200])
 
 
 with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):

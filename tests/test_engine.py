@@ -43,6 +43,10 @@ OPTIMIZERS = [
 ]
 
 
+def sparse_rows(rng: np.random.Generator, n: int, n_features: int, density: float) -> scipy.sparse.csr_array:
+    return scipy.sparse.csr_array(rng.normal(size=(n, n_features)) * (rng.uniform(size=(n, n_features)) < density))
+
+
 @st.composite
 def jobs(draw: st.DrawFn, *, sparse: bool = False) -> dict[str, Any]:
     """A network with data, a loss, an optimizer and all that fit takes."""
@@ -63,7 +67,7 @@ def jobs(draw: st.DrawFn, *, sparse: bool = False) -> dict[str, Any]:
     n, k = draw(st.integers(1, 30)), widths[-1]
     x: Any = rng.normal(size=(n, widths[0]))
     if sparse:
-        x = scipy.sparse.random_array((n, widths[0]), density=0.3, format="csr", rng=rng)
+        x = sparse_rows(rng, n, widths[0], 0.3)
     if isinstance(loss, nn.SoftmaxCrossEntropy):
         y: Any = rng.integers(0, k, n) if draw(st.booleans()) or k == 1 else rng.dirichlet(np.ones(k), n)
     else:
@@ -147,7 +151,7 @@ def data(n: int, n_features: int, n_outputs: int = 1, *, sparse: bool = False) -
     rng = np.random.default_rng(1)
     x: Any = rng.normal(size=(n, n_features))
     if sparse:
-        x = scipy.sparse.random_array((n, n_features), density=0.2, format="csr", rng=rng)
+        x = sparse_rows(rng, n, n_features, 0.2)
     return x, rng.uniform(size=(n, n_outputs))
 
 

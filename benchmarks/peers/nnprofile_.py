@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def predict(case: Case) -> Any:
     score = nn.freeze(net, loss)
     x, _ = cases.data(case)
     n_threads = case.get("threads", 1)
-    return cases.per_call(lambda: score(x, n_threads=n_threads))
+    return cases.per_call(partial(score, x, n_threads=n_threads) if n_threads > 1 else partial(score, x))
 
 
 def curve(case: Case) -> Any:

@@ -32,20 +32,16 @@ class _Stamped:
         return "engine"
 
 
-class _UserProvided(_Stamped, caching.UserProvidedCacheLocator):
-    pass
-
-
-class _InTree(_Stamped, caching.InTreeCacheLocator):
-    pass
-
-
-class _UserWide(_Stamped, caching.UserWideCacheLocator):
-    pass
+def _locator(name):
+    """Return Numba's class, with our stamp; its names began with an underscore before Numba 0.61."""
+    theirs = getattr(caching, name, None) or getattr(caching, f"_{name}")
+    return type(name, (_Stamped, theirs), {})
 
 
 class _Implementation(caching.CompileResultCacheImpl):
-    _locator_classes = [_UserProvided, _InTree, _UserWide]
+    _locator_classes = [
+        _locator(name) for name in ("UserProvidedCacheLocator", "InTreeCacheLocator", "UserWideCacheLocator")
+    ]
 
 
 class _Cache(caching.FunctionCache):

@@ -19,7 +19,8 @@ from numba.np.arrayobj import populate_array
 HELPER = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 ONCE = HELPER | {"inline": "always"}  # called in one place: a call would copy each array's description
 INLINE = HELPER | {"fastmath": {"contract", "nsz"}}  # NaN and infinity keep their meaning
-SUM = HELPER | {"fastmath": {"contract", "nsz", "reassoc"}}  # sums may be taken in any order
+# Sums may be taken in any order. No "contract": with it, LLVM 14 takes 0 * x + y for y, even where x is infinite.
+SUM = HELPER | {"fastmath": {"nsz", "reassoc"}}
 _LN2_HIGH = float.fromhex("0x1.62e4p-1")  # 15 digits, so that n * _LN2_HIGH is exact, also in float32
 _LN2_LOW = float.fromhex("0x1.7f7d1cf79abcap-20")  # log(2) - _LN2_HIGH
 _LOWEST = {32: -87.0, 64: -708.0}  # exp of less is not a normal number, and counts as 0
@@ -98,6 +99,12 @@ def power_of_two(typing, n):
         return builder.bitcast(builder.shl(builder.add(whole, bits(bias)), bits(n_digits)), args[0].type)
 
     return n(n), emit
+
+
+@njit(**HELPER)
+def nought(x):
+    """Return 0 * x: 0 for every finite x, NaN for the others; without the liberties that could make a plain 0 of it."""
+    return x * like(x, 0)
 
 
 @njit(**INLINE)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from .elementary import HELPER, INLINE, SUM, like, view
+from .elementary import HELPER, INLINE, SUM, like, nought, view
 from .program import ADAM, PLAIN
 from .tile import LINE, WIDE, gather, narrow_gather, narrow_scatter, prefetch, scatter, wide_gather, wide_scatter
 from .updates import any_nonzero, update
@@ -136,13 +136,13 @@ def pay_rows(csr, rows, params, n_out, slots):
 @njit(**SUM)
 def pay_all(params, n_out, slots):
     """Bring all rows up to date and start the product anew; return 0, or NaN if a row is not finite."""
-    check, zero = like(params, 0), like(params, 0)
+    check = like(params, 0)
     for f in range(slots.seen.size):
         pay(params, n_out, f, slots)
         slots.seen[f] = 1.0
         w_f = view(params, f * n_out, n_out)
         for j in range(n_out):
-            check += zero * w_f[j]
+            check += nought(w_f[j])
     slots.scale[0] = 1.0
     return check
 

@@ -13,7 +13,7 @@ from numba import njit
 
 from . import activations, losses, products, sparse
 from .cache import compiled
-from .elementary import HELPER, INLINE, ONCE, SUM, like, view
+from .elementary import HELPER, INLINE, ONCE, SUM, like, nought, view
 from .program import (
     BINARY,
     BY_BLAS,
@@ -452,7 +452,7 @@ def _gather(x, rows, n_features, buffer):
 @njit(**SUM)
 def _all_finite(a):
     """Tell whether 0 * a is 0 throughout."""
-    check, zero = like(a, 0), like(a, 0)
+    check = like(a, 0)
     for i in range(a.size):
-        check += zero * a[i]
+        check += nought(a[i])
     return check == 0

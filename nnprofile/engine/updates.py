@@ -9,18 +9,17 @@ from math import sqrt
 
 from numba import njit
 
-from .elementary import SUM, like, view
+from .elementary import SUM, like, nought, view
 from .program import ADAM, MOMENTUM, PLAIN
 
 
 @njit(**SUM)
 def sgd(w, dw, decay, learning_rate):
     """Move w = decay * w - learning_rate * dw."""
-    decay, learning_rate, zero = like(w, decay), like(w, learning_rate), like(w, 0)
-    check = zero
+    decay, learning_rate, check = like(w, decay), like(w, learning_rate), like(w, 0)
     for i in range(w.size):
         w[i] = decay * w[i] - learning_rate * dw[i]
-        check += zero * w[i]
+        check += nought(w[i])
     return check
 
 
@@ -33,7 +32,7 @@ def momentum(w, dw, v, decay, learning_rate, rate, nesterov):
     for i in range(w.size):
         v[i] = rate * v[i] - learning_rate * dw[i]
         w[i] = decay * w[i] + (ahead * v[i] - direct * dw[i])
-        check += zero * w[i] + zero * v[i]
+        check += nought(w[i]) + nought(v[i])
     return check
 
 
@@ -43,14 +42,13 @@ def adam(w, dw, m, v, decay, rate, scale, beta1, beta2, epsilon):
 
     In step t, rate is learning_rate / (1 - beta1^t), and scale is 1 / (1 - beta2^t).
     """
-    rate, scale, decay, epsilon, zero = like(w, rate), like(w, scale), like(w, decay), like(w, epsilon), like(w, 0)
+    rate, scale, decay, epsilon, check = like(w, rate), like(w, scale), like(w, decay), like(w, epsilon), like(w, 0)
     beta1, rest1, beta2, rest2 = like(w, beta1), like(w, 1 - beta1), like(w, beta2), like(w, 1 - beta2)
-    check = zero
     for i in range(w.size):
         m[i] = beta1 * m[i] + rest1 * dw[i]
         v[i] = beta2 * v[i] + rest2 * (dw[i] * dw[i])
         w[i] = decay * w[i] - rate * m[i] / (sqrt(v[i] * scale) + epsilon)
-        check += zero * w[i] + zero * v[i]
+        check += nought(w[i]) + nought(v[i])
     return check
 
 
