@@ -21,7 +21,10 @@ def data(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sparse_data(case: Case) -> tuple[scipy.sparse.csr_array, np.ndarray]:
-    """Return rows with 50 features that occur once each, uniform or by Zipf's law (exponent 1.1), and labels 0 or 1."""
+    """Return rows of 50 ones in columns drawn uniformly or by Zipf's law (exponent 1.1), and labels 0 or 1.
+
+    By Zipf's law a frequent column occurs more than once in a row, as a word does in a text: some 36 are distinct.
+    """
     rng = np.random.default_rng(0)
     n, n_features, k = case["rows"], case["sizes"][0], 50
     if case["columns"] == "uniform":

@@ -174,9 +174,7 @@ def _processor() -> str:
     return f"{fields.get('model name', platform.machine())}, {len(os.sched_getaffinity(0))} cores, {widest}"
 
 
-def text(
-    title: str, results: list[dict[str, Any]], label: Any, *, unit: str = "us", best_of: list[str] | None = None
-) -> str:
+def text(title: str, results: list[dict[str, Any]], label: Any, *, unit: str = "us") -> str:
     """Return a Markdown table: one row a case, one column a library, and how many times faster we are than each."""
     peers = [p for p in TITLES if any("median" in r["found"].get(p, {}) for r in results)]
     lines = [f"### {title}", "", f"| {unit} | " + " | ".join(TITLES[p] for p in peers) + " | control, GFLOP/s |"]

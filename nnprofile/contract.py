@@ -280,7 +280,7 @@ class Optimizer(Configured):
         """
         rate = self.learning_rate
         try:
-            rate = float(rate(step)) if callable(rate) else rate
+            rate = float(rate(step) if callable(rate) else rate)
         except OverflowError:  # a schedule that grows without bound
             rate = inf
         if not 0 <= rate < inf:

@@ -92,10 +92,6 @@ class FrozenNetwork:
                 out = None
         return self._score_all(x, out, check_size(n_threads, "n_threads"))
 
-    def _is_plain(self, a: Array) -> bool:
-        """Tell whether the kernels can read or write ``a`` where it lies."""
-        return a.dtype == self.dtype and a.flags.carray
-
     def _score_all(self, x: Any, out: Array | None, n_threads: int) -> Array:
         if not is_sparse(x):
             x = np.asarray(x)
@@ -109,11 +105,13 @@ class FrozenNetwork:
         shape = (x.shape[0], width)
         if out is None:
             out = np.empty(shape, self.dtype)
-        elif not isinstance(out, np.ndarray) or out.shape != shape or not self._is_plain(out):
+        elif not isinstance(out, np.ndarray) or out.shape != shape or not engine.is_plain(out, self.dtype):
             found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(f"out must be a writable {self.dtype} array of shape {shape} in C order, got {found}")
+        elif isinstance(x, np.ndarray) and np.may_share_memory(x, out):
+            x = x.copy()
 
-        in_place = isinstance(x, np.ndarray) and self._is_plain(x) and x.shape[1] == self.in_features
+        in_place = isinstance(x, np.ndarray) and engine.is_plain(x, self.dtype) and x.shape[1] == self.in_features
 
         def score(first: int) -> None:
             part = out[first : first + _PIECE]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import engine
-from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters, is_sparse
+from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters
 from .validation import as_features, as_numbers, as_weights, check_number, check_rng, check_size
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def _path(
         name == "auto" and engine.is_worth_it(net, data.x, n_epochs=n_epochs, batch_size=batch_size)
     ):
         try:
-            return engine.runner(*run), engine.predictor(net, sparse=is_sparse(data.x))
+            return engine.runner(*run), engine.predictor(net)
         except (engine.Unknown, engine.Unavailable) as reason:
             if name == "numba":
                 raise ValueError(f"engine='numba' is not possible: {reason}") from None

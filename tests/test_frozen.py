@@ -174,3 +174,21 @@ def test_out_may_be_part_of_a_larger_array() -> None:
     x, out = np.ones((4, 3)), np.full((6, 2), 7.0)
     frozen(x, out[1:5])
     assert (out[[0, 5]] == 7).all() and (out[1:5] == frozen(x)).all()
+
+
+def test_out_may_overlap_x() -> None:
+    for frozen in (nn.freeze(network(20, 20)), nn.freeze(network(400, 400))):
+        n = frozen.in_features or 0
+        memory = np.random.default_rng(0).normal(size=(301, n))
+        right = frozen(memory[:300])
+        for x, out in ((memory[:300].copy(), None), (memory[:300], memory[1:])):
+            np.testing.assert_array_equal(frozen(x, x if out is None else out), right)
+
+
+@pytest.mark.parametrize("first", [nn.ReLU(), nn.Tanh(), nn.Dropout(0.5), nn.Softmax()], ids=lambda layer: repr(layer))
+def test_sparse_rows_only_where_dense_is_first(first: nn.Layer) -> None:
+    frozen = nn.freeze(nn.Sequential([first, nn.Dense(50, 1)], rng=np.random.default_rng(0)))
+    out = np.full((9, 1), 7.0)
+    with pytest.raises(ValueError, match="sparse x is taken by Dense alone"):
+        frozen(scipy.sparse.csr_array(np.eye(6, 50)), out[:6])
+    assert (out[6:] == 7).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -47,6 +48,23 @@ def _rates(case: Case, t: int, n: int) -> np.ndarray:
     return np.stack([0.001 / (1 - BETA1**steps), 1 / (1 - BETA2**steps)], 1).astype(case["dtype"])
 
 
+@functools.cache
+def _compiled(optimizer: str) -> Any:
+    """Return the jitted epoch: compiled once for each shape of its arguments."""
+    case = {"optimizer": optimizer}
+
+    def epoch(params: Any, moments: Any, x: Any, y: Any, index: Any, rates: Any) -> Any:
+        def step(carry: Any, now: Any) -> Any:
+            params, moments = carry
+            rows, rate = now
+            value, grads = jax.value_and_grad(_loss)(params, x[rows], y[rows])
+            return _move(case, params, moments, grads, rate), value
+
+        return jax.lax.scan(step, (params, moments), (index, rates))
+
+    return jax.jit(epoch, donate_argnums=(0, 1))
+
+
 class _Epoch:
     def __init__(self, case: Case, x: np.ndarray, y: np.ndarray) -> None:
         self.case, self.t, self.rng = case, 0, np.random.default_rng(2)
@@ -56,16 +74,7 @@ class _Epoch:
         zeros = jax.tree.map(jnp.zeros_like, self.params)
         self.moments = () if case["optimizer"] == "sgd" else (zeros, jax.tree.map(jnp.zeros_like, self.params))
 
-        def epoch(params: Any, moments: Any, x: Any, y: Any, index: Any, rates: Any) -> Any:
-            def step(carry: Any, now: Any) -> Any:
-                params, moments = carry
-                rows, rate = now
-                value, grads = jax.value_and_grad(_loss)(params, x[rows], y[rows])
-                return _move(case, params, moments, grads, rate), value
-
-            return jax.lax.scan(step, (params, moments), (index, rates))
-
-        self.run = jax.jit(epoch, donate_argnums=(0, 1))
+        self.run = _compiled(case["optimizer"])
 
     def __call__(self) -> None:
         case, batch = self.case, self.case["batch"]

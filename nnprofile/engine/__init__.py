@@ -9,16 +9,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, Optimizer, is_sparse
+from ..contract import Array, Layer, Loss, Optimizer, floating, is_sparse
 from ..layers import Dense
 from ..losses import MeanSquaredError
 from ..network import Sequential
 from ..optimizers import SGD
-from .program import DENSE, KIND, N_IN, N_OUT, PLAIN, Program, compile_network, compile_rule
+from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, Program, Rule, compile_network, compile_rule
 from .program import Unknown as Unknown
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 # What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns.
 _LAYER, _MULTIPLY_ADD, _UPDATE = 40e-6, 0.1e-9, 8e-9
-WORTH_IT = 2.0  # seconds on the NumPy path; compiling takes some ten seconds once, and loading half of one per process
+WORTH_IT = 2.0  # seconds on the NumPy path; compiling takes fifteen once, and loading half of one per process
 CHUNK = 0.05  # seconds in one compiled call: an interrupt waits for its end
-_FAST = 2e10  # multiply-adds a second at the least, to cut chunks by
+_MOST_FEATURES = 2**31 - 1  # of a sparse x: its indices are int32
 
 
 class Unavailable(ValueError):
@@ -82,7 +83,7 @@ def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
 def _multiply_adds(program: Program, x: Any) -> float:
     """Return how many a row takes, forward and backward."""
     dense = program.table[program.table[:, KIND] == DENSE]
-    sizes = dense[:, N_IN] * dense[:, N_OUT]
+    sizes = (dense[:, N_IN] * dense[:, N_OUT]).astype(float)
     if is_sparse(x):
         sizes[0] = x.nnz / max(x.shape[0], 1) * dense[0, N_OUT]
     return 3.0 * float(sizes.sum())
@@ -96,43 +97,46 @@ def runner(
     Raises
     ------
     Unknown
-        If there is a layer, loss or optimizer that the engine does not know.
+        If there is a layer, loss, optimizer or form of parameters that the engine does not know.
     Unavailable
         If there is no engine.
     """
-    dtype = net.params.dtype
-    program = compile_network(net, dtype, sparse=is_sparse(x))
-    rule = compile_rule(loss, optimizer, y, l2)
+    dtype, batch_size = net.params.dtype, min(batch_size, x.shape[0])
+    compile_network(net, dtype, sparse=is_sparse(x))
+    compile_rule(loss, optimizer, y, l2)
+    if not is_plain(net.params.vector, dtype):
+        raise Unknown("the engine takes parameters in one piece of memory that can be written to")
+    if is_sparse(x) and x.shape[1] > _MOST_FEATURES:
+        raise Unknown(f"the engine takes sparse x of at most {_MOST_FEATURES} features, got {x.shape[1]}")
     steps = kernels()
     none = np.empty(0, dtype)
     data = steps.Data(
         none if is_sparse(x) else plain(x, dtype).ravel(),
-        csr(x, dtype),
+        csr(x, dtype) if is_sparse(x) else steps.Csr(none, np.empty(0, np.int32), np.empty(0, np.int64)),
         plain(y, dtype).ravel() if y.dtype.kind == "f" else none,
         plain(y, np.int64) if y.dtype.kind == "i" else np.empty(0, np.int64),
         np.empty(0) if weight is None else plain(weight, np.float64),
     )
-    no_slots = np.empty(0, np.int32)
-    slots = steps.Slots(no_slots, no_slots, no_slots, np.ones(1), np.empty(0))
-    compact = is_sparse(x) and l2 == 0 and (rule.update == PLAIN or rule.lazy)
-    if compact:
-        n_features = x.shape[1]
-        row_sizes = np.sort(np.diff(data.csr.indptr))[::-1]
-        n_numbers = int(row_sizes[:batch_size].sum())  # in a batch, at most
-        slots = steps.Slots(
-            np.full(n_features, -1, np.int32),
-            np.empty(min(n_features, n_numbers), np.int32),
-            np.empty(n_numbers, np.int32),
-            np.ones(1),
-            np.ones(n_features),
-        )
-    work = steps.work_for(program, rule, slots, net.params.vector.size, batch_size, dtype)
-    step = 1e-6 + (batch_size * _multiply_adds(program, x) + net.params.vector.size) / _FAST
-    n_in_chunk = max(1, int(CHUNK / step))
+    memory: dict[Any, Any] = {}  # of a step, for the kind of rule that it is; made anew if a callback changes that
+    n_in_chunk = 1
+    # Rows of W that never occur are never looked at.
+    is_finite = not is_sparse(x) or bool(np.isfinite(net.params.vector).all())
 
     def run(order: Array, rng: np.random.Generator) -> Generator[tuple[Array, Array]]:
-        vector = net.params.vector
-        m, v = optimizer.state.get("m", none), optimizer.state.get("v", none)
+        nonlocal n_in_chunk
+        if not is_finite:
+            yield np.array([np.nan]), np.ones(1)
+            return
+        # What a callback has changed since the last epoch counts, as it does on the NumPy path.
+        program = compile_network(net, dtype, sparse=is_sparse(x))
+        rule = compile_rule(loss, optimizer, y, l2)
+        vector, (m, v) = net.params.vector, _moments(net, optimizer, rule)
+        kind = rule.update, rule.lazy
+        if kind not in memory:
+            memory.clear()
+            slots = steps.slots_for(rule, data.csr, x.shape[1], batch_size)
+            memory[kind] = slots, steps.work_for(program, rule, slots, vector.size, batch_size, dtype)
+        slots, work = memory[kind]
         first = 0
         try:
             while first < len(order):
@@ -141,42 +145,51 @@ def runner(
                 rows = order[first : first + len(rates) * batch_size]
                 uniforms = rng.random(len(rows) * program.n_uniforms, dtype=np.float32)
                 values, totals, done = np.empty(len(rates)), np.empty(len(rates)), np.zeros(2, np.int64)
+                n_before, start = int(optimizer.n_steps), perf_counter()
                 try:
                     refused = steps.train(
-                        program,
-                        rule,
-                        data,
-                        slots,
-                        work,
-                        vector,
-                        m,
-                        v,
-                        rows,
-                        batch_size,
-                        rates,
-                        optimizer.n_steps,
-                        uniforms,
-                        values,
-                        totals,
-                        done,
+                        *(program, rule, data, slots, work, vector, m, v, rows, batch_size, rates, n_before),
+                        *(uniforms, values, totals, done),
                     )
                 finally:  # also when Ctrl-C is raised here: the updates are made
-                    optimizer.n_steps += int(done[0])
+                    optimizer.n_steps = n_before + int(done[0])
                 if refused:
                     loss.forward(np.array([[refused]], dtype), [[0]])  # says what is wrong with it
                 yield values[: done[1]], totals[: done[1]]
                 first += len(rows)
+                n_that_fit = int(CHUNK * len(rates) / (perf_counter() - start))
+                n_in_chunk = max(1, min(n_that_fit, 4 * n_in_chunk))
         finally:
-            if compact:
+            if work.is_compact:
                 steps.settle(vector, program.table[0, N_OUT], slots)
 
     return run
 
 
+def _moments(net: Layer, optimizer: Optimizer, rule: Rule) -> tuple[Array, Array]:
+    """Return the moments m and v, empty where the rule has none.
+
+    Raises
+    ------
+    ValueError
+        If they, or the parameters, are not as the kernels read and write them.
+    """
+    dtype, names = net.params.dtype, MOMENTS[rule.update]
+    found = {name: optimizer.state.get(name) for name in names}
+    for name, a in {"the vector of parameters": net.params.vector, **found}.items():
+        if a is None or a.shape != net.params.vector.shape or not is_plain(a, dtype):
+            raise ValueError(
+                f"{optimizer!r} needs {name} as a writable array of {net.params.vector.shape} {dtype} in one piece; "
+                "make a new optimizer where its moments have been changed"
+            )
+    none = np.empty(0, dtype)
+    return found.get("m", none), found.get("v", none)  # type: ignore[return-value]
+
+
 def _learning_rates(optimizer: Optimizer, n: int) -> Array:
     """Return the learning rates of the next ``n`` updates, or of those before the first that is none."""
     if not callable(optimizer.learning_rate):
-        return np.full(n, optimizer.learning_rate_at(optimizer.n_steps))
+        return np.full(n, optimizer.learning_rate_at(optimizer.n_steps), np.float64)
     rates: list[float] = []
     for i in range(n):
         try:
@@ -188,7 +201,7 @@ def _learning_rates(optimizer: Optimizer, n: int) -> Array:
     return np.array(rates)
 
 
-def predictor(net: Layer, *, sparse: bool) -> Callable[[Any], Array]:
+def predictor(net: Layer) -> Callable[[Any], Array]:
     """Return a function from x to the raw output, in inference mode, with the parameters as they are when it is called.
 
     Raises
@@ -196,13 +209,13 @@ def predictor(net: Layer, *, sparse: bool) -> Callable[[Any], Array]:
     Unknown, Unavailable
         As ``runner``.
     """
-    n_outputs = compile_network(net, net.params.dtype, sparse=sparse).table[-1, N_OUT]
+    n_outputs = compile_network(net, net.params.dtype).table[-1, N_OUT]
     kernels()
 
     def predict(x: Any) -> Array:
         score, score_csr = scorer(net, None)
         out = np.empty((x.shape[0], n_outputs), net.params.dtype)
-        if sparse:
+        if is_sparse(x):
             score_csr(x, 0, out)
         else:
             score(plain(x, net.params.dtype), 0, out)
@@ -224,9 +237,13 @@ def scorer(net: Layer, link: Layer | None) -> tuple[Score, Score]:
     dtype = net.params.dtype
     program = compile_network(net, dtype, link=link)
     steps = kernels()
+    if not is_plain(net.params.vector, dtype):
+        raise Unknown("the engine takes parameters in one piece of memory that can be written to")
     fixed = (program.table, program.numbers, program.n_block, program.n_widest, net.params.vector)
 
     def score_csr(x: Any, first: int, out: Array) -> Any:
+        if program.table[0, KIND] != DENSE:
+            floating(x)  # says that Dense alone takes sparse x
         return steps.infer_csr(*fixed, csr(x, dtype), first, out)
 
     return partial(steps.infer, *fixed), score_csr
@@ -234,32 +251,36 @@ def scorer(net: Layer, link: Layer | None) -> tuple[Score, Score]:
 
 def plain(a: Array, dtype: DTypeLike) -> Array:
     """Return ``a`` as the kernels are compiled for it: in C order and writable; a copy, where it is not."""
-    return np.require(a, dtype, ["C", "W"])
+    return np.require(a, dtype, ["C", "A", "W"])
+
+
+def is_plain(a: Array, dtype: DTypeLike) -> bool:
+    """Tell whether the kernels can read and write ``a`` where it lies."""
+    return a.dtype == dtype and a.dtype.isnative and a.flags.carray
 
 
 def csr(x: Any, dtype: DTypeLike) -> Any:
-    """Return the arrays of a CSR matrix as the kernels read them; empty ones for a dense x.
+    """Return the arrays of a CSR matrix as the kernels read them.
 
     Raises
     ------
     ValueError
         If an index lies outside the matrix: the kernels would read what is not theirs.
     """
-    steps = kernels()
-    if not is_sparse(x):
-        return steps.Csr(np.empty(0, dtype), np.empty(0, np.int32), np.empty(0, np.int64))
-    indptr, indices = x.indptr, x.indices
-    inside = len(indptr) == x.shape[0] + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
-    inside = inside and indptr[-1] <= min(len(indices), len(x.data))
-    if not inside or (len(indices) and not (indices.min() >= 0 and indices.max() < x.shape[1])):
-        raise ValueError(f"the CSR matrix x of shape {x.shape} has indices outside of it")
-    return steps.Csr(plain(x.data, dtype), plain(indices, np.int32), plain(indptr, np.int64))
+    indptr, n_features = x.indptr, x.shape[1]
+    n = int(indptr[-1]) if len(indptr) else -1  # behind them the arrays may have room to spare
+    inside = len(indptr) == x.shape[0] + 1 and indptr[0] == 0 and bool((np.diff(indptr) >= 0).all())
+    inside = inside and n <= min(len(x.indices), len(x.data)) and n_features <= _MOST_FEATURES
+    indices = x.indices[: max(n, 0)]
+    if not inside or (n and not (indices.min() >= 0 and indices.max() < n_features)):
+        raise ValueError(f"the CSR matrix x of shape {x.shape} has indices outside of it, or too many features")
+    return kernels().Csr(plain(x.data[:n], dtype), plain(indices, np.int32), plain(indptr, np.int64))
 
 
 def warmup() -> bool:
     """Compile the engine for float64 and float32, and keep it on disk: for the build of a container, or a server's start.
 
-    The first call takes some tens of seconds; a later process loads what the first one kept, in half a second. Where
+    The first call takes half a minute or more; a later process loads what the first one kept, in half a second. Where
     there is no engine it warns, and the library works without.
 
     Returns
@@ -275,13 +296,9 @@ def warmup() -> bool:
         for dtype in (np.float64, np.float32):
             x, y = np.zeros((2, 1), dtype), np.zeros((2, 1))
             net = Sequential([Dense(1, 1)], rng=rng, dtype=dtype)
-            run = runner(net, MeanSquaredError(), SGD(0.0), x, y, None, 2, 0.0)
-            list(run(np.arange(2), rng))
-            predictor(net, sparse=False)(x)
-            predictor(net, sparse=True)(csr_array(x))
-            no_slots = np.empty(0, np.int32)
-            slots = kernels().Slots(no_slots, no_slots, no_slots, np.ones(1), np.ones(1))
-            kernels().settle(net.params.vector, 1, slots)
+            for features in (x, csr_array(x)):
+                list(runner(net, MeanSquaredError(), SGD(0.0), features, y, None, 2, 0.0)(np.arange(2), rng))
+                predictor(net)(features)
     except Unavailable as reason:
         warn_once(reason)
         return False

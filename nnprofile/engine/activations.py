@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from .elementary import INLINE, exp, exp_parts, like, view
+from .elementary import INLINE, exp, exp_parts, like, total, view
 from .program import LEAKY_RELU, RELU, SIGMOID, SOFTMAX, TANH
 
 
@@ -63,7 +63,8 @@ def tanh(y, slope):
     one, two = like(y, 1), like(y, 2)
     for i in range(y.size):
         x = y[i]
-        p, scale = exp_parts(-two * abs(x))
+        p, scale, small = exp_parts(-two * abs(x))
+        scale *= small
         e, e_minus_one = scale + scale * p, scale * p + (scale - one)
         t = -e_minus_one / (two + e_minus_one)
         y[i] = -t if x < 0 else t
@@ -80,7 +81,7 @@ def times(dy, slope):
 @njit(**INLINE)
 def dropout(y, uniforms, rate):
     """Write y / (1 - rate) where the uniform is at least ``rate``, else 0; the backward pass is the same on dy."""
-    zero, scale = like(y, 0), like(y, 1 / (1 - rate))
+    zero, scale, rate = like(y, 0), like(y, 1 / (1 - rate)), like(uniforms, rate)
     for i in range(y.size):
         y[i] *= scale if uniforms[i] >= rate else zero
 
@@ -90,15 +91,14 @@ def softmax(y, n_columns):
     """Write y_j = exp(x_j - max x) / sum_k exp(x_k - max x) for each row."""
     for start in range(0, y.size, n_columns):
         row = view(y, start, n_columns)
-        top, total = row[0], like(y, 0)
+        top = row[0]
         for j in range(n_columns):
             top = row[j] if row[j] > top else top
         for j in range(n_columns):
             row[j] = exp(row[j] - top)
+        row_total = total(row)
         for j in range(n_columns):
-            total += row[j]
-        for j in range(n_columns):
-            row[j] /= total
+            row[j] /= row_total
 
 
 @njit(**INLINE)

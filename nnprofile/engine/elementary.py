@@ -23,7 +23,8 @@ INLINE = HELPER | {"fastmath": {"contract", "nsz"}}  # NaN and infinity keep the
 SUM = HELPER | {"fastmath": {"nsz", "reassoc"}}
 _LN2_HIGH = float.fromhex("0x1.62e4p-1")  # 15 digits, so that n * _LN2_HIGH is exact, also in float32
 _LN2_LOW = float.fromhex("0x1.7f7d1cf79abcap-20")  # log(2) - _LN2_HIGH
-_LOWEST = {32: -87.0, 64: -708.0}  # exp of less is not a normal number, and counts as 0
+_LOWEST = {32: -104.0, 64: -746.0}  # exp of less is rounded to 0
+_LEAST_POWER = {32: -126.0, 64: -1022.0}  # 2 to less than this has no exponent of its own
 
 
 @intrinsic
@@ -64,10 +65,20 @@ def view(typing, a, start, size):
 
 @intrinsic
 def lowest(typing, x):
-    """Return the least x whose exp is a normal number of x's dtype."""
+    """Return an x whose exp, and that of all less, is 0 in x's dtype."""
 
     def emit(context, builder, signature, args):
         return context.get_constant(x, _LOWEST[x.bitwidth])
+
+    return x(x), emit
+
+
+@intrinsic
+def least_power(typing, x):
+    """Return the least n for which 2^n is a normal number of x's dtype."""
+
+    def emit(context, builder, signature, args):
+        return context.get_constant(x, _LEAST_POWER[x.bitwidth])
 
     return x(x), emit
 
@@ -109,10 +120,10 @@ def nought(x):
 
 @njit(**INLINE)
 def exp_parts(x):
-    """Return p and 2^n with exp(x) = 2^n (1 + p), for x <= 0.
+    """Return p, 2^m and 2^n with exp(x) = 2^m 2^n (1 + p), for x <= 0; 2^n is 1 unless exp(x) is subnormal.
 
-    x = n log 2 + r with n whole, so |r| <= log(2) / 2 and p = exp(r) - 1 = r + r^2 / 2! + ... + r^14 / 14!, whose remainder
-    is below 2e-19.
+    x = (m + n) log 2 + r with m + n whole, so |r| <= log(2) / 2 and p = exp(r) - 1 = r + r^2 / 2! + ... + r^14 / 14!, whose
+    remainder is below 2e-19.
     """
     least = lowest(x)
     x = least if x < least else x
@@ -132,21 +143,15 @@ def exp_parts(x):
     p = p * r + like(x, 1 / 6)
     p = p * r + like(x, 1 / 2)
     p = p * r * r + r
-    return p, power_of_two(n)
+    m = n if n > least_power(x) else least_power(x)
+    return p, power_of_two(m), power_of_two(n - m)
 
 
 @njit(**INLINE)
 def exp(x):
-    """Return e to the x, for x <= 0; 0 where that is less than the smallest normal number."""
-    p, scale = exp_parts(x)
-    return like(x, 0) if x < lowest(x) else scale + scale * p
-
-
-@njit(**INLINE)
-def expm1(x):
-    """Return exp(x) - 1 = 2^n p + (2^n - 1) for x <= 0, with all digits near 0."""
-    p, scale = exp_parts(x)
-    return scale * p + (scale - like(x, 1))
+    """Return e to the x, for x <= 0."""
+    p, scale, small = exp_parts(x)
+    return (scale + scale * p) * small
 
 
 @njit(**INLINE)
@@ -174,3 +179,12 @@ def log1p(u):
     p = p * q + like(u, 1 / 5)
     p = p * q + like(u, 1 / 3)
     return like(u, 2) * (s + s * q * p)
+
+
+@njit(**SUM)
+def total(a):
+    """Return the sum of a, taken in float64: of a million float32 terms it keeps all digits."""
+    sum_ = 0.0
+    for i in range(a.size):
+        sum_ += a[i]
+    return like(a, sum_)

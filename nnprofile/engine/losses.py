@@ -11,7 +11,7 @@ from math import log1p as log1p_of_any
 
 from numba import njit
 
-from .elementary import INLINE, exp, like, log1p, view
+from .elementary import INLINE, exp, like, log1p, total, view
 from .program import ABSOLUTE, BINARY, HALF_SQUARED, HUBER, SIGMOID_BINARY, SOFTMAX_LABELS, SOFTMAX_ROWS, SQUARED
 
 
@@ -88,15 +88,14 @@ def sigmoid_binary(z, t, l, dz):
 @njit(**INLINE)
 def _logits(z, p):
     """Write p = exp(z - max z) and return where the largest z is, and the sum of the other p."""
-    top, others = 0, like(z, 0)
+    top = 0
     for j in range(z.size):
         top = j if z[j] > z[top] else top
     highest = z[top]
     for j in range(z.size):
         p[j] = exp(z[j] - highest)
     p[top] = like(z, 0)
-    for j in range(z.size):
-        others += p[j]
+    others = total(p)
     p[top] = exp(z[top] - highest)  # 1; NaN, if it is
     return top, others
 
@@ -105,14 +104,13 @@ def _logits(z, p):
 def softmax_labels(z, label, dz):
     """Return -log p_c for the label c, p = softmax(z); dl = p - 1[j = c], with p_c - 1 summed from the others."""
     top, others = _logits(z, dz)
-    total = dz[top] + others
-    l = (log1p(others) if others <= 1 else like(z, log(total))) - (z[label] - z[top])
-    rest = like(z, 0)
+    sum_ = dz[top] + others
+    l = (log1p(others) if others <= 1 else like(z, log(sum_))) - (z[label] - z[top])
+    dz[label] = like(z, 0)
+    rest = total(dz)
     for j in range(z.size):
-        rest += like(z, 0) if j == label else dz[j]
-    for j in range(z.size):
-        dz[j] /= total
-    dz[label] = -rest / total
+        dz[j] /= sum_
+    dz[label] = -rest / sum_
     return l
 
 
@@ -120,18 +118,16 @@ def softmax_labels(z, label, dz):
 def softmax_rows(z, t, dz):
     """Return -sum_j t_j log p_j, p = softmax(z); dl = (sum t - t_j) p_j - t_j (1 - p_j)."""
     top, others = _logits(z, dz)
-    total = dz[top] + others
-    log_total = log1p(others) if others <= 1 else like(z, log(total))
-    l, t_sum = like(z, 0), like(z, 0)
+    sum_, t_sum = dz[top] + others, total(t)
+    log_total, l = log1p(others) if others <= 1 else like(z, log(sum_)), 0.0
     for j in range(z.size):
-        t_sum += t[j]
         if t[j] != 0:  # a masked class, z = -inf, counts nothing
             l += t[j] * (log_total - (z[j] - z[top]))
     for j in range(z.size):
-        p = dz[j] / total
-        one_minus_p = others / total if j == top else like(z, 1) - p
+        p = dz[j] / sum_
+        one_minus_p = others / sum_ if j == top else like(z, 1) - p
         dz[j] = (t_sum - t[j]) * p - t[j] * one_minus_p
-    return l
+    return like(z, l)
 
 
 @njit(**INLINE)

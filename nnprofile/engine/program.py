@@ -103,6 +103,8 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
     Unknown
         If there is a layer that the engine does not know; the message names it.
     """
+    if np.dtype(dtype) not in (np.float32, np.float64) or not np.dtype(dtype).isnative:
+        raise Unknown(f"the engine takes float32 and float64, got {np.dtype(dtype)}")
     layers = [(layer, start) for layer, start in flatten(net) if type(layer) is not Identity]
     if link is not None and type(link) is not Identity:
         layers.append((link, 0))
@@ -164,12 +166,16 @@ class Rule(NamedTuple):
     loss: int
     delta: float  # Huber's
     update: int
-    first: float  # momentum, or beta1
-    second: float  # beta2
+    momentum: float
+    beta1: float
+    beta2: float
     epsilon: float
     lazy: bool
     weight_decay: float
     l2: float
+
+
+MOMENTS: dict[int, tuple[str, ...]] = {PLAIN: (), MOMENTUM: ("v",), NESTEROV: ("v",), ADAM: ("m", "v")}
 
 
 def compile_rule(loss: Loss, optimizer: Optimizer, y: Array, l2: float) -> Rule:
@@ -188,11 +194,11 @@ def compile_rule(loss: Loss, optimizer: Optimizer, y: Array, l2: float) -> Rule:
     delta = float(loss.delta) if isinstance(loss, Huber) else 0.0
     if type(optimizer) is SGD:
         update = NESTEROV if optimizer.nesterov else MOMENTUM if optimizer.momentum else PLAIN
-        numbers = optimizer.momentum, 0.0, 0.0
+        numbers = (optimizer.momentum, 0.0, 0.0, 0.0)
     elif type(optimizer) is Adam:
-        update, numbers = ADAM, (optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+        update, numbers = ADAM, (0.0, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
     else:
         raise Unknown(f"the engine does not know the optimizer {optimizer!r}")
     lazy = optimizer.lazy and update != PLAIN
-    first, second, epsilon = map(float, numbers)  # another type would be compiled anew
-    return Rule(kind, delta, update, first, second, epsilon, lazy, float(optimizer.weight_decay), float(l2))
+    momentum, beta1, beta2, epsilon = map(float, numbers)  # another type would be compiled anew
+    return Rule(kind, delta, update, momentum, beta1, beta2, epsilon, lazy, float(optimizer.weight_decay), float(l2))

@@ -20,7 +20,7 @@ from .program import ADAM, PLAIN
 from .tile import LINE, WIDE, gather, narrow_gather, narrow_scatter, prefetch, scatter, wide_gather, wide_scatter
 from .updates import any_nonzero, update
 
-_TINY, _HUGE = 1e-100, 1e100  # scale is paid to all rows before it leaves these
+_TINY = 1e-100  # scale is paid to all rows before it gets less
 _AHEAD = 6  # rows between asking and reading
 
 
@@ -168,7 +168,7 @@ def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, pace):
 
 @njit(**HELPER)
 def keep_scale(params, n_out, decay, slots):
-    """Pay all rows before the product gets too small or too large for it; return 0, or NaN if a row is not finite."""
-    if abs(decay) > 1 or not _TINY < abs(slots.scale[0]) < _HUGE:
+    """Pay all rows before the product is no number to divide by; return 0, or NaN if a row is not finite."""
+    if not 0 < decay <= 1 or slots.scale[0] < _TINY:
         return pay_all(params, n_out, slots)
     return like(params, 0)

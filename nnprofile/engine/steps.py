@@ -1,4 +1,4 @@
-"""The two compiled functions that Python calls: ``train`` runs many steps of training, ``infer`` predicts many rows.
+"""The compiled functions that Python calls: ``train`` runs many steps of training, ``infer`` predicts many rows.
 
 Both interpret the table of ``program``. A batch goes through the network in blocks of a few rows, forward and straight
 back, so that a block's numbers never leave the cache; the blocks' gradients add up, always in the same order.
@@ -13,7 +13,7 @@ from numba import njit
 
 from . import activations, losses, products, sparse
 from .cache import compiled
-from .elementary import HELPER, INLINE, ONCE, SUM, like, nought, view
+from .elementary import HELPER, INLINE, ONCE, SUM, like, nought, total, view
 from .program import (
     BINARY,
     BY_BLAS,
@@ -84,6 +84,22 @@ class Work(NamedTuple):
     finite: np.ndarray  # zeros, as long as all that a sparse update wrote is finite
 
 
+def slots_for(rule: Rule, csr: Csr, n_features: int, n_batch: int) -> Slots:
+    """Return the memory of a sparse first layer, empty where all of its rows move at every step, or x is dense."""
+    none = np.empty(0, np.int32)
+    if not csr.indptr.size or rule.l2 != 0 or not (rule.update == PLAIN or rule.lazy):
+        return Slots(none, none, none, np.ones(1), np.empty(0))
+    n_numbers = int(np.sort(np.diff(csr.indptr))[::-1][:n_batch].sum())  # in a batch, at most
+    n_slots = min(n_features, n_numbers)
+    return Slots(
+        np.full(n_features, -1, np.int32),
+        np.empty(n_slots, np.int32),
+        np.empty(n_numbers, np.int32),
+        np.ones(1),
+        np.ones(n_features),
+    )
+
+
 def work_for(program: Program, rule: Rule, slots: Slots, n_params: int, n_batch: int, dtype: Any) -> Work:
     """Return the memory for batches of so many rows."""
     table, n_block = program.table, min(program.n_block, n_batch)
@@ -107,7 +123,7 @@ def work_for(program: Program, rule: Rule, slots: Slots, n_params: int, n_batch:
         transposed=transposed,
         shares=np.zeros(n_batch),
         zeros=aligned_zeros(program.n_widest, dtype),
-        finite=aligned_zeros(WIDE * LINE, dtype),
+        finite=aligned_zeros(WIDE * LINE // np.dtype(dtype).itemsize, dtype),
     )
 
 
@@ -185,7 +201,7 @@ def _steps(
     for step in range(len(values)):
         size = min(n_batch, len(order) - step * n_batch)
         batch = view(order, step * n_batch, size)
-        total = _shares(data.weights, batch, work.shares)
+        weight = _shares(data.weights, batch, work.shares)
         n_slots = _prepare(program, data, slots, params, work, batch)
         value, n_numbers = 0.0, 0
         for start in range(0, size, work.n_block):
@@ -201,12 +217,12 @@ def _steps(
             dy, dx, n_numbers = _backward(program, data, slots, params, uniforms, work, block, dy, dx)
         n_drawn += size * program.n_uniforms
 
-        if rule.l2 != 0 and total != 0:
-            value += _add_l2(program, params, work, rule.l2 / total)
-        values[step], totals[step], done[1] = value, total, step + 1
+        if rule.l2 != 0 and weight != 0:
+            value += _add_l2(program, params, work, rule.l2 / weight)
+        values[step], totals[step], done[1] = value, weight, step + 1
         if not np.isfinite(value):
             break
-        if total == 0:  # all rows weigh nothing: there is no step
+        if weight == 0:  # all rows weigh nothing: there is no step
             continue
         pace = pace_of(rule, rates[done[0]], n_before + done[0] + 1)
         check = _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, pace)
@@ -274,7 +290,7 @@ def _backward(program, data, slots, params, uniforms, work, block, dy, dx):
         d = view(dy, 0, n * n_out)
         if kind == DENSE:
             by_blas, w_0 = table[l, BY_BLAS] != 0, table[l, W]
-            g_0 = w_0 - work.shift if l > 0 else 0
+            g_0 = w_0 - work.shift
             products.bias_gradient(d, n_out, work.grads, w_0 + n_in * n_out - work.shift, n, first)
             if data.csr.indptr.size == 0 or l > 0:
                 x_0 = work.n_block * table[l, X]
@@ -329,7 +345,7 @@ def _add_l2(program, params, work, share):
 def _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, pace):
     """Move the parameters; return 0, or NaN if one is not finite now."""
     table, grads, shift = program.table, work.grads, work.shift
-    decay, check = 1 - pace[0] * rule.weight_decay, like(params, 0)
+    decay, check = 1 - pace.learning_rate * rule.weight_decay, like(params, 0)
     if decay == 1 and not rule.lazy and not work.is_compact:  # all are moved alike
         return update(rule, params, 0, grads, 0, m, v, params.size, 1.0, pace)
     for l in range(work.first_dense, len(table)):
@@ -337,9 +353,8 @@ def _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, 
             continue
         w_0, n_in, n_out = table[l, W], table[l, N_IN], table[l, N_OUT]
         if l == 0 and work.is_direct:
-            sparse.csr_sgd(data.csr, batch, dy, n_out, params, pace[0], decay, slots, work.finite)
-            for j in range(WIDE * LINE):
-                check += work.finite[j]
+            sparse.csr_sgd(data.csr, batch, dy, n_out, params, pace.learning_rate, decay, slots, work.finite)
+            check += total(work.finite)
         elif l == 0 and work.is_compact:
             check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_slots, decay, pace)
         elif rule.lazy:

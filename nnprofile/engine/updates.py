@@ -6,11 +6,20 @@ Each returns 0, or NaN if a number that it wrote is not finite: 0 * w is 0 for e
 from __future__ import annotations
 
 from math import sqrt
+from typing import NamedTuple
 
 from numba import njit
 
 from .elementary import SUM, like, nought, view
 from .program import ADAM, MOMENTUM, PLAIN
+
+
+class Pace(NamedTuple):
+    """How far a step goes: the learning rate, and Adam's, corrected for the moments' start from zero."""
+
+    learning_rate: float
+    rate: float  # learning_rate / (1 - beta1^t)
+    scale: float  # 1 / (1 - beta2^t)
 
 
 @njit(**SUM)
@@ -54,10 +63,10 @@ def adam(w, dw, m, v, decay, rate, scale, beta1, beta2, epsilon):
 
 @njit(**SUM)
 def pace_of(rule, learning_rate, t):
-    """Return the learning rate of step t = 1, 2, ..., and Adam's rate and scale."""
+    """Return the pace of step t = 1, 2, ..."""
     if rule.update == ADAM:
-        return learning_rate, learning_rate / (1 - rule.first**t), 1 / (1 - rule.second**t)
-    return learning_rate, 0.0, 0.0
+        return Pace(learning_rate, learning_rate / (1 - rule.beta1**t), 1 / (1 - rule.beta2**t))
+    return Pace(learning_rate, 0.0, 0.0)
 
 
 @njit(**SUM)
@@ -65,12 +74,12 @@ def update(rule, params, p_0, grads, g_0, m, v, size, decay, pace):
     """Move ``size`` parameters from p_0 on, whose gradients start at g_0; v and m hold the moments, where there are some."""
     w, dw = view(params, p_0, size), view(grads, g_0, size)
     if rule.update == PLAIN:
-        return sgd(w, dw, decay, pace[0])
+        return sgd(w, dw, decay, pace.learning_rate)
     v = view(v, p_0, size)
     if rule.update == ADAM:
         m = view(m, p_0, size)
-        return adam(w, dw, m, v, decay, pace[1], pace[2], rule.first, rule.second, rule.epsilon)
-    return momentum(w, dw, v, decay, pace[0], rule.first, rule.update != MOMENTUM)
+        return adam(w, dw, m, v, decay, pace.rate, pace.scale, rule.beta1, rule.beta2, rule.epsilon)
+    return momentum(w, dw, v, decay, pace.learning_rate, rule.momentum, rule.update != MOMENTUM)
 
 
 @njit(**SUM)
