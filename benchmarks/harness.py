@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,8 @@ class Pool:
                 times[peer] = []
         for _ in range(rounds):
             for peer in [*times]:
+                if self.n_threads > 1:  # threads of the one before still spin on the second core
+                    time.sleep(0.5)
                 answer = self.workers[peer].ask(measure=True)
                 if "skip" in answer:
                     found[peer] = answer
