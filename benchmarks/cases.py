@@ -1,4 +1,4 @@
-"""The data of the cases, and what all libraries share: the same numbers, the same order of rows."""
+"""The data of the cases, and what the libraries share: the same numbers and, where it can be given, order of rows."""
 
 from __future__ import annotations
 

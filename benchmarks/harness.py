@@ -156,7 +156,7 @@ class Pool:
 
 def versions() -> dict[str, str]:
     """Return what was measured, and on what."""
-    found = {"python": platform.python_version(), "machine": _processor(), "system": platform.platform(terse=True)}
+    found = {"python": platform.python_version(), "machine": _processor(), "system": platform.system()}
     for name in VERSIONS:
         try:
             found[name] = metadata.version(name)

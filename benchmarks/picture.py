@@ -49,7 +49,7 @@ def _bars(axis: Any, result: dict[str, Any], title: str, unit: str) -> None:
         axis.annotate(
             f" {found[peer]:,.{0 if found[peer] >= 100 else 1}f}{times}", (found[peer], row), va="center", fontsize=8
         )
-    axis.set(xscale="log", yticks=range(len(order)), xlabel=unit, xlim=(None, max(found.values()) * 12))
+    axis.set(xscale="log", yticks=range(len(order)), xlabel=unit, xlim=(1, max(found.values()) * 15))
     axis.set_yticklabels([TITLES[p] for p in order], fontsize=8)
     axis.set_title(title, fontsize=10)
 

@@ -253,7 +253,7 @@ def adult(*, fast: bool = False) -> Section:
 
 
 def growth(*, fast: bool = False) -> Section:
-    """Milliseconds an epoch, when one of rows, features, width and depth grows."""
+    """Microseconds per step, when one of rows, features, width and depth grows."""
     base = {"dtype": "float32", "optimizer": "adam", "batch": 256, "least": 0.02}
     axes: dict[str, list[tuple[int, list[int], int]]] = {
         "rows": [(n, MAIN, n) for n in (1_000, 10_000, 100_000)],
