@@ -1,7 +1,7 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
 Read the modules in this order: contract, initializers, activations, layers, losses, optimizers, network, engine, training,
-frozen, modelfile.
+frozen, modelfile, gradcheck.
 """
 
 from typing import TYPE_CHECKING
@@ -42,6 +42,13 @@ if TYPE_CHECKING:
     from .engine import warmup as warmup
     from .frozen import FrozenNetwork as FrozenNetwork
     from .frozen import freeze as freeze
+    from .gradcheck import GradCheckReport as GradCheckReport
+    from .gradcheck import check_function as check_function
+    from .gradcheck import check_layer as check_layer
+    from .gradcheck import check_loss as check_loss
+    from .gradcheck import check_network as check_network
+    from .gradcheck import check_step as check_step
+    from .gradcheck import hvp as hvp
     from .modelfile import ModelFileError as ModelFileError
     from .modelfile import Saved as Saved
     from .modelfile import load as load
@@ -54,6 +61,9 @@ _LAZY = {
     **dict.fromkeys(("ModelFileError", "Saved", "load", "save"), "modelfile"),
     **dict.fromkeys(("FrozenNetwork", "freeze"), "frozen"),
     "warmup": "engine",
+    **dict.fromkeys(
+        ("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"), "gradcheck"
+    ),
 }
 
 

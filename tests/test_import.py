@@ -18,6 +18,7 @@ PUBLIC = {
     *("SGD", "Adam", "StepDecay", "ExponentialDecay", "CosineDecay"),
     *("Sequential", "fit", "objective", "History", "EarlyStopping", "DivergenceError"),
     *("freeze", "FrozenNetwork", "warmup"),
+    *("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"),
     *("save", "load", "Saved", "ModelFileError", "Layer", "Loss", "Optimizer", "Parameters", "initializers"),
 }
 
@@ -106,6 +107,7 @@ def test_imports_point_one_way() -> None:
         "training",
         "frozen",
         "modelfile",
+        "gradcheck",
     ]
     package = ROOT / "nnprofile"
     found = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]

@@ -1,0 +1,540 @@
+"""The checks: of two functions, a layer, a loss, and a network with its loss. Each returns a report.
+
+All do the same: keep the contracts, judge every gradient against the right one, and, where one is wrong, say why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..contract import Array
+from .contracts import Contracts
+from .diagnosis import Context, diagnose
+from .judge import FULL, Judge, Verdict
+from .procedures import FunctionProcedure, LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure
+from .reference import Subject, careful
+from .report import KAPPA, Finding, GradCheckReport, Row
+from .world import describe
+
+
+# What makes numbers wrong is reported before the numbers; what shows only later, after them.
+_FIRST = frozenset(
+    ("raises", "shape", "missing", "dtype", "mutation", "accumulate", "nondeterministic", "mask", "updated-weights")
+)
+
+
+class Check:
+    """One check under way: counts, time, rows and findings."""
+
+    def __init__(self, subject: str, seed: int) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        self.start = time.perf_counter()
+        self.report = GradCheckReport(subject, seed=int(seed))
+        # Not default_rng(seed): the caller may have drawn x from that, and dy must know nothing of x.
+        self.rng = np.random.default_rng([0x6E6E, int(seed)])
+
+    def done(self) -> GradCheckReport:
+        """Finish: one finding a bug, errors before notes."""
+        report = self.report
+        seen: set[tuple[str, str, str]] = set()
+        findings = []
+        for f in report.findings:
+            key = (f.kind, f.layer, f.tensor)
+            if key not in seen:
+                seen.add(key)
+                findings.append(f)
+        report.findings = sorted(findings, key=lambda f: f.severity != "error")
+        report.seconds = time.perf_counter() - self.start
+        return report
+
+    def judge(
+        self,
+        p: Procedure,
+        *,
+        layer: str = "",
+        suffix: str = "",
+        full: int = FULL,
+        context: Context | None = None,
+        explain: bool = True,
+    ) -> list[Verdict] | None:
+        """Check contracts and gradients of one procedure; add findings, and return the verdicts."""
+        point = [a.astype(np.float64) for a in p.point]
+        y = np.asarray(p.run(p.copies(p.point))[0])
+        p.world.observe()
+        p.world.reset()
+        if y.dtype.kind != "f" or not np.isfinite(y).all():
+            raise ValueError(
+                f"{self.report.subject}: forward must return finite real numbers here, got "
+                + (f"dtype {y.dtype}" if y.dtype.kind != "f" else "inf or nan")
+            )
+        dy = self.rng.normal(size=y.shape) if p.takes_cotangent else np.ones(y.shape)
+        contracts = Contracts(p, dy.astype(y.dtype), self.rng, layer)
+        grads = contracts.check()
+        self.report.n_forward += contracts.n_forward
+        self.report.n_backward += contracts.n_backward
+        first = [f for f in contracts.findings if f.kind in _FIRST]
+        last = [f for f in contracts.findings if f.kind not in _FIRST]
+        if grads is None or any(f.kind == "nondeterministic" for f in first):
+            self.report.findings += first + last
+            return None
+        subject = Subject(p.names, point, p.output, p.pullback)
+        judge = Judge(subject, dy, self.rng, full=full)
+        verdicts = judge.all()
+        self.report.findings += first
+        context = context or Context()
+        context.procedure, context.judge = p, judge
+        context.right_leaves = tuple(v.k for v in verdicts if v.row.verdict == "right")
+        for verdict in verdicts:
+            verdict.row.tensor += suffix
+        if explain:
+            self.explain(verdicts, context, layer)
+        self.report.findings += last
+        self._single(p, verdicts, dy, layer)
+        if explain and not any(v.row.verdict == "wrong" for v in verdicts) and not contracts.findings:
+            self._elsewhere(p, layer)
+        self.report.n_forward += subject.n_forward
+        self.report.n_backward += subject.n_backward
+        return verdicts
+
+    def explain(self, verdicts: list[Verdict], context: Context, layer: str) -> None:
+        """Add a finding for each gradient that is not simply right."""
+        wrong = []
+        for verdict in verdicts:
+            row = verdict.row
+            if row.verdict == "wrong":
+                kind, message = diagnose(verdict, context)
+                wrong.append(Finding(kind, layer, row.tensor, f"{row.tensor}: {message}"))
+            elif row.verdict == "subgradient":
+                text = f"{row.tensor}: the point lies on a kink; the gradient there is an element of the subgradient"
+                self.report.findings.append(Finding("kink", layer, row.tensor, text, "note"))
+            elif row.verdict == "unclear":
+                text = f"{row.tensor}: the reference is too inaccurate here to judge ({row.accuracy:.1e})"
+                self.report.findings.append(Finding("unclear", layer, row.tensor, text, "note"))
+        right = [v.row.tensor for v in verdicts if v.row.verdict == "right"]
+        for f in wrong:
+            if f.kind == "term" and right:
+                f.message += f" (right: {', '.join(right)})"
+        # One bug may spoil several tensors, and be plain to see in one of them.
+        self.report.findings += sorted(wrong, key=lambda f: (f.kind == "term") * 2 + (f.kind == "elements"))
+
+    def _single(self, p: Procedure, verdicts: list[Verdict], dy: Array, layer: str) -> None:
+        """Judge code in the caller's lower precision against the same code in float64."""
+        kinds = {a.dtype for a in p.point if a.dtype != np.float64}
+        if not kinds:
+            return
+        eps = max(float(np.finfo(kind).eps) for kind in kinds)
+        y = np.asarray(p.run(p.point)[0])
+        low = dy.astype(y.dtype)
+        base = p.run(p.point, low)[1]
+        runs = []
+        for _ in range(4):
+            shaken = [(a * (1 + eps * self.rng.choice((-1, 1), a.shape))).astype(a.dtype) for a in p.point]
+            runs.append(p.run(shaken, low)[1])
+        self.report.n_forward += 6
+        self.report.n_backward += 5
+        # What rounding the inputs alone does to the right gradient: the same points, in float64.
+        exact = p.run([a.astype(np.float64) for a in p.point], low.astype(np.float64))[1]
+        for verdict in verdicts:
+            g, right = base[verdict.k], exact[verdict.k]
+            if g is None or right is None or verdict.row.verdict not in ("right", "subgradient"):
+                continue
+            moves = [np.abs(r[verdict.k] - g) for r in runs if r[verdict.k] is not None]
+            moved = np.max(moves, axis=0).astype(float)
+            noise = np.maximum(moved, np.sqrt((moved**2).mean()) if moved.size else 0.0) + eps * np.abs(right) + 1e-44
+            gap = np.abs(g.astype(float) - right)
+            ratio = float((gap / noise).max(initial=0.0)) if np.isfinite(g).all() else np.inf
+            top = float(np.abs(right).max(initial=0.0))
+            row = Row(
+                f"{verdict.row.tensor} ({p.point[verdict.k].dtype})",
+                g.shape,
+                "the same code in float64",
+                checked=f"all {g.size} elements",
+                accuracy=verdict.row.accuracy,
+                error=float(gap.max(initial=0.0)) / top if top else 0.0,
+                noise_ratio=ratio,
+                certificate=KAPPA * float(np.linalg.norm(noise)) / (float(np.linalg.norm(right)) or 1.0),
+                verdict="wrong" if ratio > KAPPA else "right",
+            )
+            self.report.rows.append(row)
+            if row.verdict == "wrong":
+                text = (
+                    f"{row.tensor}: right in float64, but in {p.point[verdict.k].dtype} it is off by "
+                    f"{row.error / eps:.2g} units in the last place of the largest element: overflow, or cancellation?"
+                )
+                self.report.findings.append(Finding("float32", layer, verdict.row.tensor, text))
+
+    def _elsewhere(self, p: Procedure, layer: str) -> None:
+        """Look at other batches: one row, rows in another order, each row twice."""
+        if not isinstance(p, LayerProcedure) or isinstance(p, ObjectiveProcedure) or p.x.ndim < 2 or len(p.x) < 1:
+            return
+        n = len(p.x)
+        if p.x.size > 100_000:
+            return
+        for text, rows in (
+            ("a batch of one row", [0]),
+            ("the rows in another order", list(self.rng.permutation(n))),
+            ("each row twice", [i for i in range(n) for _ in range(2)]),
+        ):
+            if rows == list(range(n)):
+                continue
+            self._spot(p, p.x[rows], layer, text)
+
+    def _spot(self, p: LayerProcedure, x: Array, layer: str, text: str) -> None:
+        """Compare <J t, dy> with <t, J' dy> at another x, along one direction of all tensors."""
+        x = x.astype(np.float64) if p.has_x else x
+        point = [a.astype(np.float64) for a in p.model.arrays]
+        kept = p.x, p.point
+        p.x, p.point = x, ([x] if p.has_x else []) + point
+        try:
+            y = p.run(p.point)[0]
+            if not np.isfinite(y).all() or y.dtype.kind != "f":
+                return
+            dy = self.rng.normal(size=y.shape)
+            try:
+                grads = p.run(p.point, dy)[1]
+            except Exception as error:
+                finding = Finding("raises", layer, "", f"with {text}, backward raises {type(error).__name__}: {error}")
+                self.report.findings.append(finding)
+                return
+            t = [self.rng.normal(size=a.shape) for a in p.point]
+            moved = p.run([a + 1e-30j * s for a, s in zip(p.point, t, strict=True)])[0]
+            self.report.n_forward += 3
+            self.report.n_backward += 1
+            if not np.iscomplexobj(moved) or not np.isfinite(moved).all():
+                return
+            right = float((moved.imag / 1e-30 * dy).sum())
+            parts = [np.nan if g is None else float((g * s).sum()) for g, s in zip(grads, t, strict=True)]
+            size = sum(0.0 if g is None else float(np.abs(g * s).sum()) for g, s in zip(grads, t, strict=True))
+            if not np.isnan(parts).any() and abs(sum(parts) - right) > 1e-8 * (size + abs(right)):
+                subject = Subject(p.names, p.point, p.output, p.pullback)
+                verdicts = Judge(subject, dy, self.rng, full=200).all()
+                wrong = [v.row.tensor for v in verdicts if v.row.verdict == "wrong"]
+                if wrong:
+                    message = f"{', '.join(wrong)}: wrong with {text}, though right for the batch given"
+                    self.report.findings.append(Finding("batch", layer, wrong[0], message))
+        except Exception:  # the layer may refuse such a batch, or complex numbers
+            return
+        finally:
+            p.x, p.point = kept
+
+
+def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, seed: int = 0) -> GradCheckReport:
+    """Check a gradient, or a vector-Jacobian product, of a plain function.
+
+    Parameters
+    ----------
+    f : function
+        f(*args) returns a number; or an array, or nested dicts, lists and tuples of arrays.
+    grad : function
+        For one number: grad(*args) returns the gradients, one for each argument that holds floats (for one such argument
+        just its gradient). Else grad(dy, *args), or grad(*args, dy), returns those of sum(dy * f(*args)).
+        The gradient of a nested argument is nested in the same way. None claims nothing.
+    *args
+        Arrays, numbers, and nested dicts, lists and tuples of them. What is not of floats (labels, say) is a constant.
+    seed : int, default 0
+        Draws directions and cotangent. The global generators are left as they were.
+
+    Returns
+    -------
+    GradCheckReport
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to differentiate by, f is not finite here, or the numbers of arguments do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> report = check_function(lambda x: (x**3).sum(), lambda x: 6 * x**2, np.array([1.0, 2.0]))
+    >>> report.ok, report.findings[0].kind
+    (False, 'scale')
+    """
+    check = Check(describe(f), seed)
+    with careful():
+        p = FunctionProcedure(f, grad, args)
+        try:
+            if p.takes_cotangent and p.first is None:
+                p.first = _right_order(p, seed)
+            verdicts = check.judge(p)
+        finally:
+            p.world.close()
+    check.report.rows = [v.row for v in verdicts or []] + check.report.rows
+    return check.done()
+
+
+def _right_order(p: FunctionProcedure, seed: int) -> bool:
+    """Tell whether dy comes first, where neither names nor shapes do: the order that gives the right gradient, if one does."""
+    for first in (True, False):
+        p.first, p.problems = first, {}
+        try:
+            subject = Subject(p.names, [a.astype(float) for a in p.point], p.output, p.pullback)
+            rng = np.random.default_rng([0x6E6E, seed])
+            verdicts = Judge(subject, rng.normal(size=np.shape(subject.y(subject.point))), rng).all()
+            if verdicts and all(v.row.verdict != "wrong" for v in verdicts) and not p.problems:
+                return first
+        except Exception:
+            continue
+        finally:
+            p.problems = {}
+    return True
+
+
+def check_layer(layer: Any, x: Any, *, rng: np.random.Generator | None = None, seed: int = 0) -> GradCheckReport:
+    """Check that a layer's backward is the vector-Jacobian product of its forward, for x and every parameter.
+
+    Parameters
+    ----------
+    layer : object
+        With ``params``, a mapping (nested, if need be) of names to arrays; ``forward(x)`` or ``forward(x, rng=None)``,
+        which returns (y, cache); ``backward(dy, cache)``, which returns (dx, grads). It is copied, and not changed.
+    x : array
+        Of floats; of integers, for a layer that looks things up: then no dx is asked for.
+    rng : numpy.random.Generator, optional
+        What the layer draws from in training mode. It is copied, and not advanced. A layer that takes ``rng`` is checked
+        in both modes, by default with a generator made of ``seed``.
+    seed : int, default 0
+        Draws directions and cotangent.
+
+    Returns
+    -------
+    GradCheckReport
+
+    Raises
+    ------
+    ValueError
+        If the layer does not have these methods, or its output is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnprofile import Dense
+    >>> bool(check_layer(Dense(3, 2, rng=np.random.default_rng(0)), np.ones((4, 3))))
+    True
+    """
+    check = Check(describe(layer), seed)
+    with careful():
+        _check_layer(check, layer, x, rng, "")
+    return check.done()
+
+
+def _check_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | None, place: str) -> bool:
+    """Add rows and findings of one layer, in inference and, if it differs, in training mode; return whether all is right."""
+    n_findings = len(check.report.errors)
+    generator = rng if rng is not None else np.random.default_rng([0x6E6F, check.report.seed])
+    modes = [LayerProcedure(layer, x, None), LayerProcedure(layer, x, generator)]
+    rows = []
+    try:
+        outputs = [p.run(p.copies(p.point))[0] for p in modes]
+        if not modes[1].takes_rng or outputs[0].tobytes() == outputs[1].tobytes():
+            modes = modes[:1]
+        for p in reversed(modes):  # training first: a bug in what is drawn shows there
+            p.world.observe()
+            p.world.reset()
+            p.prepare(check.rng)
+            verdicts = check.judge(p, layer=place, suffix=" in training" if p.generator else "") or []
+            rows = [v.row for v in verdicts] + rows
+    finally:
+        for p in modes:
+            p.world.close()
+    check.report.rows += rows
+    return len(check.report.errors) == n_findings
+
+
+def check_loss(loss: Any, y_pred: Any, y_true: Any, sample_weight: Any = None, *, seed: int = 0) -> GradCheckReport:
+    """Check that a loss's backward is the derivative of the value that its forward returns.
+
+    Parameters
+    ----------
+    loss : object
+        With ``forward(y_pred, y_true[, sample_weight])``, which returns (value, cache), and ``backward(cache)``.
+    y_pred : array of floats
+    y_true : anything that the loss takes
+    sample_weight : array, optional
+        Passed on if given.
+    seed : int, default 0
+
+    Returns
+    -------
+    GradCheckReport
+
+    Raises
+    ------
+    ValueError
+        If the loss does not have these methods, or its value is not one finite number.
+
+    Examples
+    --------
+    >>> from nnprofile import MeanSquaredError
+    >>> check_loss(MeanSquaredError(), [[1.0, 2.0]], [[0.0, 0.0]]).ok
+    True
+    """
+    check = Check(describe(loss), seed)
+    with careful():
+        rows = _check_loss(check, loss, y_pred, y_true, sample_weight)
+    check.report.rows = rows + check.report.rows
+    return check.done()
+
+
+def _check_loss(check: Check, loss: Any, y_pred: Any, y_true: Any, weight: Any, place: str = "") -> list[Row]:
+    p = LossProcedure(loss, y_pred, y_true, weight)
+    try:
+        context = Context(y_true=y_true, sample_weight=weight)
+        verdicts = check.judge(p, layer=place, context=context)
+        right = verdicts is not None and all(v.row.verdict == "right" for v in verdicts)
+        if right and len(p.point[0]) > 1 and weight is None:
+            _loss_elsewhere(check, loss, p.point[0], y_true, place)
+    finally:
+        p.world.close()
+    return [v.row for v in verdicts or []]
+
+
+def _loss_elsewhere(check: Check, loss: Any, y_pred: Array, y_true: Any, place: str) -> None:
+    """Look at one row alone, and at each row twice: the 1/n of value and gradient."""
+    t = np.asarray(y_true)
+    if t.ndim < 1 or len(t) != len(y_pred):
+        return
+    n = len(y_pred)
+    for text, rows in (("one row", [0]), ("each row twice", [i for i in range(n) for _ in range(2)])):
+        p = LossProcedure(loss, y_pred[rows].astype(np.float64), t[rows])
+        try:
+            subject = Subject(p.names, p.point, p.output, p.pullback)
+            verdicts = Judge(subject, np.ones(()), check.rng, full=100).all()
+            check.report.n_forward += subject.n_forward
+            check.report.n_backward += subject.n_backward
+            if any(v.row.verdict == "wrong" for v in verdicts):
+                message = f"y_pred: wrong with {text}, though right for the batch given: the 1/n of value or gradient?"
+                check.report.findings.append(Finding("batch", place, "y_pred", message))
+                return
+        except Exception:  # a loss may refuse such a batch
+            continue
+        finally:
+            p.world.close()
+
+
+def check_network(
+    net: Any, loss: Any, x: Any, y: Any, l2: float = 0.0, *, rng: np.random.Generator | None = None, seed: int = 0
+) -> GradCheckReport:
+    """Check the gradient of a network's objective, and find the first wrong layer.
+
+    The objective is J = L(net(x), y) + l2 / (2 n) * sum W^2, over all parameters named W; its gradient, by each parameter
+    and by x, is compared with the right one. Then the loss and each layer are checked by themselves, from the output to
+    the input, on the numbers that reach them: the first that is wrong by itself is the first wrong layer.
+
+    Parameters
+    ----------
+    net : object
+        As ``check_layer`` takes; with ``layers``, a sequence of such objects, wrong ones can be found.
+    loss : object
+        As ``check_loss`` takes.
+    x, y : arrays
+    l2 : float, default 0.0
+    rng : numpy.random.Generator, optional
+        Checks in training mode, with what the layers draw from it held. It is copied, and not advanced.
+    seed : int, default 0
+
+    Returns
+    -------
+    GradCheckReport
+
+    Raises
+    ------
+    ValueError
+        If the objects do not have these methods, or the objective is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnprofile import Dense, HalfSquaredError, Sequential, Tanh
+    >>> generator = np.random.default_rng(0)
+    >>> net = Sequential([Dense(3, 5), Tanh(), Dense(5, 2)], rng=generator)
+    >>> report = check_network(net, HalfSquaredError(), generator.normal(size=(4, 3)), np.zeros((4, 2)))
+    >>> report.ok, [row.tensor for row in report.rows]
+    (True, ['x', '0.W', '0.b', '2.W', '2.b'])
+    """
+    check = Check(describe(net), seed)
+    with careful():
+        p = ObjectiveProcedure(net, loss, x, y, l2, rng)
+        try:
+            p.prepare(check.rng)
+            context = Context(l2=l2)
+            verdicts = check.judge(p, context=context, explain=False) or []
+            check.report.rows = [v.row for v in verdicts] + check.report.rows
+            if verdicts and all(v.row.verdict != "wrong" for v in verdicts):
+                check.explain(verdicts, context, "")
+                check_parts(check, p, numbers=False)
+            elif check_parts(check, p, numbers=True):
+                check.explain(verdicts, context, "network")  # each layer is right by itself
+            else:
+                wrong = [v.row.tensor for v in verdicts if v.row.verdict == "wrong"]
+                first = check.report.errors[0]
+                first.message += f" (in the whole network wrong: {', '.join(wrong)})" if wrong else ""
+        finally:
+            p.world.close()
+    return check.done()
+
+
+def check_parts(check: Check, p: ObjectiveProcedure, *, numbers: bool) -> bool:
+    """Check the loss and each layer by themselves, from the output to the input; return whether all are right."""
+    report = check.report
+    p.world.reset()
+    parts, y_pred = _parts(p.world.objects[0], p.x, p.draws())
+    before, rows = len(report.findings), report.rows
+    report.rows = []
+    if numbers:
+        _check_loss(check, p.loss, y_pred, p.y, None, "loss")
+    for place, layer, x in reversed(parts):
+        if numbers:
+            _check_layer(check, layer, x, p.generator, place)
+        else:
+            _check_contracts(check, layer, x, p.generator, place)
+    report.rows = rows
+    found = [f for f in report.findings[before:] if f.severity == "error"]
+    for f in report.findings[before:]:
+        if f.layer[:1].isdigit() and f.tensor:
+            f.message = f.message.replace(f.tensor, f"{f.layer}.{f.tensor}", 1)
+            f.tensor = f"{f.layer}.{f.tensor}"
+    return not found
+
+
+def _parts(
+    net: Any, x: Array, rng: np.random.Generator | None, prefix: str = ""
+) -> tuple[list[tuple[str, Any, Array]], Array]:
+    """Return (place, layer, its x) of all layers, nested ones too, and the output."""
+    layers = getattr(net, "layers", None)
+    if not isinstance(layers, list | tuple):
+        return [], net.forward(x)[0] if rng is None else net.forward(x, rng=rng)[0]
+    out = []
+    for i, layer in enumerate(layers):
+        place = f"{prefix}{i}"
+        inner = getattr(layer, "layers", None)
+        if isinstance(inner, list | tuple):
+            parts, y = _parts(layer, x, rng, f"{place}.")
+            out += parts
+        else:
+            out.append((place, layer, x))
+            try:
+                y = layer.forward(x)[0] if rng is None else layer.forward(x, rng=rng)[0]
+            except TypeError:
+                y = layer.forward(x)[0]
+        x = np.asarray(y)
+    return out, x
+
+
+def _check_contracts(check: Check, layer: Any, x: Array, generator: np.random.Generator | None, place: str) -> None:
+    p = LayerProcedure(layer, x, generator)
+    try:
+        y = p.run(p.point)[0]
+        p.world.observe()
+        contracts = Contracts(p, check.rng.normal(size=y.shape).astype(y.dtype), check.rng, place)
+        contracts.check()
+        check.report.findings += contracts.findings
+        check.report.n_forward += contracts.n_forward
+        check.report.n_backward += contracts.n_backward
+    finally:
+        p.world.close()

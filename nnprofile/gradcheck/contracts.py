@@ -1,0 +1,338 @@
+"""What a right number at one point does not show: overwritten inputs, stale caches, state, chance, and memory layouts.
+
+Each contract is a few calls; each finding says which one was broken, and by what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..contract import Array
+from .procedures import LayerProcedure, Procedure
+from .report import Finding
+
+Gradients = list[Array | None]
+
+
+class Contracts:
+    """The contracts of one procedure at its point; ``findings`` after ``check``."""
+
+    def __init__(self, procedure: Procedure, dy: Array, rng: np.random.Generator, layer: str = "") -> None:
+        self.p, self.dy, self.rng, self.layer = procedure, dy, rng, layer
+        self.findings: list[Finding] = []
+        self.n_forward = self.n_backward = 0
+
+    def add(self, kind: str, message: str, tensor: str = "", severity: str = "error") -> None:
+        """Note a broken contract."""
+        self.findings.append(Finding(kind, self.layer, tensor, message, severity))
+
+    def run(self, dy: Array, **how: Any) -> tuple[Array, Gradients]:
+        """Run the procedure on copies, and count."""
+        return self.run_on(self.p.copies(self.p.point), dy.copy(), **how)
+
+    def run_on(self, arrays: list[Array], dy: Array, **how: Any) -> tuple[Array, Gradients]:
+        """Run the procedure on these very arrays, and count."""
+        self.n_forward += 1
+        self.n_backward += 1
+        return self.p.run(arrays, dy, **how)
+
+    def check(self) -> Gradients | None:
+        """Check all; return the gradients, or None if backward raised an error."""
+        try:
+            y, grads = self.run(self.dy)
+        except Exception as error:
+            self.raised(error)
+            return None
+        self.p.world.observe()
+        self.p.world.reset()
+        for tensor, (kind, message) in self.p.problems.items():
+            self.add(kind, message, tensor)
+        self.check_dtypes(grads)
+        if not self.check_repetition(y, grads):
+            self.p.copying = True
+            return grads
+        self.check_inputs(grads)
+        self.p.copying = any(f.kind == "mutation" for f in self.findings)
+        if self.check_draws():
+            return grads
+        self.check_stale(grads)
+        if isinstance(self.p, LayerProcedure) and self.p.takes_cotangent:
+            self.check_twice(grads)
+            self.check_output(grads)
+        if self.p.takes_cotangent and self.dy.size:
+            self.check_linear(grads)
+            self.check_layouts(grads)
+        return grads
+
+    def raised(self, error: Exception) -> None:
+        """Report an error out of backward."""
+        text = f"{type(error).__name__}: {error}"
+        hint = ""
+        if "read-only" in text:
+            self.add("mutation", f"backward writes into its input: {text}")
+            return
+        if "shape" in text or "broadcast" in text or "dimension" in text or "size" in text:
+            hint = "; a missing transpose, or a sum over the wrong axis?"
+        self.add("shape" if hint else "raises", f"backward raised {text}{hint}")
+
+    def check_dtypes(self, grads: Gradients) -> None:
+        """Gradients have the dtype of what they are gradients of."""
+        for name, value, grad in zip(self.p.names, self.p.point, grads, strict=True):
+            if grad is None or grad.dtype.kind not in "fc" or name in self.p.problems:
+                continue
+            if grad.dtype.kind == "c":
+                self.add("dtype", f"{name} is {value.dtype}, its gradient is complex", name)
+            elif grad.dtype.itemsize < value.dtype.itemsize:
+                self.add("float32", f"{name} is {value.dtype}, its gradient only {grad.dtype}: digits are lost", name)
+            elif grad.dtype != value.dtype and len({a.dtype for a in self.p.point}) == 1:
+                severity = "error" if isinstance(self.p, LayerProcedure) else "note"
+                self.add("dtype", f"{name} is {value.dtype}, its gradient {grad.dtype}", name, severity)
+
+    def check_repetition(self, y: Array, grads: Gradients) -> bool:
+        """The same call gives the same result."""
+        again_y, again = self.run(self.dy)
+        self.p.world.observe()
+        self.p.world.reset()
+        if not _close(again_y, y):
+            size = _gap(again_y, y)
+            self.add(
+                "nondeterministic",
+                f"forward is not deterministic: two calls with the same input and the same random state differ by {size:.1e}; "
+                "draw random numbers from the rng that is passed, not from a new one",
+            )
+            return False
+        for name, a, b in zip(self.p.names, again, grads, strict=True):
+            if a is not None and b is not None and not _close(a, b):
+                if _close(a, 2 * b):
+                    self.add(
+                        "accumulate",
+                        f"the gradient of {name} doubles at the second call: it adds to an earlier one",
+                        name,
+                    )
+                else:
+                    self.add(
+                        "nondeterministic",
+                        f"the gradient of {name} is not deterministic: the same call gives another one, off by {_gap(a, b):.1e}; "
+                        "is a random mask drawn again in backward?",
+                        name,
+                    )
+                return False
+        return True
+
+    def check_inputs(self, grads: Gradients) -> None:
+        """Neither forward nor backward writes into inputs, parameters or dy."""
+        n = self.p.n_inputs
+        arrays, dy = self.p.copies(self.p.point), self.dy.copy()
+        before = [a.copy() for a in arrays]
+        seen: set[str] = set()
+
+        def look(who: str) -> None:
+            for name, a, b in zip(self.p.names, arrays, before, strict=True):
+                if name not in seen and a.tobytes() != b.tobytes():
+                    seen.add(name)
+                    if name not in self.p.names[:n]:
+                        text = f"{who} changes the parameter {name}: a step inside backward, or an update in place?"
+                        self.add("updated-weights" if who == "backward" else "mutation", text, name)
+                    else:
+                        self.add("mutation", f"{who} overwrites its input {name}", name)
+
+        try:
+            self.run_on(arrays, dy, between=lambda _: look("forward"))
+            look("backward")
+            if dy.tobytes() != self.dy.tobytes():
+                self.add("mutation", "backward overwrites dy, which the caller may still need")
+        except Exception as error:
+            self.raised(error)
+        for a, b in zip(arrays[n:], before[n:], strict=True):
+            if a.tobytes() != b.tobytes():
+                a[...] = b
+
+    def check_draws(self) -> bool:
+        """Backward draws no random numbers; tell whether it does."""
+        states = []
+        self.run(self.dy, between=lambda _: states.append(self.p.random_state()))
+        if not states or states[0] == self.p.random_state():
+            return False
+        self.add("mask", "backward draws random numbers: a mask must be drawn in forward, and kept in the cache")
+        return True
+
+    def other_point(self) -> list[Array]:
+        """Return other numbers of the same kind: the same ones elsewhere, a little smaller."""
+        return [np.flip(a).copy() * a.dtype.type(0.9) for a in self.p.point]
+
+    def check_stale(self, grads: Gradients) -> None:
+        """A second forward, with other numbers and in another mode, does not change what backward returns."""
+        p = self.p
+        other = self.other_point()
+
+        def second(obj: Any) -> None:
+            if isinstance(p, LayerProcedure):
+                x = other[0] if p.has_x else np.flip(p.x).copy()
+                if p.takes_rng:
+                    obj.forward(x.copy(), rng=np.random.default_rng(1))
+                if p.generator is not None or not p.takes_rng:
+                    obj.forward(x.copy())  # last in the other mode
+            elif hasattr(p, "f"):
+                p.f(*p.arguments(other))
+            else:
+                p.loss.forward(other[0], *p.rest)  # type: ignore[attr-defined]
+
+        from .procedures import ObjectiveProcedure
+
+        if isinstance(p, ObjectiveProcedure):
+            return  # each layer is looked at by itself
+        try:
+            _, after = self.run(self.dy, between=second)
+        except Exception as error:
+            self.add("stale-cache", f"after a second forward, backward raises {type(error).__name__}: {error}")
+            return
+        for name, a, b in zip(p.names, after, grads, strict=True):
+            if a is not None and b is not None and not _close(a, b):
+                if isinstance(p, LayerProcedure) or not hasattr(p, "f"):
+                    self.add(
+                        "stale-cache",
+                        f"a second forward changes the gradient of {name}: the cache is kept in the object, or is memory that "
+                        "the next forward overwrites",
+                        name,
+                    )
+                else:
+                    self.add(
+                        "stale-cache",
+                        f"the gradient of {name} is that of the last call of f, not of grad's own arguments",
+                        name,
+                        "note",
+                    )
+                return
+
+    def check_twice(self, grads: Gradients) -> None:
+        """Backward can be called again with the same cache."""
+        p = self.p
+        assert isinstance(p, LayerProcedure)
+        with p.bound(p.copies(p.point)) as (obj, x):
+            _, cache = p._forward(obj, x)
+            try:
+                p.backward(obj, self.dy.copy(), cache)
+                again = p.backward(obj, self.dy.copy(), cache)
+            except Exception as error:
+                self.add(
+                    "backward-twice",
+                    f"the second backward raises {type(error).__name__}: {error}: the cache is used up",
+                )
+                return
+            self.n_forward, self.n_backward = self.n_forward + 1, self.n_backward + 2
+        for name, a, b in zip(p.names, again, grads, strict=True):
+            if a is not None and b is not None and not _close(a, b):
+                if _close(a, 2 * b):
+                    text = f"the second backward returns twice the gradient of {name}: it adds to the first one"
+                    self.add("accumulate", text, name)
+                else:
+                    text = f"the second backward returns another gradient of {name}: the first one changes the cache"
+                    self.add("backward-twice", text, name)
+                return
+
+    def check_output(self, grads: Gradients) -> None:
+        """Worth knowing: whether the cache is the very array that forward returned."""
+        try:
+            _, after = self.run(self.dy, spoil=True)
+        except Exception:
+            after = []
+        if not all(a is None or b is None or _close(a, b) for a, b in zip(after, grads, strict=False)):
+            self.add(
+                "shared-output",
+                "the cache shares memory with the y that forward returned: whoever overwrites y changes the gradient",
+                severity="note",
+            )
+
+    def check_linear(self, grads: Gradients) -> None:
+        """Backward is linear in dy: 0 gives 0, powers of two scale exactly, sums add."""
+        other = self.rng.permutation(self.dy.ravel()).reshape(self.dy.shape)
+        tests: list[tuple[str, Array, Callable[[int], Array]]] = [
+            ("0 * dy", 0 * self.dy, lambda k: 0 * _known(grads[k])),
+            ("1024 * dy", 1024 * self.dy, lambda k: 1024 * _known(grads[k])),
+            ("-dy / 1024", -self.dy / 1024, lambda k: -_known(grads[k]) / 1024),
+        ]
+        try:
+            found = [(name, self.run(dy)[1], expected) for name, dy, expected in tests]
+            apart, together = self.run(other)[1], self.run(self.dy + other)[1]
+        except Exception as error:
+            self.raised(error)
+            return
+        found.append(("dy + dy'", together, lambda k: _known(grads[k]) + _known(apart[k])))
+        for name, got, expected in found:
+            for k, tensor in enumerate(self.p.names):
+                g = got[k]
+                if g is None or grads[k] is None or not np.isfinite(_known(grads[k])).all():
+                    continue
+                scale = 1.0 if name == "0 * dy" else None
+                floor = np.abs(_known(grads[k])) + np.abs(_known(apart[k])) if apart[k] is not None else None
+                if not _close(g, expected(k), floor=floor if name == "dy + dy'" else None, scale=scale):
+                    text = "backward(0) is not 0" if name == "0 * dy" else f"backward({name}) does not follow"
+                    self.add(
+                        "nonlinear",
+                        f"backward is not linear in dy: {text}, for {tensor}; is dy left out, or clipped?",
+                        tensor,
+                    )
+                    return
+
+    def check_layouts(self, grads: Gradients) -> None:
+        """The layout of dy in memory does not matter."""
+        dy = self.dy
+        if dy.ndim < 1 or not dy.size:
+            return
+        wide = np.repeat(dy, 2, axis=-1)
+        row = dy[:1]
+        broadcast = np.broadcast_to(row, dy.shape)
+        frozen = dy.copy()
+        frozen.flags.writeable = False
+        plain: Gradients | None = None
+        for name, arranged in (
+            ("Fortran-ordered", np.asfortranarray(dy)),
+            ("strided", wide[..., ::2]),
+            ("read-only", frozen),
+            ("broadcast", broadcast),
+        ):
+            try:
+                got = self.run_on(self.p.copies(self.p.point), arranged)[1]
+                if name == "broadcast":
+                    plain = self.run(broadcast.copy())[1]
+            except Exception as error:
+                if not any(f.kind == "mutation" for f in self.findings):
+                    self.add("memory-layout", f"backward raises {type(error).__name__} for a {name} dy: {error}")
+                return
+            expected = grads if plain is None else plain
+            for tensor, a, b in zip(self.p.names, got, expected, strict=True):
+                if a is not None and b is not None and not _close(a, b):
+                    self.add(
+                        "memory-layout",
+                        f"a {name} dy gives another gradient of {tensor} than its contiguous copy",
+                        tensor,
+                    )
+                    return
+
+
+def _known(grad: Array | None) -> Array:
+    assert grad is not None
+    return grad
+
+
+def _gap(a: Array, b: Array) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.nanmax(np.abs(a - b), initial=0.0)) if a.shape == b.shape else np.inf
+
+
+def _close(a: Array, b: Array, *, floor: Array | None = None, scale: float | None = None) -> bool:
+    """Tell whether two results of the same computation agree, up to the order in which sums are taken."""
+    if a.shape != b.shape:
+        return False
+    if a.size == 0 or a.tobytes() == b.tobytes():
+        return True
+    eps = float(np.finfo(a.dtype).eps) if a.dtype.kind in "fc" else 1e-16
+    same_nan = np.isnan(a) & np.isnan(b)
+    size = np.abs(b) if floor is None else floor
+    top = size[np.isfinite(size)].max(initial=0.0) if scale is None else 0.0
+    with np.errstate(all="ignore"):
+        near = np.abs(a - b) <= 1e3 * eps * (size + top) + 1e-300
+    return bool((near | same_nan | (a == b)).all())

@@ -1,0 +1,478 @@
+"""One way to call what is checked, whether it is a layer, a loss, a network's objective or two plain functions.
+
+``run`` goes forward and, if asked, backward, from the same state each time, and returns y and the gradients as flat lists.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..contract import Array
+from .tree import Missing, extra_names, is_branch, items, leaves, pick, rebuild
+from .world import Model, World, describe
+
+Between = Callable[[Any], None]
+COTANGENTS = frozenset(
+    "dy dout d_out dz da dh dl dL g gy gz gout grad grad_y grad_out grad_output grad_outputs gradient ct cot cotangent "
+    "cotangents v vec upstream upstream_grad delta ybar y_bar bar dloss dvalues ḡ".split()
+)
+
+
+class Procedure:
+    """Forward and backward of one thing.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the tensors that gradients are claimed for.
+    point : list of Array
+        Their values, in the caller's dtypes.
+    problems : dict
+        Tensor -> (kind, what is wrong with the form of its gradient).
+    takes_cotangent : bool
+        Whether backward is a function of dy.
+    """
+
+    names: list[str]
+    point: list[Array]
+    world: World
+    takes_cotangent = True
+    copying = False  # whether inputs must be copied before each call, since they are overwritten
+
+    def __init__(self) -> None:
+        self.problems: dict[str, tuple[str, str]] = {}
+
+    def run(
+        self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
+    ) -> tuple[Array, list[Array | None]]:
+        """Return (y, gradients); ``between`` is called after forward, and ``spoil`` overwrites y."""
+        raise NotImplementedError
+
+    @property
+    def n_inputs(self) -> int:
+        """How many of the tensors are inputs, not parameters."""
+        return len(self.names)
+
+    def copies(self, arrays: list[Array]) -> list[Array]:
+        """Return copies of the inputs, and the parameters as they are."""
+        n = self.n_inputs
+        return [a.copy() for a in arrays[:n]] + arrays[n:]
+
+    def random_state(self) -> str:
+        """Return the state of all generators that are known."""
+        return self.world.random_state()
+
+    def output(self, arrays: list[Array]) -> Array:
+        """Return y."""
+        return self.run(self.copies(arrays) if self.copying else arrays)[0]
+
+    def pullback(self, arrays: list[Array], dy: Array) -> list[Array | None]:
+        """Return the gradients of sum(dy * y)."""
+        return self.run(self.copies(arrays), dy.copy())[1] if self.copying else self.run(arrays, dy)[1]
+
+    def gathered(self, pairs: list[tuple[str, Any]], extra: list[str]) -> list[Array | None]:
+        """Return the gradients as arrays of their tensors' shapes, None where they are missing or misshapen."""
+        out: list[Array | None] = []
+        for (name, grad), value in zip(pairs, self.point, strict=True):
+            array = self._array(name, grad, value)
+            out.append(array)
+        for name in extra:
+            self.problems.setdefault(name, ("unexpected", f"a gradient was returned for {name!r}, which there is not"))
+        return out
+
+    def _array(self, name: str, grad: Any, value: Array) -> Array | None:
+        if grad is None:
+            return None
+        if grad is Missing:
+            self.problems.setdefault(name, ("missing", f"no gradient was returned for {name}"))
+            return None
+        array = np.asarray(grad)
+        if array.dtype == object or array.dtype.kind not in "fiuc":
+            self.problems.setdefault(name, ("dtype", f"{name}: the gradient is {describe(grad)}, no array of numbers"))
+            return None
+        if array.shape != value.shape:
+            self.problems.setdefault(name, ("shape", _misshapen(name, array, value)))
+            return None
+        if array.dtype.kind == "c":
+            return array
+        if array.dtype.kind != "f" and array.size:
+            self.problems.setdefault(
+                name, ("dtype", f"{name}: the gradient has dtype {array.dtype}, {name} {value.dtype}")
+            )
+        return array if array.dtype.kind == "f" else array.astype(float)
+
+
+def _misshapen(name: str, grad: Array, value: Array) -> str:
+    text = f"{name} has shape {value.shape}, its gradient {grad.shape}"
+    if grad.shape == value.shape[::-1] and grad.ndim > 1:
+        return f"{text}: a missing transpose?"
+    if grad.size == value.size:
+        return f"{text}: the same number of elements; a missing reshape, or keepdims?"
+    if grad.ndim == value.ndim + 1 and grad.shape[1:] == value.shape:
+        return f"{text}: not summed over the batch (axis 0)?"
+    if grad.size == 1 or grad.ndim < value.ndim:
+        return f"{text}: summed over too many axes?"
+    if grad.ndim == value.ndim == 1:
+        return f"{text}: summed over the wrong axis?"
+    return f"{text}: summed over the wrong axis, or a sum over a broadcast axis is missing?"
+
+
+class LayerProcedure(Procedure):
+    """A layer: forward(x, rng) -> (y, cache), backward(dy, cache) -> (dx, grads)."""
+
+    def __init__(self, layer: Any, x: Any, generator: np.random.Generator | None) -> None:
+        super().__init__()
+        for method in ("forward", "backward"):
+            if not callable(getattr(layer, method, None)):
+                raise ValueError(f"{describe(layer)} must have a method {method}")
+        self.world = World(layer)
+        self.model = Model(self.world.objects[0])
+        self.takes_rng = _takes(layer.forward, "rng")
+        self.generator = generator if self.takes_rng else None
+        self.x = np.asarray(x)
+        self.has_x = self.x.dtype.kind == "f"
+        if self.x.dtype.kind not in "fiub":
+            raise ValueError(f"x must be an array of real numbers, got {describe(x)} of dtype {self.x.dtype}")
+        self.names = (["x"] if self.has_x else []) + self.model.names
+        self.point = ([self.x] if self.has_x else []) + self.model.arrays
+
+    @property
+    def n_inputs(self) -> int:
+        """1, unless x is not of floats."""
+        return int(self.has_x)
+
+    def prepare(self, rng: np.random.Generator) -> None:
+        """Find out how to give the layer other parameters."""
+        self.model.choose(lambda obj: self._forward(obj, self.x.copy())[0], rng)
+        self.world.snapshot.restore()
+
+    def draws(self) -> np.random.Generator | None:
+        """Return a generator in the same state each time; None in inference mode."""
+        if self.generator is None:
+            return None
+        twin = np.random.Generator(type(self.generator.bit_generator)())
+        twin.bit_generator.state = self.generator.bit_generator.state
+        self.last = twin
+        return twin
+
+    def random_state(self) -> str:
+        """Return the state of all generators that are known, the one that was passed among them."""
+        return super().random_state() + (repr(self.last.bit_generator.state) if self.generator is not None else "")
+
+    def _forward(self, obj: Any, x: Array) -> tuple[Array, Any]:
+        rng = self.draws()
+        out = obj.forward(x) if rng is None else obj.forward(x, rng=rng)
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise ValueError(
+                f"{describe(obj)}.forward must return (y, cache), got {describe(out)}; a layer that keeps its cache "
+                "in itself can be checked with check_function(forward, backward, x)"
+            )
+        return out
+
+    @contextmanager
+    def bound(self, arrays: list[Array]) -> Iterator[tuple[Any, Array]]:
+        """Give the layer with these parameters, and x."""
+        self.world.reset()
+        x = arrays[0] if self.has_x else self.x
+        with self.model.bound(arrays[int(self.has_x) :]) as obj:
+            yield obj, x
+
+    def run(
+        self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
+    ) -> tuple[Array, list[Array | None]]:
+        """Return (y, gradients)."""
+        with self.bound(arrays) as (obj, x):
+            y, cache = self._forward(obj, x)
+            y = np.asarray(y)
+            result = y.copy() if spoil else y
+            if dy is None:
+                return result, []
+            if between:
+                between(obj)
+            if spoil and y.flags.writeable:
+                y[...] = 7
+            return result, self.backward(obj, dy, cache)
+
+    def backward(self, obj: Any, dy: Array, cache: Any) -> list[Array | None]:
+        """Call backward, and sort its gradients."""
+        out = obj.backward(dy, cache)
+        if isinstance(out, np.ndarray) and not self.model.names:
+            out = out, {}
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise ValueError(f"{describe(obj)}.backward must return (dx, grads), got {describe(out)}")
+        dx, grads = out
+        if grads is None and self.model.names:
+            grads = {}
+        pairs = ([("x", Missing if dx is None else dx)] if self.has_x else []) + list(pick(grads, self.model.tree))
+        return self.gathered(pairs, extra_names(grads, self.model.tree))
+
+
+class LossProcedure(Procedure):
+    """A loss: forward(y_pred, y_true[, sample_weight]) -> (value, cache), backward(cache) -> dy_pred."""
+
+    takes_cotangent = False
+
+    def __init__(self, loss: Any, y_pred: Any, y_true: Any, sample_weight: Any = None) -> None:
+        super().__init__()
+        for method in ("forward", "backward"):
+            if not callable(getattr(loss, method, None)):
+                raise ValueError(f"{describe(loss)} must have a method {method}")
+        self.world = World(loss)
+        self.loss = self.world.objects[0]
+        self.names, self.point = ["y_pred"], [np.asarray(y_pred)]
+        if self.point[0].dtype.kind != "f":
+            raise ValueError(
+                f"y_pred must be an array of floats, got {describe(y_pred)} of dtype {self.point[0].dtype}"
+            )
+        self.rest = [y_true] if sample_weight is None else [y_true, sample_weight]
+
+    def run(
+        self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
+    ) -> tuple[Array, list[Array | None]]:
+        """Return (value, [dy_pred])."""
+        self.world.reset()
+        out = self.loss.forward(arrays[0], *self.rest)
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise ValueError(f"{describe(self.loss)}.forward must return (value, cache), got {describe(out)}")
+        value, cache = np.asarray(out[0]), out[1]
+        if value.size != 1:
+            raise ValueError(f"{describe(self.loss)}.forward must return one number, got shape {value.shape}")
+        if dy is None:
+            return value, []
+        if between:
+            between(self.loss)
+        grads = self.gathered([("y_pred", self.loss.backward(cache))], [])
+        return value, [None if g is None else g * dy for g in grads]
+
+
+class ObjectiveProcedure(LayerProcedure):
+    """A network and its loss: J = L(net(x), y) + l2 / (2 n) sum W^2, by its parameters and x."""
+
+    takes_cotangent = False
+
+    def __init__(
+        self, net: Any, loss: Any, x: Any, y: Any, l2: float, generator: np.random.Generator | None = None
+    ) -> None:
+        super().__init__(net, x, generator)
+        self.world = World(net, loss)
+        self.model = Model(self.world.objects[0])
+        self.point[int(self.has_x) :] = self.model.arrays
+        self.loss, self.y, self.l2 = self.world.objects[1], y, l2
+        self.penalised = [k for k, name in enumerate(self.names) if l2 and name.rpartition(".")[2] == "W"]
+
+    def run(
+        self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
+    ) -> tuple[Array, list[Array | None]]:
+        """Return (J, gradients)."""
+        with self.bound(arrays) as (obj, x):
+            y_pred, cache = self._forward(obj, x)
+            value, loss_cache = self.loss.forward(y_pred, self.y)
+            n = len(y_pred)
+            for k in self.penalised:
+                value = value + self.l2 / (2 * n) * (arrays[k] * arrays[k]).sum()
+            if dy is None:
+                return np.asarray(value), []
+            if between:
+                between(obj)
+            grads = self.backward(obj, self.loss.backward(loss_cache), cache)
+            for k in self.penalised:
+                g = grads[k]
+                if g is not None:
+                    grads[k] = g + self.l2 / n * arrays[k]
+            return np.asarray(value), [None if g is None else g * dy for g in grads]
+
+    def through(self, moved: list[Array]) -> list[Array | None]:
+        """Return the gradients that come of forward here, and of backward, layer by layer, through these parameters."""
+        with self.bound(self.point) as (obj, x):
+            caches = []
+            y = x
+            for layer in obj.layers:
+                y, cache = layer.forward(y)
+                caches.append(cache)
+            dy = self.loss.backward(self.loss.forward(y, self.y)[1])
+        with self.bound(moved) as (obj, _):
+            found: dict[str, Any] = {}
+            for i in range(len(caches) - 1, -1, -1):
+                dy, grads = obj.layers[i].backward(dy, caches[i])
+                found.update({f"{i}.{name}": grad for name, grad in grads.items()})
+        return [dy if name == "x" else found.get(name) for name in self.names]
+
+
+class FunctionProcedure(Procedure):
+    """Two plain functions, f(*args) and its gradient or vector-Jacobian product."""
+
+    def __init__(self, f: Callable[..., Any], grad: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        super().__init__()
+        if not callable(f) or not callable(grad):
+            raise ValueError(f"check_function takes two functions and their arguments, got {f!r} and {grad!r}")
+        self.f, self.grad, self.args = f, grad, args
+        self.world = World(f, grad)
+        labels = _labels(f, args)
+        self.tree = dict(zip(labels, args, strict=True))
+        pairs = list(leaves(self.tree))
+        if len(args) == 1 and is_branch(args[0]):
+            pairs = [(name.removeprefix(f"{labels[0]}."), leaf) for name, leaf in pairs]
+        if not pairs:
+            raise ValueError(
+                f"{describe(f)} got no argument of floats, so there is nothing to differentiate by; "
+                f"got {', '.join(_kind(a) for a in args) or 'no arguments'}"
+            )
+        self.names = [name for name, _ in pairs]
+        self.point = [np.asarray(leaf) for _, leaf in pairs]
+        self.shape_of_y: list[Any] = []
+        y = self.run(self.point)[0]
+        self.takes_cotangent, self.first = self._where_the_cotangent_goes(y)
+
+    def _where_the_cotangent_goes(self, y: Array) -> tuple[bool, bool | None]:
+        """Return (whether grad takes one, whether it comes first; None if that can't be told)."""
+        n = len(self.args)
+        try:
+            parameters = list(inspect.signature(self.grad).parameters.values())
+        except (TypeError, ValueError):
+            return y.size != 1, None
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        required = [p for p in positional if p.default is p.empty]
+        is_open = any(p.kind == p.VAR_POSITIONAL for p in parameters)
+        takes_n = len(required) <= n and (len(positional) >= n or is_open)
+        takes_more = len(required) <= n + 1 and (len(positional) >= n + 1 or is_open)
+        if y.size == 1 and takes_n:
+            return False, None
+        if not takes_more:
+            if y.size == 1:
+                raise ValueError(
+                    f"{describe(self.grad)} must take {n} arguments, as {describe(self.f)} does, or a cotangent too"
+                )
+            raise ValueError(
+                f"{describe(self.f)} returns {y.size} numbers, so {describe(self.grad)} must take a cotangent of their "
+                f"shape before or after its {n} arguments: grad(dy, *args)"
+            )
+        names = [p.name for p in positional]
+        if names and names[0] in COTANGENTS:
+            return True, True
+        if len(names) > n and names[n] in COTANGENTS:
+            return True, False
+        mine = list(self.tree)
+        if names[1 : n + 1] == mine or names[:n] == mine:
+            return True, names[:n] != mine
+        return True, None
+
+    def _call_grad(self, args: tuple[Any, ...], dy: Any) -> Any:
+        if not self.takes_cotangent:
+            return self.grad(*args)
+        if self.first is None:
+            try:
+                return self.grad(dy, *args)
+            except Exception:
+                out = self.grad(*args, dy)
+                self.first = False
+                return out
+        return self.grad(dy, *args) if self.first else self.grad(*args, dy)
+
+    def arguments(self, arrays: list[Array]) -> tuple[Any, ...]:
+        """Return the arguments, with these arrays as their leaves."""
+        return tuple(rebuild(self.tree, iter(arrays)).values())
+
+    def run(
+        self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
+    ) -> tuple[Array, list[Array | None]]:
+        """Return (y, gradients); y is one vector if f returns several arrays."""
+        self.world.reset()
+        args = self.arguments(arrays)
+        out = self.f(*args)
+        y = self._flat(out)
+        if dy is None:
+            return y, []
+        if between:
+            between(None)
+        grads = self._call_grad(args, self._unflat(out, dy))
+        pairs = list(self._paired(grads))
+        found = self.gathered(pairs, [])
+        return y, found if self.takes_cotangent else [None if g is None else g * dy for g in found]
+
+    def _paired(self, grads: Any) -> Iterator[tuple[str, Any]]:
+        """Yield (name, gradient) for each leaf; grads for all arguments, or for those that hold floats."""
+        floats = [i for i, a in enumerate(self.args) if any(True for _ in leaves(a))]
+        if isinstance(grads, dict) and set(grads) == set(self.tree):
+            parts = list(grads.values())
+            given = {label: grads[label] for label in self.tree}
+        elif len(self.args) == 1 or (len(floats) == 1 and not isinstance(grads, tuple | list)):
+            only = self.args[floats[0]]
+            if isinstance(grads, tuple) and len(grads) == 1 and not (isinstance(only, tuple) and len(only) == 1):
+                grads = grads[0]
+            given = {list(self.tree)[floats[0]]: grads}
+        else:
+            if not isinstance(grads, tuple | list):
+                raise ValueError(
+                    f"{describe(self.grad)} must return one gradient for each of the {len(floats)} arguments that hold "
+                    f"floats, got {describe(grads)}"
+                )
+            parts = list(grads)
+            places = floats if len(parts) == len(floats) else range(len(self.args))
+            if len(parts) not in (len(floats), len(self.args)):
+                raise ValueError(
+                    f"{describe(self.grad)} must return {len(floats)} gradients, for "
+                    f"{', '.join(list(self.tree)[i] for i in floats)}; got {len(parts)}"
+                )
+            given = {list(self.tree)[i]: part for i, part in zip(places, parts, strict=True)}
+        found = [pair for i in floats for pair in pick(given[list(self.tree)[i]], self.args[i])]
+        yield from ((name, grad) for name, (_, grad) in zip(self.names, found, strict=True))
+
+    def _flat(self, out: Any) -> Array:
+        if not is_branch(out):
+            return np.asarray(out)
+        parts = [np.ravel(part) for part in _numbers(out)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _unflat(self, out: Any, dy: Array) -> Any:
+        if not is_branch(out):
+            return dy
+        position = 0
+
+        def take(tree: Any) -> Any:
+            nonlocal position
+            if is_branch(tree):
+                parts = {key: take(value) for key, value in items(tree)}
+                return parts if isinstance(tree, dict) else type(tree)(parts.values())
+            array = np.asarray(tree)
+            if array.dtype.kind not in "fc":
+                return None
+            part = dy[position : position + array.size].reshape(array.shape)
+            position += array.size
+            return part
+
+        return take(out)
+
+
+def _numbers(tree: Any) -> Iterator[Array]:
+    if is_branch(tree):
+        for _, value in items(tree):
+            yield from _numbers(value)
+    elif np.asarray(tree).dtype.kind in "fc":
+        yield np.asarray(tree)
+
+
+def _kind(a: Any) -> str:
+    return f"an array of {a.dtype}" if isinstance(a, np.ndarray) else type(a).__name__
+
+
+def _labels(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
+    """Name the arguments as f does."""
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [names[i] if i < len(names) else f"arg{i}" for i in range(len(args))]
+
+
+def _takes(function: Any, name: str) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+    return name in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())

@@ -1,0 +1,470 @@
+"""Check the training step itself: which weights and which gradients went into it, and whether it is the optimizer's formula.
+
+A gradient may be right and the training wrong: updated before it was propagated, added to the last one, or scaled by an
+Adam that counts its steps from 0. The step is compared with the textbook's, written here a second time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..contract import Array, Optimizer
+from .checks import Check, check_parts
+from .diagnosis import Context
+from .procedures import ObjectiveProcedure
+from .reference import careful
+from .report import Finding, GradCheckReport, Row, Worst
+from .tree import leaves, rebuild
+from .world import describe
+
+N_STEPS = 4
+TOLERANCE = 1e-9  # of a step, relative to its size: formulas that are equal on paper differ in rounding
+
+Step = Callable[[Any, Any, Any, Any, Any], object]
+
+
+def check_step(
+    net: Any, loss: Any, optimizer: Any, x: Any, y: Any, l2: float = 0.0, *, step: Step | None = None, seed: int = 0
+) -> GradCheckReport:
+    """Check training steps: the gradient, that the old weights were used, that nothing is kept, and the update's formula.
+
+    Copies of network and optimizer take four steps. At each, the change of every parameter is compared with the formula of
+    the optimizer, applied to the right gradients; where they differ, known mistakes are tried.
+
+    Parameters
+    ----------
+    net, loss : objects
+        As ``check_network`` takes.
+    optimizer : object
+        With ``step(params, grads)``, which moves ``params`` in place. Its formula is known by its attributes: ``beta1``,
+        ``beta2`` and ``epsilon`` mean Adam, ``momentum`` (and ``nesterov``) SGD with momentum, ``weight_decay`` decoupled
+        decay of parameters named W; ``learning_rate`` alone, plain SGD.
+    x, y : arrays
+    l2 : float, default 0.0
+        As in ``check_network``.
+    step : function (net, loss, optimizer, x, y), optional
+        Your own training step. By default: forward, backward, ``optimizer.step(net.params, grads)``.
+    seed : int, default 0
+
+    Returns
+    -------
+    GradCheckReport
+
+    Raises
+    ------
+    ValueError
+        If the objects lack these methods, or the objective is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnprofile import Adam, Dense, HalfSquaredError, Sequential
+    >>> net = Sequential([Dense(2, 1)], rng=np.random.default_rng(0))
+    >>> check_step(net, HalfSquaredError(), Adam(0.01), np.ones((3, 2)), np.zeros((3, 1))).ok
+    True
+    """
+    if step is None and not callable(getattr(optimizer, "step", None)):
+        raise ValueError(f"{describe(optimizer)} must have a method step(params, grads)")
+    check = Check(f"step of {describe(optimizer)} on {describe(net)}", seed)
+    with careful():
+        _Steps(check, net, loss, optimizer, x, y, l2, step).run()
+    return check.done()
+
+
+class _Steps:
+    """Some steps of copies, and what they should have been."""
+
+    def __init__(
+        self, check: Check, net: Any, loss: Any, optimizer: Any, x: Any, y: Any, l2: float, step: Step | None
+    ) -> None:
+        self.check, self.l2, self.own = check, l2, step
+        self.net, self.loss, self.optimizer = copy.deepcopy((net, loss, optimizer))
+        self.x, self.y = np.array(x), copy.deepcopy(y)
+        self.names = [name for name, _ in leaves(self.net.params)]
+        self.weights = [k for k, name in enumerate(self.names) if name.rpartition(".")[2] == "W"]
+
+    def values(self) -> list[Array]:
+        """Return copies of the parameters."""
+        return [np.array(a) for _, a in leaves(self.net.params)]
+
+    def gradients(self, net: Any) -> list[Array]:
+        """Return the gradients that backpropagation gives a copy of this network."""
+        p = ObjectiveProcedure(net, self.loss, self.x, self.y, self.l2)
+        grads = p.run(p.copies(p.point), np.ones(()))[1][p.n_inputs :]
+        self.check.report.n_forward += 1
+        self.check.report.n_backward += 1
+        return [np.zeros(v.shape) if g is None else g.copy() for g, v in zip(grads, p.point[p.n_inputs :], strict=True)]
+
+    def take(self) -> None:
+        """Take one step."""
+        if self.own is not None:
+            self.own(self.net, self.loss, self.optimizer, self.x, self.y)
+            return
+        y_pred, cache = self.net.forward(self.x)
+        loss_cache = self.loss.forward(y_pred, self.y)[1]
+        _, grads = self.net.backward(self.loss.backward(loss_cache), cache)
+        if self.l2:
+            n = len(y_pred)
+            changed = [
+                g + self.l2 / n * v if k in self.weights else g
+                for k, ((_, g), (_, v)) in enumerate(zip(leaves(grads), leaves(self.net.params), strict=True))
+            ]
+            grads = rebuild(grads, iter(changed))
+        self.optimizer.step(self.net.params, grads)
+
+    def run(self) -> None:
+        """Take the steps, and compare."""
+        check = self.check
+        p = ObjectiveProcedure(self.net, self.loss, self.x, self.y, self.l2)
+        try:
+            p.prepare(check.rng)
+            context = Context(l2=self.l2)
+            verdicts = check.judge(p, context=context, explain=False) or []
+            if any(v.row.verdict == "wrong" for v in verdicts):
+                check.report.rows = [v.row for v in verdicts]
+                if check_parts(check, p, numbers=True):
+                    check.explain(verdicts, context, "network")
+                return
+            if check.report.errors or not check_parts(check, p, numbers=False):
+                return
+        finally:
+            p.world.close()
+        trajectory, gradients = [self.values()], []
+        formulas = Formulas(self.optimizer, self.weights, self.names)
+        inputs = self.x.tobytes(), np.asarray(self.y).tobytes()
+        for _ in range(N_STEPS):
+            gradients.append(self.gradients(self.net))
+            self.take()
+            trajectory.append(self.values())
+        if (self.x.tobytes(), np.asarray(self.y).tobytes()) != inputs:
+            self.add("mutation", "the step overwrites x or y")
+        if not formulas.name:
+            text = (
+                f"the formula of {describe(self.optimizer)} is not known, so its steps were not compared with it; known are SGD, with "
+                "momentum or Nesterov's, Adam, and decoupled decay, by the attributes learning_rate, momentum, nesterov, beta1, "
+                "beta2, epsilon, weight_decay"
+            )
+            self.check.report.findings.append(Finding("optimizer", "optimizer", "", text, "note"))
+            return
+        self.compare(formulas, trajectory, gradients)
+
+    def add(self, kind: str, message: str, tensor: str = "") -> None:
+        """Add a finding about the step."""
+        self.check.report.findings.append(Finding(kind, "optimizer", tensor, message))
+
+    def compare(self, formulas: Formulas, trajectory: list[list[Array]], gradients: list[list[Array]]) -> None:
+        """Compare each step with the formula, and look for the known mistake that explains it."""
+        moved = [
+            [b - a for a, b in zip(one, two, strict=True)] for one, two in zip(trajectory, trajectory[1:], strict=False)
+        ]
+        expected = formulas.steps(trajectory, gradients)
+        eps = max(float(np.finfo(v.dtype).eps) for v in trajectory[0])
+        tolerance = max(TOLERANCE, 1e3 * eps)
+        wrong = []
+        for k, name in enumerate(self.names):
+            size = max(_norm(s[k]) for s in expected) or 1.0
+            floor = 8 * eps * max(_norm(v[k]) for v in trajectory)
+            gaps = [_norm(m[k] - e[k]) for m, e in zip(moved, expected, strict=True)]
+            worst = int(np.argmax(gaps))
+            row = Row(
+                name,
+                trajectory[0][k].shape,
+                f"{formulas.name}, written again",
+                checked=f"{N_STEPS} steps",
+                error=gaps[worst] / size,
+                noise_ratio=gaps[worst] / max(tolerance * size / 64, floor),
+                certificate=max(tolerance, floor / size),
+            )
+            if gaps[worst] > max(tolerance * size, floor):
+                row.verdict = "wrong"
+                i = int(np.argmax(np.abs(moved[worst][k] - expected[worst][k])))
+                index = tuple(int(j) for j in np.unravel_index(i, row.shape))
+                row.worst = [Worst(index, float(moved[worst][k].flat[i]), float(expected[worst][k].flat[i]))]
+                wrong.append(k)
+            self.check.report.rows.append(row)
+        if wrong:
+            kind, message = self.explain(formulas, trajectory, gradients, moved, wrong, tolerance)
+            self.add(kind, f"{', '.join(self.names[k] for k in wrong)}: {message}", self.names[wrong[0]])
+
+    def explain(
+        self,
+        formulas: Formulas,
+        trajectory: list[list[Array]],
+        gradients: list[list[Array]],
+        moved: list[list[Array]],
+        wrong: list[int],
+        tolerance: float,
+    ) -> tuple[str, str]:
+        """Return (kind, message) of the mistake that gives these very steps."""
+
+        def fits(steps: list[list[Array]]) -> bool:
+            eps = max(float(np.finfo(v.dtype).eps) for v in trajectory[0])
+            return all(
+                _norm(m[k] - s[k]) <= max(4 * tolerance * max(_norm(m[k]), 1e-300), 8 * eps * _norm(v[k]))
+                for m, s, v in zip(moved, steps, trajectory, strict=False)
+                for k in range(len(self.names))
+            )
+
+        if not any(m[k].any() for m in moved for k in wrong):
+            return "no-step", "the parameters did not move: a step writes into params, in place"
+        for kind, message, other in formulas.mistakes():
+            if fits(other.steps(trajectory, gradients)):
+                return kind, message
+        total: list[list[Array]] = []
+        for grads in gradients:
+            total.append([a + b for a, b in zip(total[-1], grads, strict=True)] if total else grads)
+        if fits(formulas.steps(trajectory, total)):
+            return "accumulate", "each step uses the sum of all gradients so far: they are not reset between steps"
+        late = [gradients[0], *gradients[:-1]]
+        if fits(formulas.steps(trajectory, late)):
+            return "stale-cache", "each step uses the gradients of the step before"
+        through = self._through(trajectory)
+        if through and fits(formulas.steps(trajectory, through)):
+            return "updated-weights", (
+                "the gradient was propagated through weights that had moved already: all gradients first, then the step"
+            )
+        ratio = [
+            float((m[k] * e[k]).sum()) / (_norm(e[k]) ** 2 or 1.0)
+            for m, e in zip(moved, formulas.steps(trajectory, gradients), strict=True)
+            for k in wrong
+        ]
+        if np.ptp(ratio) < 1e-6 * abs(ratio[0]):
+            c = ratio[0]
+            if abs(c + 1) < 1e-6:
+                return "sign", "each step is -1 times the formula's: it goes uphill"
+            return "scale", f"each step is {c:.4g} times the formula's"
+        return "optimizer", f"the steps are not those of {formulas.name} with these settings, nor of a known mistake"
+
+    def _through(self, trajectory: list[list[Array]]) -> list[list[Array]]:
+        """Return, for each step, the gradients propagated through the weights that it led to; none without ``layers``."""
+        out = []
+        for old, new in zip(trajectory, trajectory[1:], strict=False):
+            self._write(old)
+            p = ObjectiveProcedure(self.net, self.loss, self.x, self.y, self.l2)
+            if not hasattr(p.model.obj, "layers"):
+                return []
+            p.prepare(np.random.default_rng(0))
+            grads = p.through([*p.point[: p.n_inputs], *new])[p.n_inputs :]
+            if any(g is None for g in grads):
+                return []
+            out.append([g for g in grads if g is not None])
+        return out
+
+    def _write(self, values: list[Array]) -> None:
+        for (_, array), value in zip(leaves(self.net.params), values, strict=True):
+            array[...] = value
+
+
+class Formulas:
+    """The textbook's step of an optimizer with these attributes, and of those that make one known mistake.
+
+    Attributes
+    ----------
+    name : str
+        "SGD", "SGD with momentum" or "Adam"; "" if it is not known.
+    """
+
+    def __init__(self, optimizer: Any, weights: list[int], names: list[str], **changes: Any) -> None:
+        self.optimizer, self.weights, self.names, self.changes = optimizer, weights, names, changes
+        found = {key: value for key, value in _settings(optimizer).items()}
+
+        def get(name: str, default: Any) -> Any:
+            return changes.get(name, found.get(name, default))
+
+        self.learning_rate = get("learning_rate", None)
+        self.beta1, self.beta2, self.epsilon = get("beta1", None), get("beta2", None), get("epsilon", 1e-8)
+        self.momentum, self.nesterov = get("momentum", 0.0) or 0.0, bool(get("nesterov", False))
+        self.decay = get("weight_decay", 0.0) or 0.0
+        self.lazy = bool(get("lazy", False))
+        self.is_adam = self.beta1 is not None and self.beta2 is not None
+        self.name = ("Adam" if self.is_adam else "SGD") + (
+            " with momentum" if self.momentum and not self.is_adam else ""
+        )
+        if self.learning_rate is None or "" in found:
+            self.name = ""
+        self.begun = changes["begun"] if "begun" in changes else int(getattr(optimizer, "n_steps", 0) or 0)
+        self.state = changes["state"] if "state" in changes else copy.deepcopy(getattr(optimizer, "state", None))
+
+    def rate(self, t: int) -> float:
+        """Return the learning rate of step t."""
+        return float(self.learning_rate(self.begun + t) if callable(self.learning_rate) else self.learning_rate)
+
+    def _moment(self, name: str, like: list[Array]) -> list[Array]:
+        """Return a moment as the optimizer has it already: one flat array, or zeros."""
+        flat = self.state.get(name) if isinstance(self.state, dict) else None
+        if not isinstance(flat, np.ndarray) or flat.size != sum(a.size for a in like):
+            return [np.zeros(a.shape) for a in like]
+        parts = np.split(flat.astype(float), np.cumsum([a.size for a in like])[:-1])
+        return [part.reshape(a.shape) for part, a in zip(parts, like, strict=True)]
+
+    def steps(self, trajectory: list[list[Array]], gradients: list[list[Array]]) -> list[list[Array]]:
+        """Return the moves that the formula makes at these points with these gradients."""
+        c = self.changes
+        m = self._moment("m" if self.is_adam else "v", trajectory[0])
+        v = self._moment("v", trajectory[0])
+        out = []
+        for t, grads in enumerate(gradients):
+            rate = self.rate(t)
+            moves = []
+            for k, g in enumerate(grads):
+                w = trajectory[t][k]
+                decays = self.decay and (k in self.weights or c.get("decay on biases"))
+                shrink = rate * self.decay * w if decays else np.zeros(w.shape)
+                if c.get("decay in the gradient") and decays:
+                    g, shrink = g + self.decay * w, np.zeros(w.shape)
+                if c.get("no decay"):
+                    shrink = np.zeros(w.shape)
+                keep: Array = np.ones(g.shape, bool)
+                if self.lazy and k in self.weights and g.ndim and (self.is_adam or self.momentum):
+                    keep = np.broadcast_to((g != 0).any(axis=tuple(range(1, g.ndim)), keepdims=True), g.shape)
+                move = self._adam(m, v, k, g, t, rate, keep) if self.is_adam else self._sgd(m, k, g, rate, keep)
+                moves.append(np.where(keep, move, 0.0) * c.get("sign", 1.0) - shrink * c.get("decay factor", 1.0))
+            out.append(moves)
+        return out
+
+    def _sgd(self, m: list[Array], k: int, g: Array, rate: float, keep: Array) -> Array:
+        if not self.momentum:
+            return -rate * g
+        c = self.changes
+        if c.get("dampened"):
+            m[k] = self.momentum * m[k] - (1 - self.momentum) * rate * g
+        else:
+            m[k] = np.where(keep, c.get("momentum sign", 1.0) * self.momentum * m[k] - rate * g, m[k])
+        step: Array = m[k]
+        if self.nesterov:
+            step = self.momentum * m[k] - rate * g
+        if c.get("step sign"):
+            step = -m[k]
+        return step
+
+    def _adam(self, m: list[Array], v: list[Array], k: int, g: Array, t: int, rate: float, keep: Array) -> Array:
+        c = self.changes
+        b1, b2 = self.beta1, self.beta2
+        m[k] = np.where(keep, b1 * m[k] + (1 - b1) * g, m[k])
+        v[k] = np.where(keep, b2 * v[k] + (1 - b2) * (np.abs(g) if c.get("no square") else g * g), v[k])
+        n = self.begun + t + 1 + c.get("late", 0)
+        with np.errstate(all="ignore"):
+            m_hat = m[k] if c.get("raw m") else m[k] / (1 - b1**n)
+            v_hat = v[k] if c.get("raw v") else v[k] / (1 - b2**n)
+            if c.get("inside"):
+                return -rate * m_hat / np.sqrt(v_hat + self.epsilon)
+            if c.get("no root"):
+                return -rate * m_hat / (v_hat + self.epsilon)
+            if c.get("before correction"):
+                return -rate * np.sqrt(1 - b2**n) * m_hat / (np.sqrt(v[k]) + self.epsilon)
+            return -rate * m_hat / (np.sqrt(v_hat) + (0 if c.get("no epsilon") else self.epsilon))
+
+    def mistakes(self) -> list[tuple[str, str, Formulas]]:
+        """Return (kind, message, the formula with this mistake)."""
+
+        def other(**changes: Any) -> Formulas:
+            return Formulas(self.optimizer, self.weights, self.names, begun=self.begun, state=self.state, **changes)
+
+        found = [
+            ("sign", "the step goes uphill: w + learning_rate * ... for w - learning_rate * ...", other(sign=-1.0))
+        ]
+        if self.is_adam:
+            found += [
+                ("adam-t", "Adam's t is off by one: the first step counts as the second", other(late=1)),
+                ("adam-t", "Adam's t is off by one: the first step counts as step 0", other(late=-1)),
+                ("adam-t", "Adam's bias correction is missing", other(**{"raw m": True, "raw v": True})),
+                ("adam-t", "Adam's bias correction of m is missing", other(**{"raw m": True})),
+                ("adam-t", "Adam's bias correction of v is missing", other(**{"raw v": True})),
+                (
+                    "adam-epsilon",
+                    "Adam's epsilon is inside the root: sqrt(v + epsilon) for sqrt(v) + epsilon",
+                    other(inside=True),
+                ),
+                (
+                    "adam-epsilon",
+                    "Adam's epsilon is added before the bias correction",
+                    other(**{"before correction": True}),
+                ),
+                ("adam-epsilon", "Adam's epsilon is missing", other(**{"no epsilon": True})),
+                ("adam-moments", "the root of v is missing", other(**{"no root": True})),
+                ("adam-moments", "v collects |g|, not g^2", other(**{"no square": True})),
+                ("adam-moments", "beta1 and beta2 are swapped", other(beta1=self.beta2, beta2=self.beta1)),
+                ("adam-moments", "the formula is SGD's", other(beta1=None, beta2=None)),
+            ]
+        elif self.momentum:
+            found += [
+                (
+                    "momentum-sign",
+                    "the momentum has the wrong sign: v = -momentum * v - learning_rate * g",
+                    other(**{"momentum sign": -1.0}),
+                ),
+                (
+                    "momentum-sign",
+                    "the step has the wrong sign: w - v, where v holds -learning_rate * g",
+                    other(**{"step sign": True}),
+                ),
+                ("momentum", "the gradient is dampened by 1 - momentum", other(dampened=True)),
+                ("momentum", "the momentum is not used", other(momentum=0.0, nesterov=False)),
+                (
+                    "momentum",
+                    f"the step is {'not ' if self.nesterov else ''}Nesterov's, though the settings say {'it is' if self.nesterov else 'plain momentum'}",
+                    other(nesterov=not self.nesterov),
+                ),
+            ]
+        if self.decay:
+            found += [
+                ("decay-on-biases", "weight decay touches biases", other(**{"decay on biases": True})),
+                (
+                    "decay-in-gradient",
+                    "weight decay is part of the gradient (an L2 term), not decoupled",
+                    other(**{"decay in the gradient": True}),
+                ),
+                (
+                    "decay-in-gradient",
+                    "weight decay is part of the gradient, of biases too",
+                    other(**{"decay in the gradient": True, "decay on biases": True}),
+                ),
+                ("weight-decay", "weight decay is not applied", other(**{"no decay": True})),
+                ("weight-decay", "weight decay has the wrong sign: weights grow", other(**{"decay factor": -1.0})),
+                (
+                    "weight-decay",
+                    "weight decay is not multiplied by the learning rate",
+                    other(**{"decay factor": 1 / self.rate(0) if self.rate(0) else 1.0}),
+                ),
+            ]
+        return found
+
+
+_ALIASES = {
+    "learning_rate": ("learning_rate", "lr", "eta"),
+    "momentum": ("momentum", "mu"),
+    "nesterov": ("nesterov",),
+    "beta1": ("beta1", "b1", "beta_1"),
+    "beta2": ("beta2", "b2", "beta_2"),
+    "epsilon": ("epsilon", "eps"),
+    "weight_decay": ("weight_decay",),
+    "lazy": ("lazy",),
+}
+
+
+def _settings(optimizer: Any) -> dict[str, Any]:
+    """Return the settings by their names here; with one named "" if there is one that no formula here has."""
+    held = {name: value for name, value in vars(optimizer).items()} if hasattr(optimizer, "__dict__") else {}
+    found: dict[str, Any] = {}
+    for name, aliases in _ALIASES.items():
+        for alias in aliases:
+            if hasattr(optimizer, alias):
+                found[name] = getattr(optimizer, alias)
+                held.pop(alias, None)
+    betas = held.pop("betas", None)
+    if isinstance(betas, tuple | list) and len(betas) == 2:
+        found["beta1"], found["beta2"] = betas
+    strange = [name for name, value in held.items() if isinstance(value, float) and not name.startswith("_")]
+    if strange and not isinstance(optimizer, Optimizer):
+        found[""] = strange
+    if "beta1" not in found and "epsilon" in found:
+        found[""] = "epsilon"  # RMSProp, Adagrad
+    return found
+
+
+def _norm(a: Array) -> float:
+    return float(np.linalg.norm(np.ravel(a)))

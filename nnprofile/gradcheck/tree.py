@@ -1,0 +1,102 @@
+"""Name the arrays in nested dicts, lists and tuples, so that the rest of the checker sees one flat list of them.
+
+A *leaf* is an array (or a number) of floats: what one can differentiate by. Everything else is a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..contract import Array, Parameters
+
+
+def is_leaf(value: object) -> bool:
+    """Tell whether this is an array or a number of floats."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind == "f"
+    return isinstance(value, float | np.floating)
+
+
+def is_branch(value: object) -> bool:
+    """Tell whether this holds further values."""
+    return isinstance(value, Mapping | list | tuple)
+
+
+def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, leaf), depth first; names are joined by dots."""
+    if is_leaf(tree):
+        yield name, tree
+    elif is_branch(tree):
+        for key, value in items(tree):
+            yield from leaves(value, f"{name}.{key}" if name else str(key))
+
+
+def items(tree: Any) -> list[tuple[Any, Any]]:
+    """Return (key, value) of a mapping, (index, value) of a sequence."""
+    return list(tree.items()) if isinstance(tree, Mapping) else list(enumerate(tree))
+
+
+def rebuild(tree: Any, values: Iterator[Array]) -> Any:
+    """Return the same tree with other leaves, taken in the order of ``leaves``."""
+    if is_leaf(tree):
+        value = next(values)
+        return value if isinstance(tree, np.ndarray) else value[()]
+    if isinstance(tree, Parameters):
+        parts = [next(values) for _ in tree]
+        vector = np.concatenate([np.ravel(part) for part in parts]) if parts else tree.vector
+        return Parameters(tree.layout, vector)
+    if isinstance(tree, Mapping):
+        new = {key: rebuild(value, values) for key, value in tree.items()}
+        return new if type(tree) is dict else _like(tree, new)
+    if isinstance(tree, list | tuple):
+        parts = [rebuild(value, values) for value in tree]
+        if hasattr(tree, "_fields"):  # a named tuple
+            return type(tree)(*parts)
+        return parts if isinstance(tree, list) else tuple(parts)
+    return tree
+
+
+def _like(tree: Mapping[Any, Any], new: dict[Any, Any]) -> Any:
+    try:
+        return type(tree)(new)  # type: ignore[call-arg]
+    except Exception:  # an exotic mapping
+        return new
+
+
+def pick(grads: Any, tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, what ``grads`` holds there) for each leaf of ``tree``; ``Missing`` where it holds nothing."""
+    if is_leaf(tree):
+        yield name, grads
+    elif is_branch(tree):
+        for position, (key, value) in enumerate(items(tree)):
+            inner = f"{name}.{key}" if name else str(key)
+            if any(True for _ in leaves(value)):
+                yield from pick(_get(grads, key, position), value, inner)
+
+
+class _Missing:
+    """Stands for a gradient that was not returned."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+Missing = _Missing()
+
+
+def _get(grads: Any, key: Any, position: int) -> Any:
+    if isinstance(grads, Mapping):
+        return grads.get(key, Missing) if not isinstance(grads, Parameters) or key in grads.layout else Missing
+    if isinstance(grads, Sequence) and not isinstance(grads, str):
+        return grads[position] if position < len(grads) else Missing
+    return None if grads is None else Missing
+
+
+def extra_names(grads: Any, tree: Any) -> list[str]:
+    """Return the keys of ``grads`` that ``tree`` does not have."""
+    if isinstance(grads, Mapping) and isinstance(tree, Mapping):
+        return [str(key) for key in grads if key not in tree]
+    return []
