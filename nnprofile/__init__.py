@@ -62,7 +62,8 @@ _LAZY = {
     **dict.fromkeys(("FrozenNetwork", "freeze"), "frozen"),
     "warmup": "engine",
     **dict.fromkeys(
-        ("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"), "gradcheck"
+        ("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"),
+        "gradcheck",
     ),
 }
 

@@ -5,6 +5,7 @@ All do the same: keep the contracts, judge every gradient against the right one,
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,6 @@ from .procedures import FunctionProcedure, LayerProcedure, LossProcedure, Object
 from .reference import Subject, careful
 from .report import KAPPA, Finding, GradCheckReport, Row
 from .world import describe
-
 
 # What makes numbers wrong is reported before the numbers; what shows only later, after them.
 _FIRST = frozenset(
@@ -88,13 +88,14 @@ class Check:
         self.report.findings += first
         context = context or Context()
         context.procedure, context.judge = p, judge
-        context.right_leaves = tuple(v.k for v in verdicts if v.row.verdict == "right")
+        context.verdicts = tuple(verdicts)
         for verdict in verdicts:
             verdict.row.tensor += suffix
+        self.report.rows += [verdict.row for verdict in verdicts]
         if explain:
             self.explain(verdicts, context, layer)
         self.report.findings += last
-        self._single(p, verdicts, dy, layer)
+        self._single(p, judge, verdicts, dy, layer)
         if explain and not any(v.row.verdict == "wrong" for v in verdicts) and not contracts.findings:
             self._elsewhere(p, layer)
         self.report.n_forward += subject.n_forward
@@ -122,7 +123,7 @@ class Check:
         # One bug may spoil several tensors, and be plain to see in one of them.
         self.report.findings += sorted(wrong, key=lambda f: (f.kind == "term") * 2 + (f.kind == "elements"))
 
-    def _single(self, p: Procedure, verdicts: list[Verdict], dy: Array, layer: str) -> None:
+    def _single(self, p: Procedure, judge: Judge, verdicts: list[Verdict], dy: Array, layer: str) -> None:
         """Judge code in the caller's lower precision against the same code in float64."""
         kinds = {a.dtype for a in p.point if a.dtype != np.float64}
         if not kinds:
@@ -132,9 +133,14 @@ class Check:
         low = dy.astype(y.dtype)
         base = p.run(p.point, low)[1]
         runs = []
+        constants = copy.copy(p)
         for _ in range(4):
             shaken = [(a * (1 + eps * self.rng.choice((-1, 1), a.shape))).astype(a.dtype) for a in p.point]
-            runs.append(p.run(shaken, low)[1])
+            constants.shake_constants(eps, self.rng)
+            try:
+                runs.append(constants.run(shaken, low)[1])
+            except ValueError:  # out of the function's domain
+                continue
         self.report.n_forward += 6
         self.report.n_backward += 5
         # What rounding the inputs alone does to the right gradient: the same points, in float64.
@@ -146,6 +152,7 @@ class Check:
             moves = [np.abs(r[verdict.k] - g) for r in runs if r[verdict.k] is not None]
             moved = np.max(moves, axis=0).astype(float)
             noise = np.maximum(moved, np.sqrt((moved**2).mean()) if moved.size else 0.0) + eps * np.abs(right) + 1e-44
+            noise = np.maximum(noise, eps / 8 * judge.elsewhere(verdict.k))  # constants are rounded too
             gap = np.abs(g.astype(float) - right)
             ratio = float((gap / noise).max(initial=0.0)) if np.isfinite(g).all() else np.inf
             top = float(np.abs(right).max(initial=0.0))
@@ -261,10 +268,9 @@ def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, 
         try:
             if p.takes_cotangent and p.first is None:
                 p.first = _right_order(p, seed)
-            verdicts = check.judge(p)
+            check.judge(p)
         finally:
             p.world.close()
-    check.report.rows = [v.row for v in verdicts or []] + check.report.rows
     return check.done()
 
 
@@ -328,7 +334,7 @@ def _check_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | No
     n_findings = len(check.report.errors)
     generator = rng if rng is not None else np.random.default_rng([0x6E6F, check.report.seed])
     modes = [LayerProcedure(layer, x, None), LayerProcedure(layer, x, generator)]
-    rows = []
+    rows: list[Row] = []
     try:
         outputs = [p.run(p.copies(p.point))[0] for p in modes]
         if not modes[1].takes_rng or outputs[0].tobytes() == outputs[1].tobytes():
@@ -337,8 +343,10 @@ def _check_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | No
             p.world.observe()
             p.world.reset()
             p.prepare(check.rng)
-            verdicts = check.judge(p, layer=place, suffix=" in training" if p.generator else "") or []
-            rows = [v.row for v in verdicts] + rows
+            before = len(check.report.rows)
+            check.judge(p, layer=place, suffix=" in training" if p.generator else "")
+            rows = check.report.rows[before:] + rows
+            del check.report.rows[before:]
     finally:
         for p in modes:
             p.world.close()
@@ -376,12 +384,11 @@ def check_loss(loss: Any, y_pred: Any, y_true: Any, sample_weight: Any = None, *
     """
     check = Check(describe(loss), seed)
     with careful():
-        rows = _check_loss(check, loss, y_pred, y_true, sample_weight)
-    check.report.rows = rows + check.report.rows
+        _check_loss(check, loss, y_pred, y_true, sample_weight)
     return check.done()
 
 
-def _check_loss(check: Check, loss: Any, y_pred: Any, y_true: Any, weight: Any, place: str = "") -> list[Row]:
+def _check_loss(check: Check, loss: Any, y_pred: Any, y_true: Any, weight: Any, place: str = "") -> None:
     p = LossProcedure(loss, y_pred, y_true, weight)
     try:
         context = Context(y_true=y_true, sample_weight=weight)
@@ -391,7 +398,6 @@ def _check_loss(check: Check, loss: Any, y_pred: Any, y_true: Any, weight: Any, 
             _loss_elsewhere(check, loss, p.point[0], y_true, place)
     finally:
         p.world.close()
-    return [v.row for v in verdicts or []]
 
 
 def _loss_elsewhere(check: Check, loss: Any, y_pred: Array, y_true: Any, place: str) -> None:
@@ -464,7 +470,6 @@ def check_network(
             p.prepare(check.rng)
             context = Context(l2=l2)
             verdicts = check.judge(p, context=context, explain=False) or []
-            check.report.rows = [v.row for v in verdicts] + check.report.rows
             if verdicts and all(v.row.verdict != "wrong" for v in verdicts):
                 check.explain(verdicts, context, "")
                 check_parts(check, p, numbers=False)

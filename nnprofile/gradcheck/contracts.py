@@ -159,39 +159,18 @@ class Contracts:
         self.add("mask", "backward draws random numbers: a mask must be drawn in forward, and kept in the cache")
         return True
 
-    def other_point(self) -> list[Array]:
-        """Return other numbers of the same kind: the same ones elsewhere, a little smaller."""
-        return [np.flip(a).copy() * a.dtype.type(0.9) for a in self.p.point]
-
     def check_stale(self, grads: Gradients) -> None:
         """A second forward, with other numbers and in another mode, does not change what backward returns."""
         p = self.p
-        other = self.other_point()
-
-        def second(obj: Any) -> None:
-            if isinstance(p, LayerProcedure):
-                x = other[0] if p.has_x else np.flip(p.x).copy()
-                if p.takes_rng:
-                    obj.forward(x.copy(), rng=np.random.default_rng(1))
-                if p.generator is not None or not p.takes_rng:
-                    obj.forward(x.copy())  # last in the other mode
-            elif hasattr(p, "f"):
-                p.f(*p.arguments(other))
-            else:
-                p.loss.forward(other[0], *p.rest)  # type: ignore[attr-defined]
-
-        from .procedures import ObjectiveProcedure
-
-        if isinstance(p, ObjectiveProcedure):
-            return  # each layer is looked at by itself
+        other = [np.flip(a).copy() * a.dtype.type(0.9) for a in p.point]
         try:
-            _, after = self.run(self.dy, between=second)
+            _, after = self.run(self.dy, between=lambda obj: p.another_forward(obj, other))
         except Exception as error:
             self.add("stale-cache", f"after a second forward, backward raises {type(error).__name__}: {error}")
             return
         for name, a, b in zip(p.names, after, grads, strict=True):
             if a is not None and b is not None and not _close(a, b):
-                if isinstance(p, LayerProcedure) or not hasattr(p, "f"):
+                if p.returns_cache:
                     self.add(
                         "stale-cache",
                         f"a second forward changes the gradient of {name}: the cache is kept in the object, or is memory that "
@@ -299,7 +278,9 @@ class Contracts:
                 if name == "broadcast":
                     plain = self.run(broadcast.copy())[1]
             except Exception as error:
-                if not any(f.kind == "mutation" for f in self.findings):
+                if "read-only" in str(error):
+                    self.raised(error)
+                elif not any(f.kind == "mutation" for f in self.findings):
                     self.add("memory-layout", f"backward raises {type(error).__name__} for a {name} dy: {error}")
                 return
             expected = grads if plain is None else plain

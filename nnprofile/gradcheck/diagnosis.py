@@ -84,7 +84,7 @@ class Context:
     l2: float = 0.0
     procedure: Procedure | None = None
     judge: Judge | None = None
-    right_leaves: tuple[int, ...] = ()  # those whose own gradient is right
+    verdicts: tuple[Verdict, ...] = ()  # those of all tensors
 
 
 class _Facts:
@@ -336,7 +336,9 @@ def _decay(f: _Facts) -> Diagnosis | None:
             if c < 0:
                 text = f"{kind}, {-c:.4g} * {what}, is missing, or is in the value with a larger factor than in the gradient"
             else:
-                text = f"{kind}, {c:.4g} * {what}, is too much: it is not in the value, is there twice, or should spare this tensor"
+                text = (
+                    f"{kind}, {c:.4g} * {what}, is too much: not in the value, there twice, or meant for other tensors"
+                )
             return "weight-decay", text
     return None
 
@@ -516,6 +518,39 @@ def _diagonal(f: _Facts) -> Diagnosis | None:
     return None
 
 
+def _output_slope(f: _Facts) -> Diagnosis | None:
+    """A layer that ends in an activation: all its gradients are right for a dy that is scaled element by element."""
+    dy, y = f.dy.ravel(), f.y.ravel()
+    verdicts = [v for v in f.context.verdicts if v.jacobian is not None and v.is_full]
+    if len(verdicts) < 2 or len(verdicts) != len(f.context.verdicts) or not 1 < dy.size <= 400:
+        return None
+    design = np.concatenate([v.jacobian.reshape(v.value.size, -1) for v in verdicts])  # type: ignore[union-attr]
+    yours = np.concatenate([v.yours.ravel() for v in verdicts])
+    if len(design) < 1.2 * dy.size or not np.isfinite(yours).all():
+        return None
+    used, _, rank, _ = np.linalg.lstsq(design, yours, rcond=None)
+    error = yours - design @ dy
+    if rank < dy.size or _rms(yours - design @ used) > 1e-7 * _rms(error):
+        return None
+    factor = used / dy
+    for name, slope in (("1 - y^2 (tanh)", 1 - y * y), ("y (1 - y) (sigmoid)", y * (1 - y))):
+        with np.errstate(all="ignore"):
+            for text, candidate in (
+                (f"the derivative of the output's activation, {name}, is missing", 1 / slope),
+                (f"the derivative of the output's activation, {name}, is there twice", slope),
+                (f"the output's activation has the derivative {name}; 1 - y is used", (1 - y) / slope),
+                (f"the output's activation has the derivative {name}; y is used", y / slope),
+            ):
+                if np.allclose(factor, candidate, rtol=1e-5, atol=0):
+                    return "slope", text
+    off = np.abs(factor - 1) > 1e-6
+    where = "y < 0" if not (off & (y >= 0)).any() else "y > 0" if not (off & (y <= 0)).any() else ""
+    return "slope", (
+        f"as if dy were multiplied, element by element, by {', '.join(f'{v:.3g}' for v in factor[:3])} ...: the derivative "
+        f"of the output's activation is wrong{' where ' + where if where else ''}, or taken at another place"
+    )
+
+
 def _softmax_again(f: _Facts) -> Diagnosis | None:
     """The right gradient, sent through softmax's Jacobian once more."""
     if not f.full or f.value.ndim < 2:
@@ -630,8 +665,8 @@ def _norm_terms(f: _Facts) -> Diagnosis | None:
                 continue  # an epsilon, or a few elements
             if is_norm:
                 return "statistics", (
-                    f"the right gradient sums to 0 along {what}, yours does not: the terms through mean and variance are wrong, or "
-                    "taken over another axis"
+                    f"the right gradient sums to 0 along {what}, yours does not: the terms through mean and variance are "
+                    "wrong, or taken over another axis"
                 )
             return (
                 "axis",
@@ -677,7 +712,8 @@ def _updated(f: _Facts) -> Diagnosis | None:
     owned = [
         j for j, g in enumerate(judge.yours) if j != k and g is not None and names[j] != "x" and np.isfinite(g).all()
     ]
-    later = [j for j in owned if j in f.context.right_leaves and j > k]
+    right = [v.k for v in f.context.verdicts if v.row.verdict == "right"]
+    later = [j for j in owned if j in right and j > k]
     for group in (later, owned):
         if not group:
             continue
@@ -689,8 +725,9 @@ def _updated(f: _Facts) -> Diagnosis | None:
 
         def at(rate: float, group: list[int] = group) -> Array:
             moved = [a - rate * judge.yours[j] if j in group else a for j, a in enumerate(subject.point)]  # type: ignore[operator]
-            if hasattr(f.context.procedure, "through"):  # a network: forward as it was, backward through what has moved
-                return np.asarray(f.context.procedure.through(moved)[k]).ravel()[f.where]
+            through = getattr(f.context.procedure, "through", None)
+            if through is not None:  # a network: forward as it was, backward through what has moved
+                return np.asarray(through(moved)[k]).ravel()[f.where]
             kept, subject.point = subject.point, moved
             try:
                 right, _ = judge._right(f.verdict, f.where, keep=False)
@@ -874,6 +911,7 @@ _HYPOTHESES: tuple[Callable[[_Facts], Diagnosis | None], ...] = (
     _diagonal,
     _passed_on,
     _other_cotangent,
+    _output_slope,
     _norm_terms,
     _updated,
     _other_parameter,

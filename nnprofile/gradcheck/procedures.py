@@ -17,9 +17,13 @@ from .tree import Missing, extra_names, is_branch, items, leaves, pick, rebuild
 from .world import Model, World, describe
 
 Between = Callable[[Any], None]
+# What people call dy: tells where it goes.
 COTANGENTS = frozenset(
-    "dy dout d_out dz da dh dl dL g gy gz gout grad grad_y grad_out grad_output grad_outputs gradient ct cot cotangent "
-    "cotangents v vec upstream upstream_grad delta ybar y_bar bar dloss dvalues ḡ".split()
+    (
+        *("dy", "dout", "d_out", "dz", "da", "dh", "dl", "dL", "dloss", "dvalues", "delta", "g", "gy", "gz", "gout"),
+        *("grad", "grad_y", "grad_out", "grad_output", "grad_outputs", "gradient", "upstream", "upstream_grad"),
+        *("ct", "cot", "cotangent", "cotangents", "v", "vec", "ybar", "y_bar", "bar"),
+    )
 )
 
 
@@ -42,6 +46,7 @@ class Procedure:
     point: list[Array]
     world: World
     takes_cotangent = True
+    returns_cache = True  # else forward may keep what backward needs
     copying = False  # whether inputs must be copied before each call, since they are overwritten
 
     def __init__(self) -> None:
@@ -63,9 +68,16 @@ class Procedure:
         n = self.n_inputs
         return [a.copy() for a in arrays[:n]] + arrays[n:]
 
+    def another_forward(self, obj: Any, other: list[Array]) -> None:
+        """Go forward with other numbers, whose cache nobody wants."""
+        raise NotImplementedError
+
     def random_state(self) -> str:
         """Return the state of all generators that are known."""
         return self.world.random_state()
+
+    def shake_constants(self, eps: float, rng: np.random.Generator) -> None:
+        """Change what is given beside the tensors, such as targets, by a unit in the last place or none."""
 
     def output(self, arrays: list[Array]) -> Array:
         """Return y."""
@@ -198,6 +210,14 @@ class LayerProcedure(Procedure):
                 y[...] = 7
             return result, self.backward(obj, dy, cache)
 
+    def another_forward(self, obj: Any, other: list[Array]) -> None:
+        """Go forward with other numbers, and last in the other mode."""
+        x = other[0] if self.has_x else np.flip(self.x)
+        if self.takes_rng:
+            obj.forward(x.copy(), rng=np.random.default_rng(1))
+        if self.generator is not None or not self.takes_rng:
+            obj.forward(x.copy())
+
     def backward(self, obj: Any, dy: Array, cache: Any) -> list[Array | None]:
         """Call backward, and sort its gradients."""
         out = obj.backward(dy, cache)
@@ -249,6 +269,14 @@ class LossProcedure(Procedure):
         grads = self.gathered([("y_pred", self.loss.backward(cache))], [])
         return value, [None if g is None else g * dy for g in grads]
 
+    def shake_constants(self, eps: float, rng: np.random.Generator) -> None:
+        """Shake targets and weights, if they are of floats."""
+        self.rest = [_shaken(a, eps, rng) for a in self.rest]
+
+    def another_forward(self, obj: Any, other: list[Array]) -> None:
+        """Compute the loss of other predictions."""
+        obj.forward(other[0], *self.rest)
+
 
 class ObjectiveProcedure(LayerProcedure):
     """A network and its loss: J = L(net(x), y) + l2 / (2 n) sum W^2, by its parameters and x."""
@@ -286,6 +314,10 @@ class ObjectiveProcedure(LayerProcedure):
                     grads[k] = g + self.l2 / n * arrays[k]
             return np.asarray(value), [None if g is None else g * dy for g in grads]
 
+    def shake_constants(self, eps: float, rng: np.random.Generator) -> None:
+        """Shake the targets, if they are of floats."""
+        self.y = _shaken(self.y, eps, rng)
+
     def through(self, moved: list[Array]) -> list[Array | None]:
         """Return the gradients that come of forward here, and of backward, layer by layer, through these parameters."""
         with self.bound(self.point) as (obj, x):
@@ -305,6 +337,8 @@ class ObjectiveProcedure(LayerProcedure):
 
 class FunctionProcedure(Procedure):
     """Two plain functions, f(*args) and its gradient or vector-Jacobian product."""
+
+    returns_cache = False
 
     def __init__(self, f: Callable[..., Any], grad: Callable[..., Any], args: tuple[Any, ...]) -> None:
         super().__init__()
@@ -394,11 +428,14 @@ class FunctionProcedure(Procedure):
         found = self.gathered(pairs, [])
         return y, found if self.takes_cotangent else [None if g is None else g * dy for g in found]
 
+    def another_forward(self, obj: Any, other: list[Array]) -> None:
+        """Call f with other numbers."""
+        self.f(*self.arguments(other))
+
     def _paired(self, grads: Any) -> Iterator[tuple[str, Any]]:
         """Yield (name, gradient) for each leaf; grads for all arguments, or for those that hold floats."""
         floats = [i for i, a in enumerate(self.args) if any(True for _ in leaves(a))]
         if isinstance(grads, dict) and set(grads) == set(self.tree):
-            parts = list(grads.values())
             given = {label: grads[label] for label in self.tree}
         elif len(self.args) == 1 or (len(floats) == 1 and not isinstance(grads, tuple | list)):
             only = self.args[floats[0]]
@@ -412,13 +449,13 @@ class FunctionProcedure(Procedure):
                     f"floats, got {describe(grads)}"
                 )
             parts = list(grads)
-            places = floats if len(parts) == len(floats) else range(len(self.args))
-            if len(parts) not in (len(floats), len(self.args)):
-                raise ValueError(
-                    f"{describe(self.grad)} must return {len(floats)} gradients, for "
-                    f"{', '.join(list(self.tree)[i] for i in floats)}; got {len(parts)}"
-                )
-            given = {list(self.tree)[i]: part for i, part in zip(places, parts, strict=True)}
+            places = list(range(len(self.args))) if len(parts) == len(self.args) else floats
+            given = dict.fromkeys(self.tree, Missing) | {
+                list(self.tree)[i]: part for i, part in zip(places, parts, strict=False)
+            }
+            if len(parts) > len(places):
+                text = f"{len(parts)} gradients were returned, for {len(floats)} arguments that hold floats"
+                self.problems.setdefault("", ("unexpected", text))
         found = [pair for i in floats for pair in pick(given[list(self.tree)[i]], self.args[i])]
         yield from ((name, grad) for name, (_, grad) in zip(self.names, found, strict=True))
 
@@ -446,6 +483,13 @@ class FunctionProcedure(Procedure):
             return part
 
         return take(out)
+
+
+def _shaken(value: Any, eps: float, rng: np.random.Generator) -> Any:
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        return value
+    return (array * (1 - eps * rng.integers(0, 2, array.shape))).astype(array.dtype)  # inwards: it may be a probability
 
 
 def _numbers(tree: Any) -> Iterator[Array]:

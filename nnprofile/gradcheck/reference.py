@@ -17,6 +17,7 @@ import numpy as np
 from ..contract import Array
 
 H = 1e-30  # the imaginary step: H * H vanishes beside anything, H does not underflow
+EPS = float(np.finfo(np.float64).eps)
 RATIO = 8.0  # between two steps of the ladder of differences
 STEPS = RATIO ** -np.arange(2.0, 11.0)  # 0.016 .. 9e-10
 LONG_STEPS = RATIO ** -np.arange(2.0, 13.0)
@@ -92,6 +93,10 @@ def extrapolate(slopes: Array, steps: Array, noise: float, order: int) -> Differ
     The derivative is a limit for small h, so the smallest steps, however noisy, decide which others are believed: a kink
     or a wiggle between them and a larger step shows as a contradiction.
     """
+    usable = np.isfinite(slopes)  # a large step may leave the function's domain
+    if usable.sum() < 3:
+        return Difference(float(slopes[-1]), np.inf)
+    slopes, steps = slopes[usable], steps[usable]
     gain = RATIO**order
     noises = 4 * noise / steps
     refined = (gain * slopes[1:] - slopes[:-1]) / (gain - 1)
@@ -112,26 +117,29 @@ def extrapolate(slopes: Array, steps: Array, noise: float, order: int) -> Differ
 
 
 def _noise(values: dict[float, Any], here: Any, eps: float) -> float:
-    """Estimate the rounding noise of phi from itself, and from its second differences over the smallest steps."""
+    """Estimate the rounding noise of phi: from its size, and from its second differences, if they don't grow with the step.
+
+    They do at a kink; where the code drops digits they are as large at the smallest steps as at others.
+    """
     sizes = [abs(float(v)) for v in values.values() if np.isfinite(v)]
-    second = sorted(abs(float(values[h] + values[-h] - 2 * here)) for h in sorted({abs(h) for h in values})[:4])
-    typical = second[1] if second and np.isfinite(second[1]) else 0.0
-    return max(typical, eps * max(sizes, default=0.0))
+    second = [abs(float(values[h] + values[-h] - 2 * here)) for h in sorted({abs(h) for h in values})[:4]]
+    flat = np.isfinite(second).all() and max(second) <= 30 * min(second)
+    return max(float(np.median(second)) if flat else 0.0, eps * max(sizes, default=0.0))
 
 
-def ladder(phi: Callable[[Any], Any], *, extended: bool) -> tuple[dict[float, Any], Any, Array, float]:
-    """Evaluate phi at 0 and at both sides over the ladder of steps."""
+def ladder(phi: Callable[[Any], Any], *, extended: bool, eps: float) -> tuple[dict[float, Any], Any, Array, float]:
+    """Evaluate phi, which is computed to a relative eps, at 0 and at both sides over the ladder of steps."""
     steps = LONG_STEPS if extended else STEPS
-    eps = float(np.finfo(np.longdouble if extended else np.float64).eps)
+    eps = float(np.finfo(np.longdouble).eps) if extended else eps
     kind = np.longdouble if extended else np.float64
     here = phi(kind(0))
     values = {s * h: phi(kind(s * h)) for h in steps for s in (1, -1)}
     return values, here, steps, _noise(values, here, eps)
 
 
-def central(phi: Callable[[Any], Any], *, extended: bool = False) -> Difference:
+def central(phi: Callable[[Any], Any], *, extended: bool = False, eps: float = EPS) -> Difference:
     """Differentiate phi at 0 by central differences, extrapolated: D(h) = (phi(h) - phi(-h)) / 2h."""
-    values, _, steps, noise = ladder(phi, extended=extended)
+    values, _, steps, noise = ladder(phi, extended=extended, eps=eps)
     slopes = np.array([(values[h] - values[-h]) / (2 * h) for h in steps], float)
     return extrapolate(slopes, steps, noise, 2)
 
@@ -160,9 +168,9 @@ class Sides:
         return low - slack <= slope <= high + slack
 
 
-def sides(phi: Callable[[Any], Any], *, extended: bool = False) -> Sides:
+def sides(phi: Callable[[Any], Any], *, extended: bool = False, eps: float = EPS) -> Sides:
     """Differentiate phi at 0 from either side."""
-    values, here, steps, noise = ladder(phi, extended=extended)
+    values, here, steps, noise = ladder(phi, extended=extended, eps=eps)
     right = np.array([(values[h] - here) / h for h in steps], float)
     left = np.array([(here - values[-h]) / h for h in steps], float)
     smallest = steps[-1]

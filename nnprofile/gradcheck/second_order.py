@@ -51,7 +51,7 @@ def hvp(grad: Callable[[Any], Any], x: Any, v: Any) -> Any:
     here, along = [np.asarray(a) for _, a in leaves(x)], [np.asarray(a) for _, a in leaves(v)]
     if [a.shape for a in here] != [a.shape for a in along] or not here:
         raise ValueError(
-            f"v must have the structure of x, {[a.shape for a in here]}, and both must hold floats; got {[a.shape for a in along]}"
+            f"v must have the structure of x, {[a.shape for a in here]}, and both hold floats; got {[a.shape for a in along]}"
         )
     with careful():
         try:

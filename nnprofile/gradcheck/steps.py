@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,10 +126,10 @@ class _Steps:
             context = Context(l2=self.l2)
             verdicts = check.judge(p, context=context, explain=False) or []
             if any(v.row.verdict == "wrong" for v in verdicts):
-                check.report.rows = [v.row for v in verdicts]
                 if check_parts(check, p, numbers=True):
                     check.explain(verdicts, context, "network")
                 return
+            check.report.rows = []
             if check.report.errors or not check_parts(check, p, numbers=False):
                 return
         finally:
@@ -144,9 +145,9 @@ class _Steps:
             self.add("mutation", "the step overwrites x or y")
         if not formulas.name:
             text = (
-                f"the formula of {describe(self.optimizer)} is not known, so its steps were not compared with it; known are SGD, with "
-                "momentum or Nesterov's, Adam, and decoupled decay, by the attributes learning_rate, momentum, nesterov, beta1, "
-                "beta2, epsilon, weight_decay"
+                f"the formula of {describe(self.optimizer)} is not known, so its steps were not compared with it. Known are SGD, "
+                "momentum, Nesterov's, Adam, and decoupled decay, by the attributes learning_rate, momentum, nesterov, beta1, "
+                "beta2, epsilon and weight_decay"
             )
             self.check.report.findings.append(Finding("optimizer", "optimizer", "", text, "note"))
             return
@@ -158,9 +159,7 @@ class _Steps:
 
     def compare(self, formulas: Formulas, trajectory: list[list[Array]], gradients: list[list[Array]]) -> None:
         """Compare each step with the formula, and look for the known mistake that explains it."""
-        moved = [
-            [b - a for a, b in zip(one, two, strict=True)] for one, two in zip(trajectory, trajectory[1:], strict=False)
-        ]
+        moved = [[b - a for a, b in zip(one, two, strict=True)] for one, two in pairwise(trajectory)]
         expected = formulas.steps(trajectory, gradients)
         eps = max(float(np.finfo(v.dtype).eps) for v in trajectory[0])
         tolerance = max(TOLERANCE, 1e3 * eps)
@@ -242,7 +241,7 @@ class _Steps:
     def _through(self, trajectory: list[list[Array]]) -> list[list[Array]]:
         """Return, for each step, the gradients propagated through the weights that it led to; none without ``layers``."""
         out = []
-        for old, new in zip(trajectory, trajectory[1:], strict=False):
+        for old, new in pairwise(trajectory):
             self._write(old)
             p = ObjectiveProcedure(self.net, self.loss, self.x, self.y, self.l2)
             if not hasattr(p.model.obj, "layers"):
@@ -270,7 +269,7 @@ class Formulas:
 
     def __init__(self, optimizer: Any, weights: list[int], names: list[str], **changes: Any) -> None:
         self.optimizer, self.weights, self.names, self.changes = optimizer, weights, names, changes
-        found = {key: value for key, value in _settings(optimizer).items()}
+        found = _settings(optimizer)
 
         def get(name: str, default: Any) -> Any:
             return changes.get(name, found.get(name, default))
@@ -348,15 +347,17 @@ class Formulas:
         v[k] = np.where(keep, b2 * v[k] + (1 - b2) * (np.abs(g) if c.get("no square") else g * g), v[k])
         n = self.begun + t + 1 + c.get("late", 0)
         with np.errstate(all="ignore"):
-            m_hat = m[k] if c.get("raw m") else m[k] / (1 - b1**n)
-            v_hat = v[k] if c.get("raw v") else v[k] / (1 - b2**n)
+            m_hat: Array = m[k] if c.get("raw m") else m[k] / (1 - b1**n)
+            v_hat: Array = v[k] if c.get("raw v") else v[k] / (1 - b2**n)
+            below: Array = np.sqrt(v_hat) + (0 if c.get("no epsilon") else self.epsilon)
             if c.get("inside"):
-                return -rate * m_hat / np.sqrt(v_hat + self.epsilon)
-            if c.get("no root"):
-                return -rate * m_hat / (v_hat + self.epsilon)
-            if c.get("before correction"):
-                return -rate * np.sqrt(1 - b2**n) * m_hat / (np.sqrt(v[k]) + self.epsilon)
-            return -rate * m_hat / (np.sqrt(v_hat) + (0 if c.get("no epsilon") else self.epsilon))
+                below = np.sqrt(v_hat + self.epsilon)
+            elif c.get("no root"):
+                below = v_hat + self.epsilon
+            elif c.get("before correction"):
+                below = (np.sqrt(v[k]) + self.epsilon) / np.sqrt(1 - b2**n)
+            step: Array = -rate * m_hat / below
+            return step
 
     def mistakes(self) -> list[tuple[str, str, Formulas]]:
         """Return (kind, message, the formula with this mistake)."""
@@ -406,7 +407,9 @@ class Formulas:
                 ("momentum", "the momentum is not used", other(momentum=0.0, nesterov=False)),
                 (
                     "momentum",
-                    f"the step is {'not ' if self.nesterov else ''}Nesterov's, though the settings say {'it is' if self.nesterov else 'plain momentum'}",
+                    "the step is plain momentum's, not Nesterov's"
+                    if self.nesterov
+                    else "the step is Nesterov's, not plain momentum's",
                     other(nesterov=not self.nesterov),
                 ),
             ]
@@ -448,7 +451,7 @@ _ALIASES = {
 
 def _settings(optimizer: Any) -> dict[str, Any]:
     """Return the settings by their names here; with one named "" if there is one that no formula here has."""
-    held = {name: value for name, value in vars(optimizer).items()} if hasattr(optimizer, "__dict__") else {}
+    held = dict(vars(optimizer)) if hasattr(optimizer, "__dict__") else {}
     found: dict[str, Any] = {}
     for name, aliases in _ALIASES.items():
         for alias in aliases:

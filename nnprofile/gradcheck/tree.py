@@ -16,7 +16,7 @@ from ..contract import Array, Parameters
 def is_leaf(value: object) -> bool:
     """Tell whether this is an array or a number of floats."""
     if isinstance(value, np.ndarray):
-        return value.dtype.kind == "f"
+        return bool(value.dtype.kind == "f")
     return isinstance(value, float | np.floating)
 
 
@@ -35,8 +35,10 @@ def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def items(tree: Any) -> list[tuple[Any, Any]]:
-    """Return (key, value) of a mapping, (index, value) of a sequence."""
-    return list(tree.items()) if isinstance(tree, Mapping) else list(enumerate(tree))
+    """Return (key, value) of a mapping, (field, value) of a named tuple, (index, value) of another sequence."""
+    if isinstance(tree, Mapping):
+        return list(tree.items())
+    return list(zip(tree._fields, tree, strict=True)) if hasattr(tree, "_fields") else list(enumerate(tree))
 
 
 def rebuild(tree: Any, values: Iterator[Array]) -> Any:
@@ -68,8 +70,8 @@ def _like(tree: Mapping[Any, Any], new: dict[Any, Any]) -> Any:
 
 def pick(grads: Any, tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (name, what ``grads`` holds there) for each leaf of ``tree``; ``Missing`` where it holds nothing."""
-    if is_leaf(tree):
-        yield name, grads
+    if is_leaf(tree) or grads is Missing:
+        yield from ((inner, grads) for inner, _ in leaves(tree, name))
     elif is_branch(tree):
         for position, (key, value) in enumerate(items(tree)):
             inner = f"{name}.{key}" if name else str(key)

@@ -141,8 +141,8 @@ class World:
 
     def random_state(self) -> str:
         """Return the state of all generators, global ones among them."""
-        states = np.random.get_state()[1:3], random.getstate(), [bit.state for bit, _ in self.states]
-        return repr((states[0][0].tobytes(), states[0][1], *states[1:]))
+        legacy: Any = np.random.get_state()
+        return repr((legacy[1].tobytes(), legacy[2], random.getstate(), [bit.state for bit, _ in self.states]))
 
     def observe(self) -> None:
         """Look once, after a first call, whether anything has changed that must be put back each time."""
