@@ -696,7 +696,7 @@ def _moved_point(f: _Facts, k: int, value: Array) -> Array:
     point = subject.moved(k, value)
     kept, subject.point = subject.point, point
     try:
-        right, _ = judge._right(f.verdict, f.where, keep=False)
+        right, _ = judge.right(f.verdict, f.where)
     finally:
         subject.point = kept
     return right
@@ -730,7 +730,7 @@ def _updated(f: _Facts) -> Diagnosis | None:
                 return np.asarray(through(moved)[k]).ravel()[f.where]
             kept, subject.point = subject.point, moved
             try:
-                right, _ = judge._right(f.verdict, f.where, keep=False)
+                right, _ = judge.right(f.verdict, f.where)
             finally:
                 subject.point = kept
             return right
@@ -879,7 +879,7 @@ def _is_random(f: _Facts) -> bool:
     kept, subject.point = subject.point, moved
     try:
         yours = subject.vjp(moved, judge.dy)[f.verdict.k]
-        right, _ = judge._right(f.verdict, f.where, keep=False)
+        right, _ = judge.right(f.verdict, f.where)
     finally:
         subject.point = kept
     assert yours is not None

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..contract import Array
 
+Line = Callable[[Any], Any]  # sum(dy * y) along a line: phi(0) is the point
 H = 1e-30  # the imaginary step: H * H vanishes beside anything, H does not underflow
 EPS = float(np.finfo(np.float64).eps)
 RATIO = 8.0  # between two steps of the ladder of differences
@@ -70,15 +71,6 @@ def careful() -> Iterator[None]:
         yield
 
 
-def tangent(subject: Subject, k: int, t: Array) -> Array:
-    """Return J t, the derivative of y when leaf k moves along t, by the complex step: Im y(x + i H t) / H."""
-    y = subject.y(subject.moved(k, subject.point[k] + 1j * H * t))
-    if not np.iscomplexobj(y):
-        raise TypeError("real numbers came out for complex ones")
-    out: Array = y.imag / H
-    return out
-
-
 @dataclass
 class Difference:
     """A derivative by differences: its value, and the error it may have."""
@@ -106,8 +98,6 @@ def extrapolate(slopes: Array, steps: Array, noise: float, order: int) -> Differ
         spread = abs(refined[j] - (refined[j + 1] if j + 1 < len(refined) else slopes[-1]))
         error = float(spread + 2 * noises[j + 1])
         value = float(refined[j])
-        if not np.isfinite(value):
-            break
         if value + error < low or value - error > high:
             break  # contradicts a smaller step
         if error < best.error:
@@ -116,32 +106,43 @@ def extrapolate(slopes: Array, steps: Array, noise: float, order: int) -> Differ
     return best
 
 
-def _noise(values: dict[float, Any], here: Any, eps: float) -> float:
-    """Estimate the rounding noise of phi: from its size, and from its second differences, if they don't grow with the step.
+def ladder(phi: Line, *, noise: float, extended: bool) -> tuple[dict[float, Any], Any, Array, float]:
+    """Evaluate phi at 0 and at both sides over the ladder of steps; return also its rounding noise.
 
-    They do at a kink; where the code drops digits they are as large at the smallest steps as at others.
+    ``noise`` is the least that it has in float64. Its second differences tell whether it has more, unless they grow with
+    the step, as they do at a kink; so does a value that does not change at all at some steps, and a little at others.
     """
-    sizes = [abs(float(v)) for v in values.values() if np.isfinite(v)]
-    second = [abs(float(values[h] + values[-h] - 2 * here)) for h in sorted({abs(h) for h in values})[:4]]
-    flat = np.isfinite(second).all() and max(second) <= 30 * min(second)
-    return max(float(np.median(second)) if flat else 0.0, eps * max(sizes, default=0.0))
-
-
-def ladder(phi: Callable[[Any], Any], *, extended: bool, eps: float) -> tuple[dict[float, Any], Any, Array, float]:
-    """Evaluate phi, which is computed to a relative eps, at 0 and at both sides over the ladder of steps."""
     steps = LONG_STEPS if extended else STEPS
-    eps = float(np.finfo(np.longdouble).eps) if extended else eps
     kind = np.longdouble if extended else np.float64
     here = phi(kind(0))
     values = {s * h: phi(kind(s * h)) for h in steps for s in (1, -1)}
-    return values, here, steps, _noise(values, here, eps)
+    second = [abs(float(values[h] + values[-h] - 2 * here)) for h in steps[-4:]]
+    flat = np.isfinite(second).all() and second[0] <= 30 * second[-1]
+    moves = np.array([abs(float(v - here)) for v in values.values()])
+    moves = moves[np.isfinite(moves)]
+    size = max(abs(float(here)), float(moves.max(initial=0.0)))
+    quantum = moves[moves > 0].min(initial=np.inf) if (moves == 0).any() else np.inf
+    eps = float(np.finfo(kind).eps)
+    found = [noise * eps / EPS, size * eps]
+    if flat:
+        found.append(float(np.median(second)))
+    if quantum <= 1e-5 * size:
+        found.append(float(quantum))
+    return values, here, steps, max(found)
 
 
-def central(phi: Callable[[Any], Any], *, extended: bool = False, eps: float = EPS) -> Difference:
+def central(phi: Line, *, noise: float, extended: bool = False) -> Difference:
     """Differentiate phi at 0 by central differences, extrapolated: D(h) = (phi(h) - phi(-h)) / 2h."""
-    values, _, steps, noise = ladder(phi, extended=extended, eps=eps)
+    values, here, steps, noise = ladder(phi, noise=noise, extended=extended)
     slopes = np.array([(values[h] - values[-h]) / (2 * h) for h in steps], float)
-    return extrapolate(slopes, steps, noise, 2)
+    found = extrapolate(slopes, steps, noise, 2)
+    h = steps[-1]
+    bend = abs(float(values[h] + values[-h] - 2 * here))
+    if not bend <= max(8 * noise, 0.05 * abs(float(values[h] - values[-h]))):
+        return Difference(
+            found.value, found.error + bend / (2 * h)
+        )  # not straight even there: a kink, or a finer wiggle
+    return found
 
 
 @dataclass
@@ -168,9 +169,9 @@ class Sides:
         return low - slack <= slope <= high + slack
 
 
-def sides(phi: Callable[[Any], Any], *, extended: bool = False, eps: float = EPS) -> Sides:
+def sides(phi: Line, *, noise: float, extended: bool = False) -> Sides:
     """Differentiate phi at 0 from either side."""
-    values, here, steps, noise = ladder(phi, extended=extended, eps=eps)
+    values, here, steps, noise = ladder(phi, noise=noise, extended=extended)
     right = np.array([(values[h] - here) / h for h in steps], float)
     left = np.array([(here - values[-h]) / h for h in steps], float)
     smallest = steps[-1]
@@ -179,3 +180,173 @@ def sides(phi: Callable[[Any], Any], *, extended: bool = False, eps: float = EPS
     # A continuous function has come nearer by now: the steps differ by a factor of 10^5 and more.
     jump = gap > 1e3 * noise and gap > 0.1 * wider
     return Sides(extrapolate(left, steps, noise, 1), extrapolate(right, steps, noise, 1), jump)
+
+
+class Reference:
+    """The right derivative of sum(dy * y) at a subject's point, along any direction of any of its leaves.
+
+    Attributes
+    ----------
+    y0 : Array
+        The output at the point.
+    phi_noise : float
+        The rounding noise of sum(dy * y).
+    """
+
+    def __init__(self, subject: Subject, dy: Array, rng: np.random.Generator) -> None:
+        self.subject, self.dy, self.rng = subject, dy, rng
+        self.small = sum(a.size for a in subject.point) <= 2000
+        self.y0 = subject.y(subject.point)
+        self.phi_noise = _precision(self.y0) * float(np.abs(dy * self.y0).sum())
+
+    def slope(self, k: int, t: Array, point: list[Array] | None = None) -> float:
+        """Return the derivative along t by the complex step, here or at another point."""
+        return float((self.dy * self.tangent(k, t, point)).sum())
+
+    def tangent(self, k: int, t: Array, point: list[Array] | None = None) -> Array:
+        """Return J t by the complex step: Im y(x + i H t) / H."""
+        at = list(self.subject.point if point is None else point)
+        at[k] = at[k] + 1j * H * t
+        y = self.subject.y(at)
+        if not np.iscomplexobj(y):
+            raise TypeError("real numbers came out for complex ones")
+        out: Array = y.imag / H
+        return out
+
+    def line(self, k: int, t: Array, *, extended: bool = False) -> Line:
+        """Return phi(s) = sum(dy * y) at the point moved by s t; NaN where that is out of the function's domain."""
+        kind = np.longdouble if extended else np.float64
+        base, step, dy = self.subject.point[k].astype(kind), t.astype(kind), self.dy.astype(kind)
+
+        def phi(s: Any) -> Any:
+            try:
+                return (dy * self.subject.y(self.subject.moved(k, base + s * step))).sum()
+            except Exception:
+                return kind(np.nan)
+
+        return phi
+
+    def differences(self, k: int, t: Array) -> Difference:
+        """Differentiate along t by differences, in extended precision where the code carries it."""
+        scale = scale_of(self.subject.point[k], t)
+        plain = central(self.line(k, t * scale), noise=self.phi_noise)
+        if EXTENDED and self.small and plain.error:
+            fine = central(self.line(k, t * scale, extended=True), noise=self.phi_noise, extended=True)
+            if fine.error < plain.error and abs(fine.value - plain.value) <= 4 * (fine.error + plain.error):
+                plain = fine
+        return Difference(plain.value / scale, plain.error / scale)
+
+    def guard(self, k: int, nearby: list[Array]) -> tuple[str, float]:
+        """Return why the complex step cannot be trusted for leaf k ("" if it can), and its relative noise."""
+        leaf = self.subject.point[k]
+        t = self.rng.normal(size=leaf.shape) * scale_of(leaf, None)
+        try:
+            y = self.subject.y(self.subject.moved(k, leaf + 1j * H * t))
+        except Exception as error:
+            text = str(error).split("\n")[0][:90]
+            return f"complex numbers do not pass: {type(error).__name__}{': ' + text if text else ''}", 0.0
+        if not np.iscomplexobj(y):
+            return "complex numbers do not pass: real ones come out", 0.0
+        if not np.isfinite(y).all():
+            return "complex numbers overflow where real ones do not", 0.0
+        try:
+            noise = float(np.abs(self.subject.y(nearby) - self.y0).max(initial=0.0))
+            there = self.slope(k, t, nearby)
+        except Exception:  # out of the domain
+            noise, there = 0.0, np.nan
+        size = np.abs(self.y0)
+        if (np.abs(y.real - self.y0) > 1e-8 * (size + rms(self.y0)) + 64 * noise).any():
+            return "the code takes another path for complex numbers", 0.0
+        if self._is_contradicted(k, t):
+            return "differences contradict the complex step: abs, norm, var, std, conj or .real in the code?", 0.0
+        along = y.imag / H
+        total = float(np.abs(self.dy * along).sum()) or 1.0
+        return "", abs(there - float((self.dy * along).sum())) / total if np.isfinite(there) else 0.0
+
+    def _is_contradicted(self, k: int, t: Array) -> bool:
+        """Tell whether phi(h) - phi(-h) is not the integral of the complex step's slopes, by the same amount for each h.
+
+        The integral is right on both sides of a kink too; what changes with h is a kink on the way, or a wiggle.
+        """
+        phi, leaf = self.line(k, t), self.subject.point[k]
+        gaps = []
+        for h in (2e-3, 2.5e-4, 3e-5):
+            ahead, behind = phi(h), phi(-h)
+            slopes = np.zeros(4)
+            for j, node in enumerate(_NODES):
+                try:
+                    slopes[j] = self.slope(k, t, self.subject.moved(k, leaf + h * node * t))
+                except Exception:
+                    return False
+            mean, coarse = float(_SHARES @ slopes), float(slopes[1] + slopes[2]) / 2
+            quotient = float(ahead - behind) / (2 * h)
+            error = 8 * self.phi_noise / h + abs(mean - coarse) + 1e-11 * float(np.abs(slopes).max())
+            if not abs(quotient - mean) > error or ahead == behind:
+                return False
+            gaps.append(quotient - mean)
+        return max(gaps) - min(gaps) <= 0.3 * max(map(abs, gaps))
+
+    def ends(self, k: int, t: Array, method: str) -> tuple[float, float] | None:
+        """Return the least and the largest derivative along t around the point, if it lies on a kink; else None."""
+        scale = scale_of(self.subject.point[k], t)
+        if method != "complex step":
+            both = sides(self.line(k, t * scale), noise=self.phi_noise)
+            if both.jump or not both.is_kink:
+                return None
+            low = min(both.left.value - both.left.error, both.right.value - both.right.error) / scale
+            return low, max(both.left.value + both.left.error, both.right.value + both.right.error) / scale
+        far, near = self._around(k, t, scale, 1e-9), self._around(k, t, scale, 1e-11)
+        width = np.ptp(near) if near.size else 0.0
+        if not near.size or width <= 1e-7 * np.abs(near).sum() / near.size or width < 0.3 * np.ptp(far):
+            return None
+        low, high = min(far.min(), near.min()), max(far.max(), near.max())
+        # Where several kinks meet, not every combination of sides is among those that were looked at.
+        spare = (high - low) / 2 if np.unique(np.round(near / (high - low), 6)).size > 2 else 0.0
+        return float(low - spare), float(high + spare)
+
+    def _around(self, k: int, t: Array, scale: float, distance: float) -> Array:
+        """Return the slopes along t close by: on either side along t, with each leaf shifted up and down, and at random."""
+        point = self.subject.point
+        steps = [scale_of(a, None) * distance for a in point]
+        places = [self.subject.moved(k, point[k] + s * distance * scale * t) for s in (1, -1)]
+        places += [
+            self.subject.moved(j, a + s * step)
+            for j, (a, step) in enumerate(zip(point, steps, strict=True))
+            for s in (1, -1)
+        ]
+        places += [
+            [a + step * self.rng.normal(size=a.shape) for a, step in zip(point, steps, strict=True)] for _ in range(8)
+        ]
+        slopes = []
+        for place in places:
+            try:
+                slopes.append(self.slope(k, t, place))
+            except Exception:  # out of the domain
+                continue
+        return np.array([slope for slope in slopes if np.isfinite(slope)])
+
+
+_NODES = np.array([-0.861136311594052575, -0.339981043584856265, 0.339981043584856265, 0.861136311594052575])
+_SHARES = np.array([0.173927422568726929, 0.326072577431273071, 0.326072577431273071, 0.173927422568726929])  # Gauss
+
+
+def rms(a: Array) -> float:
+    """Return the root of the mean square; 0 of nothing."""
+    return float(np.sqrt((a * a).mean())) if a.size else 0.0
+
+
+def scale_of(leaf: Array, t: Array | None) -> float:
+    """Return the size of the elements that t moves, or of all: a small part of it is a small step."""
+    everywhere = rms(leaf)
+    moved = leaf if t is None else leaf[t != 0]
+    scale = max(rms(np.asarray(moved)), 0.1 * everywhere)
+    return scale if scale > 1e-100 else 1.0
+
+
+def _precision(y: Array) -> float:
+    """Return the relative precision that y was computed in, as its digits tell."""
+    with np.errstate(over="ignore"):
+        single = y.astype(np.float32)
+        if y.dtype == np.float32 or ((single == y).all() and (single.astype(np.float16) != y).any()):
+            return float(np.finfo(np.float32).eps)
+    return EPS
