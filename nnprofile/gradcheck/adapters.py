@@ -24,7 +24,8 @@ def from_torch(function: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """
     import torch
 
-    call = getattr(function, "apply", function)
+    is_function = isinstance(function, type) and issubclass(function, torch.autograd.Function)
+    call = function.apply if is_function else function
 
     def tensors(args: tuple[Any, ...], *, track: bool) -> list[Any]:
         out = []
@@ -40,19 +41,22 @@ def from_torch(function: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return tuple(map(numpy, out)) if isinstance(out, tuple | list) else out.detach().resolve_conj().numpy()
 
     def f(*args: Any) -> Any:
-        with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)  # what is drawn is drawn again in backward
             return numpy(call(*tensors(args, track=False)))
 
     def backward(dy: Any, *args: Any) -> tuple[Any, ...]:
         inputs = tensors(args, track=True)
-        out = call(*inputs)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            out = call(*inputs)
         outs, dys = (out, dy) if isinstance(out, tuple | list) else ((out,), (dy,))
         tracked = [t for t in inputs if isinstance(t, torch.Tensor) and t.requires_grad]
         pairs = [(o, torch.from_numpy(np.array(d))) for o, d in zip(outs, dys, strict=True) if o.requires_grad]
         grads = iter(torch.autograd.grad([o for o, _ in pairs], tracked, [d for _, d in pairs], allow_unused=True))
         found = [next(grads) if any(t is s for s in tracked) else None for t in inputs]
         return tuple(
-            None if not any(t is s for s in tracked) else np.zeros(t.shape) if g is None else g.detach().numpy()
+            None if not any(t is s for s in tracked) else np.zeros(t.shape) if g is None else g.detach().numpy().copy()
             for t, g in zip(inputs, found, strict=True)
         )
 

@@ -6,6 +6,7 @@ All do the same: keep the contracts, judge every gradient against the right one,
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array
+from ..validation import check_number
 from .contracts import Contracts
 from .diagnosis import Context, diagnose
 from .judge import FULL, Judge, Verdict
@@ -25,6 +27,9 @@ from .world import describe
 _FIRST = frozenset(
     ("raises", "shape", "missing", "dtype", "mutation", "accumulate", "nondeterministic", "mask", "updated-weights")
 )
+
+
+_VAGUE = ("elements", "float32", "epsilon", "term")  # said last of several tensors
 
 
 class Check:
@@ -83,7 +88,7 @@ class Check:
             self.report.findings += first + last
             return None
         subject = Subject(p.names, point, p.output, p.pullback)
-        judge = Judge(subject, dy, self.rng, full=full)
+        judge = Judge(subject, dy, self.rng, full=full, longest=p.longest)
         verdicts = judge.all()
         self.report.findings += first
         context = context or Context()
@@ -121,11 +126,11 @@ class Check:
             if f.kind == "term" and right:
                 f.message += f" (right: {', '.join(right)})"
         # One bug may spoil several tensors, and be plain to see in one of them.
-        self.report.findings += sorted(wrong, key=lambda f: (f.kind == "term") * 2 + (f.kind == "elements"))
+        self.report.findings += sorted(wrong, key=lambda f: _VAGUE.index(f.kind) if f.kind in _VAGUE else -1)
 
     def _single(self, p: Procedure, judge: Judge, verdicts: list[Verdict], dy: Array, layer: str) -> None:
         """Judge code in the caller's lower precision against the same code in float64."""
-        kinds = {a.dtype for a in p.point if a.dtype != np.float64}
+        kinds = {a.dtype for a in p.point if a.dtype.itemsize < 8}
         if not kinds:
             return
         eps = max(float(np.finfo(kind).eps) for kind in kinds)
@@ -147,11 +152,17 @@ class Check:
         exact = p.run([a.astype(np.float64) for a in p.point], low.astype(np.float64))[1]
         for verdict in verdicts:
             g, right = base[verdict.k], exact[verdict.k]
-            if g is None or right is None or verdict.row.verdict not in ("right", "subgradient"):
+            if (
+                g is None
+                or right is None
+                or verdict.row.verdict not in ("right", "subgradient")
+                or g.dtype.itemsize >= 8
+            ):
                 continue
             moves = [np.abs(r[verdict.k] - g) for r in runs if r[verdict.k] is not None]
             moved = np.max(moves, axis=0).astype(float)
             noise = np.maximum(moved, np.sqrt((moved**2).mean()) if moved.size else 0.0) + eps * np.abs(right) + 1e-44
+            noise = np.maximum(noise, eps * max(1.0, judge.longest / 1000) * np.abs(right))
             noise = np.maximum(noise, eps / 8 * judge.elsewhere(verdict.k))  # constants are rounded too
             gap = np.abs(g.astype(float) - right)
             ratio = float((gap / noise).max(initial=0.0)) if np.isfinite(g).all() else np.inf
@@ -199,8 +210,8 @@ class Check:
         p.x, p.point = x, ([x] if p.has_x else []) + point
         try:
             y = p.run(p.point)[0]
-            if not np.isfinite(y).all() or y.dtype.kind != "f":
-                return
+            if not np.isfinite(y).all() or y.dtype.kind != "f" or y.shape[:1] != x.shape[:1]:
+                return  # not a function of a batch
             dy = self.rng.normal(size=y.shape)
             try:
                 grads = p.run(p.point, dy)[1]
@@ -220,7 +231,7 @@ class Check:
             if not np.isnan(parts).any() and abs(sum(parts) - right) > 1e-8 * (size + abs(right)):
                 subject = Subject(p.names, p.point, p.output, p.pullback)
                 verdicts = Judge(subject, dy, self.rng, full=200).all()
-                wrong = [v.row.tensor for v in verdicts if v.row.verdict == "wrong"]
+                wrong = [v.row.tensor for v in verdicts if v.row.verdict == "wrong" and v.row.error > 1e-7]
                 if wrong:
                     message = f"{', '.join(wrong)}: wrong with {text}, though right for the batch given"
                     self.report.findings.append(Finding("batch", layer, wrong[0], message))
@@ -394,7 +405,7 @@ def _check_loss(check: Check, loss: Any, y_pred: Any, y_true: Any, weight: Any, 
         context = Context(y_true=y_true, sample_weight=weight)
         verdicts = check.judge(p, layer=place, context=context)
         right = verdicts is not None and all(v.row.verdict == "right" for v in verdicts)
-        if right and len(p.point[0]) > 1 and weight is None:
+        if right and p.point[0].ndim and len(p.point[0]) > 1 and weight is None:
             _loss_elsewhere(check, loss, p.point[0], y_true, place)
     finally:
         p.world.close()
@@ -413,7 +424,7 @@ def _loss_elsewhere(check: Check, loss: Any, y_pred: Array, y_true: Any, place: 
             verdicts = Judge(subject, np.ones(()), check.rng, full=100).all()
             check.report.n_forward += subject.n_forward
             check.report.n_backward += subject.n_backward
-            if any(v.row.verdict == "wrong" for v in verdicts):
+            if any(v.row.verdict == "wrong" and 1e-7 < v.row.error < np.inf for v in verdicts):
                 message = f"y_pred: wrong with {text}, though right for the batch given: the 1/n of value or gradient?"
                 check.report.findings.append(Finding("batch", place, "y_pred", message))
                 return
@@ -464,6 +475,7 @@ def check_network(
     (True, ['x', '0.W', '0.b', '2.W', '2.b'])
     """
     check = Check(describe(net), seed)
+    l2 = check_number(l2, "l2")
     with careful():
         p = ObjectiveProcedure(net, loss, x, y, l2, rng)
         try:
@@ -474,7 +486,11 @@ def check_network(
                 check.explain(verdicts, context, "")
                 check_parts(check, p, numbers=False)
             elif check_parts(check, p, numbers=True):
-                check.explain(verdicts, context, "network")  # each layer is right by itself
+                begun = len(check.report.findings)
+                check.explain(verdicts, context, "network")
+                for f in check.report.findings[begun:]:
+                    if f.severity == "error" and hasattr(p.world.objects[0], "layers"):
+                        f.message += "; each layer is right by itself, so it is how the network puts them together"
             else:
                 wrong = [v.row.tensor for v in verdicts if v.row.verdict == "wrong"]
                 first = check.report.errors[0]
@@ -488,10 +504,10 @@ def check_parts(check: Check, p: ObjectiveProcedure, *, numbers: bool) -> bool:
     """Check the loss and each layer by themselves, from the output to the input; return whether all are right."""
     report = check.report
     p.world.reset()
-    parts, y_pred = _parts(p.world.objects[0], p.x, p.draws())
+    parts, y_pred = _parts(p)
     before, rows = len(report.findings), report.rows
     report.rows = []
-    if numbers:
+    if numbers and y_pred is not None:
         _check_loss(check, p.loss, y_pred, p.y, None, "loss")
     for place, layer, x in reversed(parts):
         if numbers:
@@ -507,34 +523,49 @@ def check_parts(check: Check, p: ObjectiveProcedure, *, numbers: bool) -> bool:
     return not found
 
 
-def _parts(
-    net: Any, x: Array, rng: np.random.Generator | None, prefix: str = ""
-) -> tuple[list[tuple[str, Any, Array]], Array]:
-    """Return (place, layer, its x) of all layers, nested ones too, and the output."""
+def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Array]], Array | None]:
+    """Return (place, layer, its x) of all layers, nested ones too, and the output.
+
+    No layers, if ``layers`` is something else, or the network is not these layers in a row.
+    """
+    net = p.world.objects[0]
+    with p.bound(p.copies(p.point)) as (_, x):
+        y = np.array(p._forward(net, x)[0])
+    p.world.reset()
+    out: list[tuple[str, Any, Array]] = []
+    rng = p.draws()
+
+    def through(layers: Any, x: Array, prefix: str) -> Array:
+        for i, layer in enumerate(layers):
+            inner = getattr(layer, "layers", None)
+            if isinstance(inner, list | tuple) and inner and all(map(_is_layer, inner)):
+                x = through(inner, x, f"{prefix}{i}.")
+                continue
+            out.append((f"{prefix}{i}", layer, np.array(x)))
+            takes_rng = rng is not None and "rng" in inspect.signature(layer.forward).parameters
+            x = np.array((layer.forward(np.array(x), rng=rng) if takes_rng else layer.forward(np.array(x)))[0])
+        return x
+
     layers = getattr(net, "layers", None)
-    if not isinstance(layers, list | tuple):
-        return [], net.forward(x)[0] if rng is None else net.forward(x, rng=rng)[0]
-    out = []
-    for i, layer in enumerate(layers):
-        place = f"{prefix}{i}"
-        inner = getattr(layer, "layers", None)
-        if isinstance(inner, list | tuple):
-            parts, y = _parts(layer, x, rng, f"{place}.")
-            out += parts
-        else:
-            out.append((place, layer, x))
-            try:
-                y = layer.forward(x)[0] if rng is None else layer.forward(x, rng=rng)[0]
-            except TypeError:
-                y = layer.forward(x)[0]
-        x = np.asarray(y)
-    return out, x
+    if not isinstance(layers, list | tuple) or not layers or not all(map(_is_layer, layers)):
+        return [], y
+    try:
+        last = through(layers, np.array(p.x), "")
+    except Exception:
+        return [], y
+    finally:
+        p.world.reset()
+    return (out, y) if last.shape == y.shape and np.allclose(last, y, equal_nan=True) else ([], y)
+
+
+def _is_layer(layer: Any) -> bool:
+    return callable(getattr(layer, "forward", None)) and callable(getattr(layer, "backward", None))
 
 
 def _check_contracts(check: Check, layer: Any, x: Array, generator: np.random.Generator | None, place: str) -> None:
     p = LayerProcedure(layer, x, generator)
     try:
-        y = p.run(p.point)[0]
+        y = np.asarray(p.run(p.copies(p.point))[0])
         p.world.observe()
         contracts = Contracts(p, check.rng.normal(size=y.shape).astype(y.dtype), check.rng, place)
         contracts.check()

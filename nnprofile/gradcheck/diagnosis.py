@@ -45,6 +45,7 @@ KINDS = {
     "statistics": "the terms through mean and variance are wrong",
     "updated-weights": "the gradient at the updated weights: a step was taken before propagating",
     "epsilon": "an epsilon in forward or backward alone, or misplaced",
+    "repeats": "rows that are used more than once are counted once",
     "elements": "some elements are wrong, all others right",
     "term": "a term of the derivative is missing or wrong",
     "shape": "the gradient has another shape than its tensor",
@@ -137,6 +138,12 @@ def diagnose(verdict: Verdict, context: Context) -> Diagnosis:
     facts = _Facts(verdict, context)
     if not np.isfinite(facts.yours).all():
         n = int((~np.isfinite(facts.yours)).sum())
+        targets = np.asarray(context.y_true) if context.y_true is not None else np.zeros(0)
+        if targets.dtype.kind == "f" and np.isnan(targets).any():
+            return (
+                "overflow",
+                f"{n} of {facts.yours.size} elements of your gradient are NaN: those of targets that are NaN, masked in the value only?",
+            )
         return "overflow", (
             f"{n} of {facts.yours.size} elements of your gradient are inf or NaN, where the right ones are finite: overflow; "
             "subtract the largest logit before exp, or split by sign"
@@ -328,7 +335,7 @@ def _subsets(ndim: int) -> Iterator[tuple[int, ...]]:
 def _decay(f: _Facts) -> Diagnosis | None:
     for what, term in (("theta", f.theta), ("sign(theta)", np.sign(f.theta))):
         power = float(term @ term)
-        if not power or f.theta.size < 2:
+        if not power or f.theta.size < 2 or (what == "sign(theta)" and np.ptp(term) == 0):
             continue
         c = float(f.error @ term) / power
         if c and f.fits(f.right + c * term):
@@ -340,6 +347,17 @@ def _decay(f: _Facts) -> Diagnosis | None:
                     f"{kind}, {c:.4g} * {what}, is too much: not in the value, there twice, or meant for other tensors"
                 )
             return "weight-decay", text
+    if f.theta.size > 4 and np.ptp(np.sign(f.theta)):
+        design = np.stack([f.theta, np.sign(f.theta)], axis=1)
+        c, *_ = np.linalg.lstsq(design, f.error, rcond=None)
+        if f.fits(f.right + design @ c):
+            return (
+                "weight-decay",
+                f"an L2 term, {-c[0]:.4g} * theta, and an L1 term, {-c[1]:.4g} * sign(theta), are missing",
+            )
+    mean = float(f.error.mean())
+    if f.theta.size > 2 and mean and f.fits(f.right + mean):
+        return "term", f"a constant, {-mean:.4g}, is missing from each element"
     return None
 
 
@@ -423,6 +441,11 @@ def _slope(f: _Facts) -> Diagnosis | None:
     slope = _elementwise(f)
     if slope is None:
         return None
+    if f.error_size < 1e-6 * f.size and f.yours.size > 3 and _is_random(f):
+        return (
+            "float32",
+            f"off by {f.error_size / f.size:.1e} of its size, at random, as float32 rounds: single precision somewhere?",
+        )
     dy, x, y = f.dy.ravel(), f.value.ravel(), f.y.ravel()
 
     def at(point: Array) -> Array:
@@ -473,7 +496,7 @@ def _other_mask(f: _Facts, slope: Array) -> Diagnosis | None:
     values = set(np.round(slope, 9)) | {0.0}
     if len(values) > 2 or not np.isfinite(mine).all() or not set(np.round(mine, 9)) <= values:
         return None
-    return "mask", "not the mask of the forward pass: drawn or computed again in backward; keep it in the cache"
+    return "mask", "not the mask of the forward pass: another threshold, or drawn again in backward"
 
 
 _RATIOS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
@@ -510,10 +533,10 @@ def _diagonal(f: _Facts) -> Diagnosis | None:
     square = jacobian.reshape(n, n)
     if f.fits(np.diag(square) * f.dy.ravel()):
         return "diagonal", "only the diagonal of the Jacobian is there: softmax's dx = y * (dy - sum(dy * y))"
-    if f.fits(square @ f.dy.ravel()):
+    if f.fits(square.T @ f.dy.ravel()):
         return (
             "transpose",
-            "the Jacobian is not transposed: dx = dy @ W where dy @ W.T belongs (silent here, as W is square)",
+            "the Jacobian is not transposed: J dy where J.T dy belongs, such as dy @ W for dy @ W.T (silent here, as J is square)",
         )
     return None
 
@@ -672,6 +695,40 @@ def _norm_terms(f: _Facts) -> Diagnosis | None:
                 "axis",
                 f"the right gradient sums to 0 along {what}, yours does not: the sum of softmax's Jacobian is over another axis",
             )
+    return None
+
+
+def _norm_term(f: _Facts) -> Diagnosis | None:
+    """The right gradient is orthogonal to the tensor along an axis, as through a norm, and the error is a multiple of it."""
+    if not f.full or f.value.ndim < 1 or np.abs(f.value).min(initial=0.0) == 0:
+        return None
+    right, error, x = f.as_tensor(f.right), f.as_tensor(f.error), f.value
+    for axes in sorted(_subsets(f.value.ndim), key=len):
+        if int(np.prod([f.shape[a] for a in axes])) < 3:
+            continue
+        along = np.abs((right * x).sum(axis=axes))
+        size = np.sqrt((right**2).sum(axis=axes) * (x**2).sum(axis=axes))
+        if (along <= 1e-2 * size + 1e-300).all() and _explained(_by_slice(error, axes), [_by_slice(x, axes)], f):
+            what = f"axis {', '.join(map(str, axes))}"
+            return (
+                "variance-term",
+                f"the error is a multiple of the tensor along {what}: the term through its norm is missing or mis-scaled",
+            )
+    return None
+
+
+def _few_factors(f: _Facts) -> Diagnosis | None:
+    """A few factors, one for each of some groups of elements."""
+    if f.yours.size < 6 or not f.right.all():
+        return None
+    ratio = f.yours / f.right
+    values, counts = np.unique(np.round(ratio, 9), return_counts=True)
+    if 2 <= values.size <= 3 and counts.min() >= 2 and np.abs(values - 1).max() > 1e-2:
+        named = ", ".join(f"{v:.4g} ({c} elements)" for v, c in zip(values, counts, strict=True))
+        return (
+            "branch",
+            f"your gradient is the right one times {named}: a factor per branch or class is wrong, or branches are swapped",
+        )
     return None
 
 
@@ -835,6 +892,13 @@ def _slice_scale(f: _Facts) -> Diagnosis | None:
 
 def _confined(f: _Facts) -> Diagnosis | None:
     if not f.full:
+        off = np.abs(f.error) > f.tolerance
+        sampled = ~np.isin(f.where, f.verdict.found)
+        if f.verdict.found.size and not off[sampled].any():
+            return (
+                "elements",
+                f"wrong at a few elements of {f.value.size}, right at {int(sampled.sum())} others that were drawn",
+            )
         return None
     off = f.as_tensor(np.abs(f.error) > f.tolerance)
     n, total = int(off.sum()), off.size
@@ -852,6 +916,28 @@ def _confined(f: _Facts) -> Diagnosis | None:
     if n <= max(1, total // 2):
         return "elements", f"wrong at {n} of {total} elements, right at all others: indices, masks, or repeated ones?"
     return None
+
+
+def _repeated_rows(f: _Facts, off: Array) -> Diagnosis | None:
+    """Rows that integers in x name more than once."""
+    x = getattr(f.context.procedure, "x", None)
+    if x is None:
+        return None
+    x = np.asarray(x)
+    if x.dtype.kind not in "iu" or off.ndim < 1 or x.size == 0 or x.max() >= off.shape[0] or x.min() < 0:
+        return None
+    rows, counts = np.unique(x, return_counts=True)
+    bad = np.flatnonzero(off.reshape(off.shape[0], -1).any(axis=1))
+    if bad.size and np.isin(bad, rows[counts > 1]).all():
+        return (
+            "repeats",
+            f"wrong for the rows that x names more than once, {_list(bad)}: use np.add.at, as E[x] += dy counts them once",
+        )
+    return None
+
+
+def _repeats(f: _Facts) -> Diagnosis | None:
+    return _repeated_rows(f, f.as_tensor(np.abs(f.error) > f.tolerance)) if f.full else None
 
 
 def _small(f: _Facts) -> Diagnosis | None:
@@ -904,6 +990,7 @@ _HYPOTHESES: tuple[Callable[[_Facts], Diagnosis | None], ...] = (
     _permuted,
     _decay,
     _axis,
+    _repeats,
     _samples,
     _slope,
     _ratio,
@@ -913,10 +1000,12 @@ _HYPOTHESES: tuple[Callable[[_Facts], Diagnosis | None], ...] = (
     _other_cotangent,
     _output_slope,
     _norm_terms,
+    _norm_term,
     _updated,
     _other_parameter,
     _slice_scale,
     _shifted,
+    _few_factors,
     _confined,
     _rearranged,
     _small,

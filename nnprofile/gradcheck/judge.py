@@ -68,9 +68,12 @@ class Verdict:
 class Judge:
     """Judge the gradients of sum(dy * y) for one subject, at its point."""
 
-    def __init__(self, subject: Subject, dy: Array, rng: np.random.Generator, *, full: int = FULL) -> None:
+    def __init__(
+        self, subject: Subject, dy: Array, rng: np.random.Generator, *, full: int = FULL, longest: int = 0
+    ) -> None:
         self.subject, self.dy, self.rng, self.full = subject, dy, rng, full
         self.size = sum(a.size for a in subject.point)
+        self.longest = max([dy.size, *(a.size for a in subject.point), longest])
         self.reference = Reference(subject, dy, rng)
         self.y0 = self.reference.y0
         self.yours = subject.vjp(subject.point, dy)
@@ -114,7 +117,7 @@ class Judge:
         yours = self.yours[k]
         assert yours is not None
         moved = np.nan_to_num(np.max(np.abs(self.moves[k]), axis=0)) if self.moves[k] else np.zeros_like(yours)
-        noise: Array = np.maximum(moved, rms(moved)) + 2 * U * np.abs(yours) + FLOOR
+        noise: Array = np.maximum(moved, rms(moved)) + U * max(2.0, self.longest / 64) * np.abs(yours) + FLOOR
         return np.where(np.isfinite(noise), noise, FLOOR)
 
     def elsewhere(self, k: int) -> float:

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import numpy as np
 
 from ..contract import Array
 from .tree import Missing, extra_names, is_branch, items, leaves, pick, rebuild
-from .world import Model, World, describe
+from .world import Model, World, describe, walk
 
 Between = Callable[[Any], None]
 # What people call dy: tells where it goes.
@@ -57,6 +59,11 @@ class Procedure:
     ) -> tuple[Array, list[Array | None]]:
         """Return (y, gradients); ``between`` is called after forward, and ``spoil`` overwrites y."""
         raise NotImplementedError
+
+    @property
+    def longest(self) -> int:
+        """The size of the largest array that is known: about how long a sum may be."""
+        return max((a.size for a in walk(*self.world.objects) if isinstance(a, np.ndarray)), default=0)
 
     @property
     def n_inputs(self) -> int:
@@ -103,7 +110,11 @@ class Procedure:
         if grad is Missing:
             self.problems.setdefault(name, ("missing", f"no gradient was returned for {name}"))
             return None
-        array = np.asarray(grad)
+        try:
+            array = np.array(grad)  # a copy: it may be a buffer that the next call fills again
+        except ValueError as error:
+            self.problems.setdefault(name, ("shape", f"{name}: the gradient is no array: {error}"))
+            return None
         if array.dtype == object or array.dtype.kind not in "fiuc":
             self.problems.setdefault(name, ("dtype", f"{name}: the gradient is {describe(grad)}, no array of numbers"))
             return None
@@ -137,6 +148,8 @@ def _misshapen(name: str, grad: Array, value: Array) -> str:
 class LayerProcedure(Procedure):
     """A layer: forward(x, rng) -> (y, cache), backward(dy, cache) -> (dx, grads)."""
 
+    without_dx: Any = Missing  # what a dx of None means
+
     def __init__(self, layer: Any, x: Any, generator: np.random.Generator | None) -> None:
         super().__init__()
         for method in ("forward", "backward"):
@@ -144,7 +157,13 @@ class LayerProcedure(Procedure):
                 raise ValueError(f"{describe(layer)} must have a method {method}")
         self.world = World(layer)
         self.model = Model(self.world.objects[0])
+        if isinstance(layer, type):
+            raise ValueError(f"{layer.__name__} is a class: give an object of it, {layer.__name__}(...)")
         self.takes_rng = _takes(layer.forward, "rng")
+        self.needs_rng = self.takes_rng and _needs(layer.forward, "rng")
+        if generator is not None and not isinstance(generator, np.random.Generator):
+            raise ValueError(f"rng must be a numpy.random.Generator, got {describe(generator)}")
+        generator = np.random.default_rng(0) if generator is None and self.needs_rng else generator
         self.generator = generator if self.takes_rng else None
         self.x = np.asarray(x)
         self.has_x = self.x.dtype.kind == "f"
@@ -167,10 +186,8 @@ class LayerProcedure(Procedure):
         """Return a generator in the same state each time; None in inference mode."""
         if self.generator is None:
             return None
-        twin = np.random.Generator(type(self.generator.bit_generator)())
-        twin.bit_generator.state = self.generator.bit_generator.state
-        self.last = twin
-        return twin
+        self.last = copy.deepcopy(self.generator)
+        return self.last
 
     def random_state(self) -> str:
         """Return the state of all generators that are known, the one that was passed among them."""
@@ -215,7 +232,7 @@ class LayerProcedure(Procedure):
         x = other[0] if self.has_x else np.flip(self.x)
         if self.takes_rng:
             obj.forward(x.copy(), rng=np.random.default_rng(1))
-        if self.generator is not None or not self.takes_rng:
+        if (self.generator is not None or not self.takes_rng) and not self.needs_rng:
             obj.forward(x.copy())
 
     def backward(self, obj: Any, dy: Array, cache: Any) -> list[Array | None]:
@@ -228,7 +245,9 @@ class LayerProcedure(Procedure):
         dx, grads = out
         if grads is None and self.model.names:
             grads = {}
-        pairs = ([("x", Missing if dx is None else dx)] if self.has_x else []) + list(pick(grads, self.model.tree))
+        pairs = ([("x", self.without_dx if dx is None else dx)] if self.has_x else []) + list(
+            pick(grads, self.model.tree)
+        )
         return self.gathered(pairs, extra_names(grads, self.model.tree))
 
 
@@ -266,7 +285,8 @@ class LossProcedure(Procedure):
             return value, []
         if between:
             between(self.loss)
-        grads = self.gathered([("y_pred", self.loss.backward(cache))], [])
+        grad = self.loss.backward(cache)
+        grads = self.gathered([("y_pred", Missing if grad is None else grad)], [])
         return value, [None if g is None else g * dy for g in grads]
 
     def shake_constants(self, eps: float, rng: np.random.Generator) -> None:
@@ -282,6 +302,7 @@ class ObjectiveProcedure(LayerProcedure):
     """A network and its loss: J = L(net(x), y) + l2 / (2 n) sum W^2, by its parameters and x."""
 
     takes_cotangent = False
+    without_dx = None  # the first layer of a network may spare itself dx
 
     def __init__(
         self, net: Any, loss: Any, x: Any, y: Any, l2: float, generator: np.random.Generator | None = None
@@ -300,7 +321,7 @@ class ObjectiveProcedure(LayerProcedure):
         with self.bound(arrays) as (obj, x):
             y_pred, cache = self._forward(obj, x)
             value, loss_cache = self.loss.forward(y_pred, self.y)
-            n = len(y_pred)
+            n = len(y_pred) if np.ndim(y_pred) else 1
             for k in self.penalised:
                 value = value + self.l2 / (2 * n) * (arrays[k] * arrays[k]).sum()
             if dy is None:
@@ -344,8 +365,10 @@ class FunctionProcedure(Procedure):
         super().__init__()
         if not callable(f) or not callable(grad):
             raise ValueError(f"check_function takes two functions and their arguments, got {f!r} and {grad!r}")
-        self.f, self.grad, self.args = f, grad, args
-        self.world = World(f, grad)
+        # Two methods of one object are those of its copy; what a function refers to cannot be copied, and is put back.
+        self.world = World(f, grad, copied=isinstance(f, MethodType) and isinstance(grad, MethodType))
+        self.f, self.grad = self.world.objects
+        self.args = args
         labels = _labels(f, args)
         self.tree = dict(zip(labels, args, strict=True))
         pairs = list(leaves(self.tree))
@@ -359,8 +382,12 @@ class FunctionProcedure(Procedure):
         self.names = [name for name, _ in pairs]
         self.point = [np.asarray(leaf) for _, leaf in pairs]
         self.shape_of_y: list[Any] = []
-        y = self.run(self.point)[0]
-        self.takes_cotangent, self.first = self._where_the_cotangent_goes(y)
+        try:
+            y = self.run(self.copies(self.point))[0]
+            self.takes_cotangent, self.first = self._where_the_cotangent_goes(y)
+        except BaseException:
+            self.world.close()
+            raise
 
     def _where_the_cotangent_goes(self, y: Array) -> tuple[bool, bool | None]:
         """Return (whether grad takes one, whether it comes first; None if that can't be told)."""
@@ -374,6 +401,10 @@ class FunctionProcedure(Procedure):
         is_open = any(p.kind == p.VAR_POSITIONAL for p in parameters)
         takes_n = len(required) <= n and (len(positional) >= n or is_open)
         takes_more = len(required) <= n + 1 and (len(positional) >= n + 1 or is_open)
+        names = [p.name for p in positional]
+        mine = list(self.tree)
+        if takes_more and names and names[0] in COTANGENTS and names[0] not in mine:
+            return True, True
         if y.size == 1 and takes_n:
             return False, None
         if not takes_more:
@@ -385,12 +416,8 @@ class FunctionProcedure(Procedure):
                 f"{describe(self.f)} returns {y.size} numbers, so {describe(self.grad)} must take a cotangent of their "
                 f"shape before or after its {n} arguments: grad(dy, *args)"
             )
-        names = [p.name for p in positional]
-        if names and names[0] in COTANGENTS:
-            return True, True
         if len(names) > n and names[n] in COTANGENTS:
             return True, False
-        mine = list(self.tree)
         if names[1 : n + 1] == mine or names[:n] == mine:
             return True, names[:n] != mine
         return True, None
@@ -474,7 +501,9 @@ class FunctionProcedure(Procedure):
             nonlocal position
             if is_branch(tree):
                 parts = {key: take(value) for key, value in items(tree)}
-                return parts if isinstance(tree, dict) else type(tree)(parts.values())
+                if isinstance(tree, dict):
+                    return parts
+                return type(tree)(*parts.values()) if hasattr(tree, "_fields") else type(tree)(parts.values())
             array = np.asarray(tree)
             if array.dtype.kind not in "fc":
                 return None
@@ -512,6 +541,11 @@ def _labels(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
         parameters = []
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return [names[i] if i < len(names) else f"arg{i}" for i in range(len(args))]
+
+
+def _needs(function: Any, name: str) -> bool:
+    parameter = inspect.signature(function).parameters.get(name)
+    return parameter is not None and parameter.default is parameter.empty
 
 
 def _takes(function: Any, name: str) -> bool:

@@ -79,16 +79,22 @@ class Difference:
     error: float
 
 
-def extrapolate(slopes: Array, steps: Array, noise: float, order: int) -> Difference:
+def extrapolate(slopes: Array, bends: Array, steps: Array, noise: float, order: int) -> Difference:
     """Combine difference quotients D(h) = D + c h^order + ... over a ladder of steps, the largest first.
 
     The derivative is a limit for small h, so the smallest steps, however noisy, decide which others are believed: a kink
-    or a wiggle between them and a larger step shows as a contradiction.
+    or a wiggle between them and a larger step shows as a contradiction, or as second differences, ``bends``, that grow by
+    more than the square of the step.
     """
     usable = np.isfinite(slopes)  # a large step may leave the function's domain
     if usable.sum() < 3:
         return Difference(float(slopes[-1]), np.inf)
-    slopes, steps = slopes[usable], steps[usable]
+    slopes, bends, steps = slopes[usable], bends[usable], steps[usable]
+    smooth = len(steps) - 1  # the largest step of those before which nothing happens
+    while smooth > 0 and bends[smooth - 1] <= 1.6 * RATIO**2 * max(bends[smooth], noise):
+        smooth -= 1
+    first = min(smooth, len(steps) - 2)
+    slopes, steps = slopes[first:], steps[first:]
     gain = RATIO**order
     noises = 4 * noise / steps
     refined = (gain * slopes[1:] - slopes[:-1]) / (gain - 1)
@@ -134,15 +140,11 @@ def ladder(phi: Line, *, noise: float, extended: bool) -> tuple[dict[float, Any]
 def central(phi: Line, *, noise: float, extended: bool = False) -> Difference:
     """Differentiate phi at 0 by central differences, extrapolated: D(h) = (phi(h) - phi(-h)) / 2h."""
     values, here, steps, noise = ladder(phi, noise=noise, extended=extended)
-    slopes = np.array([(values[h] - values[-h]) / (2 * h) for h in steps], float)
-    found = extrapolate(slopes, steps, noise, 2)
-    h = steps[-1]
-    bend = abs(float(values[h] + values[-h] - 2 * here))
-    if not bend <= max(8 * noise, 0.05 * abs(float(values[h] - values[-h]))):
-        return Difference(
-            found.value, found.error + bend / (2 * h)
-        )  # not straight even there: a kink, or a finer wiggle
-    return found
+    rises = np.array([values[h] - values[-h] for h in steps], float)
+    bends = np.array([abs(values[h] + values[-h] - 2 * here) for h in steps], float)
+    # Over the smallest steps phi is straight; what is not counts as noise, be it a kink or a finer wiggle.
+    crooked = max(float(bends[-1]), abs(float(rises[-2] - RATIO * rises[-1])) / RATIO)
+    return extrapolate(rises / (2 * steps), bends, steps, max(noise, crooked) if np.isfinite(crooked) else noise, 2)
 
 
 @dataclass
@@ -179,7 +181,8 @@ def sides(phi: Line, *, noise: float, extended: bool = False) -> Sides:
     wider = max(abs(float(values[steps[2]] - here)), abs(float(values[-steps[2]] - here)))
     # A continuous function has come nearer by now: the steps differ by a factor of 10^5 and more.
     jump = gap > 1e3 * noise and gap > 0.1 * wider
-    return Sides(extrapolate(left, steps, noise, 1), extrapolate(right, steps, noise, 1), jump)
+    straight = np.zeros(steps.size)
+    return Sides(extrapolate(left, straight, steps, noise, 1), extrapolate(right, straight, steps, noise, 1), jump)
 
 
 class Reference:

@@ -65,7 +65,24 @@ def hvp(grad: Callable[[Any], Any], x: Any, v: Any) -> Any:
         )
     if not all(np.iscomplexobj(a) for a in parts):
         raise ValueError(f"complex numbers do not pass through {describe(grad)}: real ones come out")
+    found = np.concatenate([np.ravel(a.imag) / H for a in parts])
+    with careful():
+        steps = [_difference(grad, x, here, along, h) for h in (1e-4, 1e-6)]
+    if all(np.linalg.norm(found - step) > 1e-3 * (np.linalg.norm(found) + np.linalg.norm(step)) for step in steps):
+        raise ValueError(
+            f"differences of {describe(grad)} contradict the complex step: is there an abs, norm, var, std, conj or .real in it? "
+            "Write x * np.sign(x.real) for abs(x), and (x * x).sum() for its norm's square"
+        )
     return rebuild(x, iter([(a.imag / H).astype(b.dtype, copy=False) for a, b in zip(parts, here, strict=True)]))
+
+
+def _difference(grad: Callable[[Any], Any], x: Any, here: list[Any], along: list[Any], h: float) -> Any:
+    """Return (grad(x + h v) - grad(x - h v)) / 2h, flat, with h a share of the size of x over that of v."""
+    size = max((float(np.abs(a).max(initial=0.0)) for a in here), default=0.0) or 1.0
+    h *= size / (max((float(np.abs(t).max(initial=0.0)) for t in along), default=0.0) or 1.0)
+    ends = [grad(rebuild(x, iter([a + s * h * t for a, t in zip(here, along, strict=True)]))) for s in (1, -1)]
+    ahead, behind = (np.concatenate([np.ravel(a) for a in _complex_leaves(end)]) for end in ends)
+    return (ahead - behind) / (2 * h)
 
 
 def gradient_of(net: Any, loss: Any, x: Any, y: Any, l2: float = 0.0) -> Callable[[Any], Any]:

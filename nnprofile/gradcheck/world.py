@@ -38,7 +38,13 @@ def _parts(value: Any) -> list[Any]:
         cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
         named = [value.__globals__.get(name) for name in value.__code__.co_names]
         return cells + [v for v in named if isinstance(v, _RANDOM)] + list(value.__defaults__ or ())
-    slots = [getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)]
+    if hasattr(value, "__dict__") and not isinstance(value, type):
+        methods = [getattr(type(value), name, None) for name in ("forward", "backward", "__call__")]
+        named = [m.__globals__.get(n) for m in methods if isinstance(m, FunctionType) for n in m.__code__.co_names]
+        globals_ = [v for v in named if isinstance(v, _RANDOM)]
+    else:
+        globals_ = []
+    slots = globals_ + [getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)]
     return [*vars(value).values(), *slots] if hasattr(value, "__dict__") else slots
 
 
@@ -114,11 +120,11 @@ class World:
         Whether ``observe`` saw them change, or draw.
     """
 
-    def __init__(self, *objects: Any) -> None:
+    def __init__(self, *objects: Any, copied: bool = True) -> None:
         self.global_states = np.random.get_state(), random.getstate()
         self.given = self._states(objects)
         try:
-            self.objects = copy.deepcopy(objects)
+            self.objects = copy.deepcopy(objects, _views_of(objects)) if copied else objects
         except Exception:  # locks, open files, foreign memory
             self.objects = objects
         self.states = self._states(self.objects)
@@ -169,6 +175,26 @@ class World:
         self._rewind(self.given)
 
 
+def _views_of(objects: tuple[Any, ...]) -> dict[int, Any]:
+    """Return a memo for deepcopy in which arrays that share memory have copies that do."""
+    roots: dict[int, tuple[Array, Array]] = {}
+    memo: dict[int, Any] = {}
+    for array in walk(*objects):
+        if not isinstance(array, np.ndarray) or array.base is None or array.dtype == object:
+            continue
+        root = array
+        while isinstance(root.base, np.ndarray):
+            root = root.base
+        if root is array or not (root.flags.c_contiguous or root.flags.f_contiguous) or type(array) is not np.ndarray:
+            continue
+        _, twin = roots.setdefault(id(root), (root, root.copy(order="K")))
+        memo[id(root)] = twin
+        offset = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+        flat = twin.reshape(-1, order="A")  # no copy: it is contiguous
+        memo[id(array)] = np.ndarray(array.shape, array.dtype, buffer=flat, offset=offset, strides=array.strides)
+    return memo
+
+
 class Model:
     """An object with ``params``, which can be called with other parameters, and, if it lets them pass, complex ones.
 
@@ -183,7 +209,18 @@ class Model:
             raise ValueError(f"{describe(obj)}.params must be a mapping of names to arrays, got {self.tree!r}")
         pairs = list(leaves(self.tree))
         self.names = [name for name, _ in pairs]
-        self.arrays = [np.asarray(array) for _, array in pairs]
+        for name, value in pairs:
+            if not isinstance(value, np.ndarray):
+                raise ValueError(
+                    f"the parameter {name} is {value!r}: make it an array, np.array({value!r}), that can be changed"
+                )
+        self.arrays = [array for _, array in pairs]
+        places: dict[Any, str] = {}
+        for name, array in pairs:
+            if array.size and (first := places.setdefault(_address(array), name)) != name:
+                raise ValueError(
+                    f"{first} and {name} are the same array: a tied parameter has one name, and one gradient, the sum"
+                )
         self.ways = [self._twin, self._replaced, self._written]
         self.way = self._written
 
