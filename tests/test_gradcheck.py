@@ -215,7 +215,7 @@ def test_numbers_and_arrays_without_axes() -> None:
     ("call", "match"),
     [
         (lambda: nn.check_function(lambda x: x.sum(), lambda x: x, np.arange(3)), "nothing to differentiate"),
-        (lambda: nn.check_function(lambda x: x, lambda x: x, np.ones(3)), "must take a cotangent"),
+        (lambda: nn.check_function(lambda x: x, lambda x, y, z: x, np.ones(3)), "must take a cotangent"),
         (lambda: nn.check_function(lambda x: x.sum() * np.inf, lambda x: x, np.ones(3)), "inf or nan"),
         (lambda: nn.check_function(1, lambda x: x, np.ones(3)), "two functions"),
         (lambda: nn.check_function(np.sum, lambda x: x, np.ones(3), seed=-1), "seed must be"),
@@ -223,7 +223,7 @@ def test_numbers_and_arrays_without_axes() -> None:
         (lambda: nn.check_layer(nn.ReLU(), ["a"]), "real numbers"),
         (lambda: nn.check_loss(nn.MeanSquaredError(), [1, 2], [1, 2]), "array of floats"),
         (lambda: nn.check_layer(nn.Dense(3, 2), np.ones((4, 3))), "has no values"),
-        (lambda: nn.check_step(nn.Sequential([nn.Dense(1, 1)], rng=np.random.default_rng(0)), nn.MeanSquaredError(), 3, [[1.0]], [[1.0]]), "method step"),
+        (lambda: nn.check_step(nn.Dense(1, 1), nn.MeanSquaredError(), 3, [[1.0]], [[1.0]]), "method step"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_a_clear_error(call: Any, match: str) -> None:
@@ -251,9 +251,14 @@ def test_a_layer_that_keeps_its_cache_can_be_checked_as_functions() -> None:
             return 2 * self.x * dy
 
     layer = Square()
-    report = nn.check_function(layer.forward, lambda dy, x: layer.backward(dy), np.array([1.0, -2.0, 3.0]))
-    assert report.ok
-    assert [f.kind for f in report.notes] == ["stale-cache"]
+    x = np.array([1.0, -2.0, 3.0])
+    for report in (
+        nn.check_function(layer.forward, layer.backward, x),
+        nn.check_function(layer.forward, lambda dy, x: layer.backward(dy), x),
+    ):
+        assert report.ok, str(report)
+        assert [f.kind for f in report.notes] == ["stale-cache"]
+    assert not hasattr(layer, "x")
 
 
 # -- the reference: complex step, its guard, and what stands in for it

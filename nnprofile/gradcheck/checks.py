@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -277,7 +278,7 @@ def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, 
     with careful():
         p = FunctionProcedure(f, grad, args)
         try:
-            if p.takes_cotangent and p.first is None:
+            if p.takes_cotangent and p.first is None and not p.only_dy:
                 p.first = _right_order(p, seed)
             check.judge(p)
         finally:
@@ -518,7 +519,7 @@ def check_parts(check: Check, p: ObjectiveProcedure, *, numbers: bool) -> bool:
     found = [f for f in report.findings[before:] if f.severity == "error"]
     for f in report.findings[before:]:
         if f.layer[:1].isdigit() and f.tensor:
-            f.message = f.message.replace(f.tensor, f"{f.layer}.{f.tensor}", 1)
+            f.message = re.sub(rf"(?<![\w.]){re.escape(f.tensor)}(?!\w)", f"{f.layer}.{f.tensor}", f.message, count=1)
             f.tensor = f"{f.layer}.{f.tensor}"
     return not found
 

@@ -24,6 +24,7 @@ Diagnosis = tuple[str, str]
 KINDS = {
     "overflow": "the gradient is inf or NaN where the right one is finite",
     "zero": "the gradient was never written",
+    "unused": "forward does not react to the parameter at all",
     "scale": "a constant factor is missing or too much",
     "sign": "the sign is wrong",
     "slice-scale": "a factor is missing that is constant along an axis",
@@ -67,6 +68,7 @@ KINDS = {
     "optimizer": "the step is not the optimizer's formula",
     "adam-t": "Adam's bias correction is missing or counts steps wrongly",
     "adam-epsilon": "Adam's epsilon is at the wrong place",
+    "epsilon-hat": "Adam's epsilon is added before the bias correction",
     "adam-moments": "Adam's moments are not the formula's",
     "momentum": "the momentum is not used, dampened, or Nesterov's by mistake",
     "momentum-sign": "the sign of the momentum is wrong",
@@ -142,7 +144,7 @@ def diagnose(verdict: Verdict, context: Context) -> Diagnosis:
         if targets.dtype.kind == "f" and np.isnan(targets).any():
             return (
                 "overflow",
-                f"{n} of {facts.yours.size} elements of your gradient are NaN: those of targets that are NaN, masked in the value only?",
+                f"{n} elements of your gradient are NaN: those of targets that are NaN, masked in the value only?",
             )
         return "overflow", (
             f"{n} of {facts.yours.size} elements of your gradient are inf or NaN, where the right ones are finite: overflow; "
@@ -168,6 +170,12 @@ def diagnose(verdict: Verdict, context: Context) -> Diagnosis:
 def _zero(f: _Facts) -> Diagnosis | None:
     if not f.yours.any() and f.right.any():
         return "zero", "your gradient is 0 everywhere, the right one is not: it was never written, or to a copy"
+    return None
+
+
+def _unused(f: _Facts) -> Diagnosis | None:
+    if f.full and not f.right.any() and f.yours.any():
+        return "unused", "the right gradient is 0: forward does not react to it. Does it read params itself, or a copy?"
     return None
 
 
@@ -536,7 +544,7 @@ def _diagonal(f: _Facts) -> Diagnosis | None:
     if f.fits(square.T @ f.dy.ravel()):
         return (
             "transpose",
-            "the Jacobian is not transposed: J dy where J.T dy belongs, such as dy @ W for dy @ W.T (silent here, as J is square)",
+            "the Jacobian is not transposed: J dy for J.T dy, such as dy @ W for dy @ W.T (silent here, as J is square)",
         )
     return None
 
@@ -712,7 +720,7 @@ def _norm_term(f: _Facts) -> Diagnosis | None:
             what = f"axis {', '.join(map(str, axes))}"
             return (
                 "variance-term",
-                f"the error is a multiple of the tensor along {what}: the term through its norm is missing or mis-scaled",
+                f"the error is a multiple of the tensor along {what}: the term through its norm is wrong",
             )
     return None
 
@@ -985,6 +993,7 @@ def _rms(a: Array) -> float:
 
 _HYPOTHESES: tuple[Callable[[_Facts], Diagnosis | None], ...] = (
     _zero,
+    _unused,
     _float32_exact,
     _scale,
     _permuted,

@@ -117,7 +117,9 @@ class Judge:
         yours = self.yours[k]
         assert yours is not None
         moved = np.nan_to_num(np.max(np.abs(self.moves[k]), axis=0)) if self.moves[k] else np.zeros_like(yours)
-        noise: Array = np.maximum(moved, rms(moved)) + U * max(2.0, self.longest / 64) * np.abs(yours) + FLOOR
+        noise: Array = (
+            np.maximum(moved, rms(moved)) + self.reference.unit * max(2.0, self.longest / 64) * np.abs(yours) + FLOOR
+        )
         return np.where(np.isfinite(noise), noise, FLOOR)
 
     def elsewhere(self, k: int) -> float:
@@ -282,7 +284,7 @@ class Judge:
         gap = abs(float((g * t).sum()) - right)
         moved = max((abs(float((move * t).sum())) for move in moves), default=0.0)
         spread = max((_norm(move) for move in moves), default=0.0)
-        noise = max(moved, spread) + 2 * U * _norm(g * t) + FLOOR
+        noise = max(moved, spread) + 2 * self.reference.unit * _norm(g * t) + FLOOR
         return (gap if np.isfinite(gap) else np.inf), noise, KAPPA * noise + 4 * error
 
     def _bisect(self, verdict: Verdict, n_found: int = 4) -> Array:

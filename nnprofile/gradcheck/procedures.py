@@ -368,7 +368,7 @@ class FunctionProcedure(Procedure):
         # Two methods of one object are those of its copy; what a function refers to cannot be copied, and is put back.
         self.world = World(f, grad, copied=isinstance(f, MethodType) and isinstance(grad, MethodType))
         self.f, self.grad = self.world.objects
-        self.args = args
+        self.args, self.only_dy = args, False
         labels = _labels(f, args)
         self.tree = dict(zip(labels, args, strict=True))
         pairs = list(leaves(self.tree))
@@ -405,8 +405,11 @@ class FunctionProcedure(Procedure):
         mine = list(self.tree)
         if takes_more and names and names[0] in COTANGENTS and names[0] not in mine:
             return True, True
-        if y.size == 1 and takes_n:
+        if y.size == 1 and takes_n and not (n == 1 and names[:1] and names[0] in COTANGENTS and names[0] not in mine):
             return False, None
+        self.only_dy = not takes_more and len(positional) == 1 and (y.size != 1 or names[0] in COTANGENTS)
+        if self.only_dy:
+            return True, None
         if not takes_more:
             if y.size == 1:
                 raise ValueError(
@@ -425,6 +428,8 @@ class FunctionProcedure(Procedure):
     def _call_grad(self, args: tuple[Any, ...], dy: Any) -> Any:
         if not self.takes_cotangent:
             return self.grad(*args)
+        if self.only_dy:  # f has kept what it needs
+            return self.grad(dy)
         if self.first is None:
             try:
                 return self.grad(dy, *args)

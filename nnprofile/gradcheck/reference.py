@@ -140,11 +140,21 @@ def ladder(phi: Line, *, noise: float, extended: bool) -> tuple[dict[float, Any]
 def central(phi: Line, *, noise: float, extended: bool = False) -> Difference:
     """Differentiate phi at 0 by central differences, extrapolated: D(h) = (phi(h) - phi(-h)) / 2h."""
     values, here, steps, noise = ladder(phi, noise=noise, extended=extended)
-    rises = np.array([values[h] - values[-h] for h in steps], float)
+    slopes = np.array([(values[h] - values[-h]) / (2 * h) for h in steps], float)
     bends = np.array([abs(values[h] + values[-h] - 2 * here) for h in steps], float)
-    # Over the smallest steps phi is straight; what is not counts as noise, be it a kink or a finer wiggle.
-    crooked = max(float(bends[-1]), abs(float(rises[-2] - RATIO * rises[-1])) / RATIO)
-    return extrapolate(rises / (2 * steps), bends, steps, max(noise, crooked) if np.isfinite(crooked) else noise, 2)
+    tiny = steps[-1] / RATIO ** np.arange(1.0, 4.0)
+    kind = np.longdouble if extended else np.float64
+    below = [(phi(kind(h)), phi(kind(-h))) for h in tiny]
+    bends_below = np.array([abs(ahead + behind - 2 * here) for ahead, behind in below], float)
+    crooked = [abs(float(ahead - behind) - 2 * h * slopes[-1]) for h, (ahead, behind) in zip(tiny, below, strict=True)]
+    # A bend that is rounding does not depend on the step, one of a smooth function goes with its square, a kink's with it.
+    per_step = np.concatenate([bends[-4:] / steps[-4:], bends_below / tiny])
+    triples = [per_step[j : j + 3] for j in range(len(per_step) - 2)]
+    if any(min(triple) > 0 and max(triple) < 3 * min(triple) for triple in triples):
+        found = extrapolate(slopes, bends, steps, noise, 2)
+        return Difference(found.value, found.error + float(np.nanmax(per_step)) / 2)
+    rounding = np.nan_to_num([*bends_below, *crooked])
+    return extrapolate(slopes, bends, steps, max(noise, float(rounding.max())), 2)
 
 
 @dataclass
@@ -199,7 +209,9 @@ class Reference:
     def __init__(self, subject: Subject, dy: Array, rng: np.random.Generator) -> None:
         self.subject, self.dy, self.rng = subject, dy, rng
         self.small = sum(a.size for a in subject.point) <= 2000
+        self._extended: dict[int, bool] = {}
         self.y0 = subject.y(subject.point)
+        self.unit = _precision(self.y0) / 2
         self.phi_noise = _precision(self.y0) * float(np.abs(dy * self.y0).sum())
 
     def slope(self, k: int, t: Array, point: list[Array] | None = None) -> float:
@@ -232,12 +244,19 @@ class Reference:
     def differences(self, k: int, t: Array) -> Difference:
         """Differentiate along t by differences, in extended precision where the code carries it."""
         scale = scale_of(self.subject.point[k], t)
-        plain = central(self.line(k, t * scale), noise=self.phi_noise)
-        if EXTENDED and self.small and plain.error:
-            fine = central(self.line(k, t * scale, extended=True), noise=self.phi_noise, extended=True)
-            if fine.error < plain.error and abs(fine.value - plain.value) <= 4 * (fine.error + plain.error):
-                plain = fine
-        return Difference(plain.value / scale, plain.error / scale)
+        extended = self._is_extended(k)
+        found = central(self.line(k, t * scale, extended=extended), noise=self.phi_noise, extended=extended)
+        return Difference(found.value / scale, found.error / scale)
+
+    def _is_extended(self, k: int) -> bool:
+        """Tell whether extended precision goes in and comes out of the code, for small problems."""
+        if k not in self._extended:
+            try:
+                y = self.subject.y(self.subject.moved(k, self.subject.point[k].astype(np.longdouble)))
+                self._extended[k] = bool(EXTENDED and self.small and y.dtype == np.longdouble)
+            except Exception:  # code that knows no long doubles
+                self._extended[k] = False
+        return self._extended[k]
 
     def guard(self, k: int, nearby: list[Array]) -> tuple[str, float]:
         """Return why the complex step cannot be trusted for leaf k ("" if it can), and its relative noise."""
@@ -297,7 +316,8 @@ class Reference:
             if both.jump or not both.is_kink:
                 return None
             low = min(both.left.value - both.left.error, both.right.value - both.right.error) / scale
-            return low, max(both.left.value + both.left.error, both.right.value + both.right.error) / scale
+            high = max(both.left.value + both.left.error, both.right.value + both.right.error) / scale
+            return low - 0.05 * (high - low), high + 0.05 * (high - low)  # the kink may be a little way off
         far, near = self._around(k, t, scale, 1e-9), self._around(k, t, scale, 1e-11)
         width = np.ptp(near) if near.size else 0.0
         if not near.size or width <= 1e-7 * np.abs(near).sum() / near.size or width < 0.3 * np.ptp(far):

@@ -13,17 +13,31 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array, Optimizer
+from ..contract import Array
+from ..optimizers import SGD, Adam
 from .checks import Check, check_parts
 from .diagnosis import Context
 from .procedures import ObjectiveProcedure
 from .reference import careful
 from .report import Finding, GradCheckReport, Row, Worst
 from .tree import leaves, rebuild
-from .world import describe
+from .world import World, describe
 
 N_STEPS = 4
 TOLERANCE = 1e-9  # of a step, relative to its size: formulas that are equal on paper differ in rounding
+
+_VARIANTS = frozenset(  # what may be meant, in the optimizers of others
+    (
+        "optimizer",
+        "scale",
+        "momentum",
+        "decay-on-biases",
+        "decay-in-gradient",
+        "weight-decay",
+        "adam-moments",
+        "epsilon-hat",
+    )
+)
 
 Step = Callable[[Any, Any, Any, Any, Any], object]
 
@@ -137,20 +151,25 @@ class _Steps:
         trajectory, gradients = [self.values()], []
         formulas = Formulas(self.optimizer, self.weights, self.names)
         inputs = self.x.tobytes(), np.asarray(self.y).tobytes()
-        for _ in range(N_STEPS):
-            gradients.append(self.gradients(self.net))
-            self.take()
-            trajectory.append(self.values())
+        world = World(self.net, self.loss, copied=False)
+        try:
+            for _ in range(N_STEPS):
+                world.rewind()  # the step draws what the gradient drew
+                gradients.append(self.gradients(self.net))
+                formulas.observe(self.optimizer)
+                world.rewind()
+                self.take()
+                trajectory.append(self.values())
+                if not all(np.isfinite(v).all() for v in trajectory[-1]):
+                    self.add("optimizer", f"step {len(gradients)} makes the parameters infinite or NaN")
+                    return
+        except Exception as error:
+            self.add("raises", f"step {len(gradients)} raises {type(error).__name__}: {error}")
+            return
+        finally:
+            world.rewind()
         if (self.x.tobytes(), np.asarray(self.y).tobytes()) != inputs:
             self.add("mutation", "the step overwrites x or y")
-        if not formulas.name:
-            text = (
-                f"the formula of {describe(self.optimizer)} is not known, so its steps were not compared with it. Known are SGD, "
-                "momentum, Nesterov's, Adam, and decoupled decay, by the attributes learning_rate, momentum, nesterov, beta1, "
-                "beta2, epsilon and weight_decay"
-            )
-            self.check.report.findings.append(Finding("optimizer", "optimizer", "", text, "note"))
-            return
         self.compare(formulas, trajectory, gradients)
 
     def add(self, kind: str, message: str, tensor: str = "") -> None:
@@ -160,6 +179,27 @@ class _Steps:
     def compare(self, formulas: Formulas, trajectory: list[list[Array]], gradients: list[list[Array]]) -> None:
         """Compare each step with the formula, and look for the known mistake that explains it."""
         moved = [[b - a for a, b in zip(one, two, strict=True)] for one, two in pairwise(trajectory)]
+        still = [name for k, name in enumerate(self.names) if not any(m[k].any() for m in moved)]
+        still = [name for name in still if any(g[self.names.index(name)].any() for g in gradients)]
+        if still:
+            others = "" if len(still) == len(self.names) else "; the others did"
+            text = f"{', '.join(still)} did not move{others}: a step writes into params, in place"
+            self.add("no-step", text, still[0])
+            return
+        slopes = [
+            sum(float((m * g).sum()) for m, g in zip(move, grads, strict=True))
+            for move, grads in zip(moved, gradients, strict=True)
+        ]
+        if all(slope > 0 for slope in slopes):
+            self.add(
+                "sign",
+                f"{self.names[0]} and the others go uphill, along their gradients: w + ... for w - ...",
+                self.names[0],
+            )
+            return
+        if not formulas.name:
+            self._unknown()
+            return
         expected = formulas.steps(trajectory, gradients)
         eps = max(float(np.finfo(v.dtype).eps) for v in trajectory[0])
         tolerance = max(TOLERANCE, 1e3 * eps)
@@ -187,7 +227,20 @@ class _Steps:
             self.check.report.rows.append(row)
         if wrong:
             kind, message = self.explain(formulas, trajectory, gradients, moved, wrong, tolerance)
-            self.add(kind, f"{', '.join(self.names[k] for k in wrong)}: {message}", self.names[wrong[0]])
+            # The class of another may mean another formula, that of its attributes or not.
+            if not isinstance(self.optimizer, SGD | Adam) and self.own is None and kind in _VARIANTS:
+                self.check.report.rows = []
+                self._unknown("" if kind == "optimizer" else f" ({message})")
+            else:
+                self.add(kind, f"{', '.join(self.names[k] for k in wrong)}: {message}", self.names[wrong[0]])
+
+    def _unknown(self, seen: str = "") -> None:
+        text = (
+            f"the formula of {describe(self.optimizer)} is not known, so its steps were not compared with it{seen}. Known are "
+            "SGD, momentum, Nesterov's, Adam, and decoupled decay, by the attributes learning_rate, momentum, nesterov, beta1, "
+            "beta2, epsilon and weight_decay"
+        )
+        self.check.report.findings.append(Finding("optimizer", "optimizer", "", text, "note"))
 
     def explain(
         self,
@@ -208,8 +261,6 @@ class _Steps:
                 for k in range(len(self.names))
             )
 
-        if not any(m[k].any() for m in moved for k in wrong):
-            return "no-step", "the parameters did not move: a step writes into params, in place"
         for kind, message, other in formulas.mistakes():
             if fits(other.steps(trajectory, gradients)):
                 return kind, message
@@ -283,13 +334,24 @@ class Formulas:
         self.name = ("Adam" if self.is_adam else "SGD") + (
             " with momentum" if self.momentum and not self.is_adam else ""
         )
-        if self.learning_rate is None or "" in found:
+        known = isinstance(optimizer, SGD | Adam)
+        used = not known and any(_is_used(value) for value in getattr(optimizer, "__dict__", {}).values())
+        if isinstance(self.learning_rate, dict) or self.learning_rate is None or "" in found or used:
             self.name = ""
+        self.rates: list[float] = changes.get("rates", [])
         self.begun = changes["begun"] if "begun" in changes else int(getattr(optimizer, "n_steps", 0) or 0)
         self.state = changes["state"] if "state" in changes else copy.deepcopy(getattr(optimizer, "state", None))
 
+    def observe(self, optimizer: Any) -> None:
+        """Note the learning rate that the next step will find, if it is a number."""
+        rate = _settings(optimizer).get("learning_rate")
+        if isinstance(rate, int | float | np.number):
+            self.rates.append(float(rate))
+
     def rate(self, t: int) -> float:
         """Return the learning rate of step t."""
+        if t < len(self.rates):
+            return self.rates[t]
         return float(self.learning_rate(self.begun + t) if callable(self.learning_rate) else self.learning_rate)
 
     def _moment(self, name: str, like: list[Array]) -> list[Array]:
@@ -363,7 +425,15 @@ class Formulas:
         """Return (kind, message, the formula with this mistake)."""
 
         def other(**changes: Any) -> Formulas:
-            return Formulas(self.optimizer, self.weights, self.names, begun=self.begun, state=self.state, **changes)
+            return Formulas(
+                self.optimizer,
+                self.weights,
+                self.names,
+                begun=self.begun,
+                state=self.state,
+                rates=self.rates,
+                **changes,
+            )
 
         found = [
             ("sign", "the step goes uphill: w + learning_rate * ... for w - learning_rate * ...", other(sign=-1.0))
@@ -381,7 +451,7 @@ class Formulas:
                     other(inside=True),
                 ),
                 (
-                    "adam-epsilon",
+                    "epsilon-hat",
                     "Adam's epsilon is added before the bias correction",
                     other(**{"before correction": True}),
                 ),
@@ -458,15 +528,23 @@ def _settings(optimizer: Any) -> dict[str, Any]:
             if hasattr(optimizer, alias):
                 found[name] = getattr(optimizer, alias)
                 held.pop(alias, None)
-    betas = held.pop("betas", None)
+    betas = held.pop("betas", getattr(optimizer, "betas", None))
     if isinstance(betas, tuple | list) and len(betas) == 2:
         found["beta1"], found["beta2"] = betas
     strange = [name for name, value in held.items() if isinstance(value, float) and not name.startswith("_")]
-    if strange and not isinstance(optimizer, Optimizer):
+    if strange and not isinstance(optimizer, SGD | Adam):
         found[""] = strange
-    if "beta1" not in found and "epsilon" in found:
+    if "beta1" not in found and ("epsilon" in found or "beta2" in found):
         found[""] = "epsilon"  # RMSProp, Adagrad
     return found
+
+
+def _is_used(value: Any) -> bool:
+    """Tell whether an attribute of an optimizer looks like the state of steps that were taken."""
+    parts = (
+        list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, list | tuple) else [value]
+    )
+    return any(isinstance(part, np.ndarray) and part.dtype.kind == "f" and part.any() for part in parts)
 
 
 def _norm(a: Array) -> float:

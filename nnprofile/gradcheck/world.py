@@ -162,6 +162,10 @@ class World:
         if self.is_stateful:
             self.snapshot.restore()
 
+    def rewind(self) -> None:
+        """Put back the state of all generators."""
+        self._rewind(self.states)
+
     def _rewind(self, states: list[tuple[Any, Any]]) -> None:
         np.random.set_state(self.global_states[0])
         random.setstate(self.global_states[1])
