@@ -6,7 +6,6 @@ All do the same: keep the contracts, judge every gradient against the right one,
 from __future__ import annotations
 
 import copy
-import inspect
 import re
 import time
 from collections.abc import Callable
@@ -15,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array
+from ..layers import Dense
 from ..validation import check_number
 from .contracts import Contracts
 from .diagnosis import Context, diagnose
 from .judge import FULL, Judge, Verdict
-from .procedures import FunctionProcedure, LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure
+from .procedures import FunctionProcedure, LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure, takes
 from .reference import Subject, careful
 from .report import KAPPA, Finding, GradCheckReport, Row
 from .world import describe
@@ -194,6 +194,8 @@ class Check:
         n = len(p.x)
         if p.x.size > 100_000:
             return
+        if p.has_x:
+            self._spot(p, 3 * p.x, layer, "an x three times as large")
         for text, rows in (
             ("a batch of one row", [0]),
             ("the rows in another order", list(self.rng.permutation(n))),
@@ -511,7 +513,7 @@ def check_parts(check: Check, p: ObjectiveProcedure, *, numbers: bool) -> bool:
     if numbers and y_pred is not None:
         _check_loss(check, p.loss, y_pred, p.y, None, "loss")
     for place, layer, x in reversed(parts):
-        if numbers:
+        if numbers or (_takes_rng(layer) and x.size <= FULL):  # which may be another function in training
             _check_layer(check, layer, x, p.generator, place)
         else:
             _check_contracts(check, layer, x, p.generator, place)
@@ -543,7 +545,7 @@ def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Array]], Array |
                 x = through(inner, x, f"{prefix}{i}.")
                 continue
             out.append((f"{prefix}{i}", layer, np.array(x)))
-            takes_rng = rng is not None and "rng" in inspect.signature(layer.forward).parameters
+            takes_rng = rng is not None and takes(layer.forward, "rng")
             x = np.array((layer.forward(np.array(x), rng=rng) if takes_rng else layer.forward(np.array(x)))[0])
         return x
 
@@ -557,6 +559,14 @@ def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Array]], Array |
     finally:
         p.world.reset()
     return (out, y) if last.shape == y.shape and np.allclose(last, y, equal_nan=True) else ([], y)
+
+
+def _takes_rng(layer: Any) -> bool:
+    return (
+        type(layer).__module__ != "nnprofile.activations"
+        and not isinstance(layer, Dense)
+        and takes(layer.forward, "rng")
+    )
 
 
 def _is_layer(layer: Any) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from ..contract import Array
 from .procedures import LayerProcedure, Procedure
 from .report import Finding
+from .tree import leaves
 
 Gradients = list[Array | None]
 
@@ -66,6 +67,8 @@ class Contracts:
         self.check_stale(grads)
         if isinstance(self.p, LayerProcedure) and self.p.takes_cotangent:
             self.check_twice(grads)
+            self.check_memory()
+            self.check_generator()
             self.check_output(grads)
         if self.p.takes_cotangent and self.dy.size:
             self.check_linear(grads)
@@ -219,6 +222,36 @@ class Contracts:
                     text = f"the second backward returns another gradient of {name}: the first one changes the cache"
                     self.add("backward-twice", text, name)
                 return
+
+    def check_memory(self) -> None:
+        """Worth knowing: whether the next backward overwrites what this one returned."""
+        p = self.p
+        assert isinstance(p, LayerProcedure)
+        with p.bound(p.copies(p.point)) as (obj, x):
+            _, cache = p._forward(obj, x)
+            arrays = [a for _, a in leaves(list(obj.backward(self.dy.copy(), cache)))]
+            kept = [np.array(a) for a in arrays]
+            obj.backward(-self.dy, cache)
+            self.n_forward, self.n_backward = self.n_forward + 1, self.n_backward + 2
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(arrays, kept, strict=True)):
+            self.add(
+                "shared-gradient", "the next backward overwrites the gradients that this one returned", severity="note"
+            )
+
+    def check_generator(self) -> bool:
+        """What forward draws is drawn from the rng that is passed; tell whether it is."""
+        p = self.p
+        if not isinstance(p, LayerProcedure) or p.generator is None or not p.world.is_random:
+            return True
+        p.world.is_random = False  # the global generator is not put back
+        outputs = [np.array(p.run(p.copies(p.point))[0]) for _ in range(2)]
+        p.world.is_random = True
+        self.n_forward += 2
+        if self.close(*outputs):
+            return True
+        text = "forward draws from a generator of its own, or the global one, though rng is passed: the same rng gives other results"
+        self.add("nondeterministic", text, severity="note")
+        return False
 
     def check_output(self, grads: Gradients) -> None:
         """Worth knowing: whether the cache is the very array that forward returned."""

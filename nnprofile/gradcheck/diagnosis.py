@@ -63,6 +63,7 @@ KINDS = {
     "nondeterministic": "the same call gives different results",
     "batch": "wrong for another batch only",
     "shared-output": "the cache is the very array that forward returned (a note)",
+    "shared-gradient": "the next backward overwrites the gradients that were returned (a note)",
     "kink": "the point lies on a kink, and the gradient is an element of the subgradient (a note)",
     "unclear": "the reference is too inaccurate to judge (a note)",
     "optimizer": "the step is not the optimizer's formula",

@@ -159,7 +159,7 @@ class LayerProcedure(Procedure):
         self.model = Model(self.world.objects[0])
         if isinstance(layer, type):
             raise ValueError(f"{layer.__name__} is a class: give an object of it, {layer.__name__}(...)")
-        self.takes_rng = _takes(layer.forward, "rng")
+        self.takes_rng = takes(layer.forward, "rng")
         self.needs_rng = self.takes_rng and _needs(layer.forward, "rng")
         if generator is not None and not isinstance(generator, np.random.Generator):
             raise ValueError(f"rng must be a numpy.random.Generator, got {describe(generator)}")
@@ -553,7 +553,8 @@ def _needs(function: Any, name: str) -> bool:
     return parameter is not None and parameter.default is parameter.empty
 
 
-def _takes(function: Any, name: str) -> bool:
+def takes(function: Any, name: str) -> bool:
+    """Tell whether a function has a parameter of this name."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

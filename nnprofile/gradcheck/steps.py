@@ -97,7 +97,7 @@ class _Steps:
         self, check: Check, net: Any, loss: Any, optimizer: Any, x: Any, y: Any, l2: float, step: Step | None
     ) -> None:
         self.check, self.l2, self.own = check, l2, step
-        self.net, self.loss, self.optimizer = copy.deepcopy((net, loss, optimizer))
+        self.net, self.loss, self.optimizer = World(net, loss, optimizer).objects
         self.x, self.y = np.array(x), copy.deepcopy(y)
         self.names = [name for name, _ in leaves(self.net.params)]
         self.weights = [k for k, name in enumerate(self.names) if name.rpartition(".")[2] == "W"]
