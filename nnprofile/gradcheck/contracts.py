@@ -249,7 +249,7 @@ class Contracts:
         self.n_forward += 2
         if self.close(*outputs):
             return True
-        text = "forward draws from a generator of its own, or the global one, though rng is passed: the same rng gives other results"
+        text = "forward draws from the global generator, though rng is passed: the same rng gives other results"
         self.add("nondeterministic", text, severity="note")
         return False
 

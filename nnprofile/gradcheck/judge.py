@@ -326,7 +326,7 @@ class Judge:
         wrong: list[int] = []
         kinks = 0
         for n, j in enumerate(off):
-            if n >= 256 and len(wrong) == n:  # all of them: no kinks
+            if n >= 12 and len(wrong) == n:  # the worst have no excuse, so the others are not asked for one
                 wrong += [int(i) for i in off[n:]]
                 break
             why = self._excuse(verdict, int(j), float(yours[j]), float(gap[j]), tolerance) if finite[j] else ""

@@ -227,6 +227,7 @@ class Model:
                 )
         self.ways = [self._twin, self._replaced, self._written]
         self.way = self._written
+        self.places: list[tuple[Any, Any]] | None = None
 
     def choose(self, call: Any, rng: np.random.Generator) -> None:
         """Find the first way that gives ``call(obj)`` the same result as writing into the arrays does."""
@@ -270,18 +271,10 @@ class Model:
 
     @contextmanager
     def _replaced(self, values: list[Array]) -> Iterator[Any]:
-        places = []
         targets = {_address(a): v for a, v in zip(self.arrays, values, strict=True)}
-        for holder in walk(self.obj):
-            if isinstance(holder, dict | list):
-                pairs: Any = list(holder.items()) if isinstance(holder, dict) else list(enumerate(holder))
-                places += [(holder, k, v) for k, v in pairs if isinstance(v, np.ndarray) and _address(v) in targets]
-            elif hasattr(holder, "__dict__") and not isinstance(holder, FunctionType | MethodType):
-                places += [
-                    (vars(holder), k, v)
-                    for k, v in vars(holder).items()
-                    if isinstance(v, np.ndarray) and _address(v) in targets
-                ]
+        if self.places is None:
+            self.places = list(self._find(set(targets)))
+        places = [(holder, key, holder[key]) for holder, key in self.places]
         try:
             for holder, key, value in places:
                 holder[key] = targets[_address(value)]
@@ -289,6 +282,15 @@ class Model:
         finally:
             for holder, key, value in places:
                 holder[key] = value
+
+    def _find(self, addresses: set[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield (dict or list, key) wherever the object keeps one of these arrays."""
+        for holder in walk(self.obj):
+            if hasattr(holder, "__dict__") and not isinstance(holder, FunctionType | MethodType):
+                holder = vars(holder)
+            if isinstance(holder, dict | list):
+                pairs: Any = list(holder.items()) if isinstance(holder, dict) else list(enumerate(holder))
+                yield from ((holder, k) for k, v in pairs if isinstance(v, np.ndarray) and _address(v) in addresses)
 
     @contextmanager
     def _written(self, values: list[Array]) -> Iterator[Any]:
