@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -60,4 +61,10 @@ def from_torch(function: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
             for t, g in zip(inputs, found, strict=True)
         )
 
+    f.__name__ = getattr(function, "__name__", type(function).__name__)
+    try:
+        parameters = list(inspect.signature(function.forward if is_function else function).parameters.values())
+        f.__signature__ = inspect.Signature(parameters[1:] if is_function else parameters)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        pass  # the arguments have numbers, not names
     return f, backward

@@ -199,8 +199,8 @@ def _scale(f: _Facts) -> Diagnosis | None:
     c = float(f.yours @ f.right) / power
     if not f.fits(c * f.right) or f.yours.size < 1:
         return None
-    if f.yours.size == 1 and abs(c - 1) < 1e-2 and _named(c, f) == "":
-        return None
+    if f.yours.size == 1 and abs(c + 1) > 1e-9 and not _named(c, f):
+        return None  # one number is always a multiple of another
     if abs(c + 1) < 1e-9:
         return "sign", "your gradient is -1.000 times the right one: the sign is wrong (y - t, not t - y?)"
     reason = _named(c, f)
@@ -646,6 +646,8 @@ def _passed_on(f: _Facts) -> Diagnosis | None:
         flat = term.ravel()[f.where]
         power = float(flat @ flat)
         c = float(f.error @ flat) / power if power else 0.0
+        if flat.size == 1 and abs(abs(c) - 1) > 1e-9:
+            continue
         if c and f.fits(f.right + c * flat):
             what = f"{abs(c):.4g} * {name}" if abs(abs(c) - 1) > 1e-9 else name
             if name == "dy":

@@ -1,0 +1,1 @@
+"""Gradient checkers beside each other: what they find, what they accuse, and what it costs."""
