@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import ReLU, Sigmoid, Tanh
-from ..contract import Array, Layer
+from ..contract import Array, Layer, Parameters
 from ..layers import Dense
 from ..losses import HalfSquaredError, SoftmaxCrossEntropy
 from ..network import Sequential
@@ -25,9 +25,11 @@ from .specimens import (
     Attention,
     BinaryEntropy,
     Block,
+    Buffers,
     Concat,
     Conv,
     CrossEntropy,
+    Cumulative,
     Drop,
     Early,
     Embedding,
@@ -39,9 +41,11 @@ from .specimens import (
     OffMomentum,
     Recurrent,
     Residual,
+    Running,
     SoftmaxRows,
     SquaredError,
     TwoUses,
+    Views,
     Wrapped,
 )
 
@@ -218,10 +222,6 @@ def _keeps(rng: Rng, size: int) -> Trial:
 
 def _flat(n: int, i: int, o: int) -> tuple[int, ...]:
     return n, i
-
-
-def _square(shape: Callable[[int, int, int], tuple[int, ...]] = _flat) -> Any:
-    return shape
 
 
 def _series(n: int, i: int, o: int) -> tuple[int, ...]:
@@ -499,6 +499,9 @@ def _cases() -> list[Case]:
             _layer(lambda r, n, i, o: Concat("bug", W=r.normal(size=(i, o))), _flat),
             _k("order", "term", "shift", "elements", "value"),
         ),
+        c("cumulative sum: from the wrong end", _layer(lambda r, n, i, o: Cumulative("bug"), _flat), _k("transpose")),
+        c("batch norm: wrong in training only", _running("bug"), _k("variance-term")),
+        c("dW never zeroed", _layer(lambda r, n, i, o: Buffers(r.normal(size=(i, o)), "bug"), _flat), _k("accumulate")),
         c("network: steps before it propagates", _early("network"), _k("updated-weights")),
         c("step: steps before it propagates", _early("step"), _k("updated-weights")),
         c("step: gradients kept", _keeps, _k("accumulate")),
@@ -517,6 +520,112 @@ def _embedding(bug: str) -> Callable[[Rng, int], Trial]:
         return Trial("layer", (Embedding(bug, E=rng.normal(size=(i + 1, o))), x))
 
     return make
+
+
+def _running(bug: str) -> Callable[[Rng, int], Trial]:
+    def make(rng: Rng, size: int) -> Trial:
+        n, i, o = _SIZES[size]
+        net = Sequential([Dense(i, o), _Running(o, bug), Dense(o, 2)], rng=rng)
+        return Trial("network", (net, HalfSquaredError(), rng.normal(size=(n, i)), rng.normal(size=(n, 2))), "1")
+
+    return make
+
+
+class _Running(Layer):
+    """The specimen in a network: with Parameters, and statistics of its own."""
+
+    def __init__(self, width: int, bug: str) -> None:
+        self.inner = Running(width, bug)
+        self.params = Parameters({"gamma": (width,), "beta": (width,)}, np.r_[np.ones(width), np.zeros(width)])
+
+    def forward(self, x: Array, rng: Rng | None = None) -> Any:
+        """Go forward with these parameters."""
+        self.inner.params = dict(self.params)
+        return self.inner.forward(x, rng)
+
+    def backward(self, dy: Array, cache: Any) -> Any:
+        """Go backward with these parameters."""
+        self.inner.params = dict(self.params)
+        dx, found = self.inner.backward(dy, cache)
+        grads = self.params.like(np.result_type(*found.values()))
+        for name, value in found.items():
+            grads[name] = value
+        return dx, grads
+
+
+def _padded(rng: Rng, size: int) -> Trial:
+    n, i, o = _SIZES[size]
+    layer = Views(i, o, rng)
+    layer.params["b"][:] = 0
+    x = rng.normal(size=(n, i))
+    x[1:3] = 0  # padding: every unit lies on its kink
+    return Trial("layer", (layer, x))
+
+
+def _before_norm(rng: Rng, size: int) -> Trial:
+    n, i, _ = _SIZES[size]
+    x = rng.normal(size=(n + 60, i))
+
+    def f(b: Array) -> Any:
+        z = x + b
+        c = z - z.mean(axis=0)
+        return np.sin(c / np.sqrt((c**2).mean(axis=0) + 1e-5)).sum()
+
+    return Trial("function", (f, lambda b: np.zeros_like(b), rng.normal(size=i)))
+
+
+def _many_zeros(slope: float) -> Callable[[Rng, int], Trial]:
+    def make(rng: Rng, size: int) -> Trial:
+        x = rng.normal(size=(60, 50))
+        x[rng.random(x.shape) < 0.02] = 0
+
+        def backward(dy: Array, x: Array) -> Array:
+            return dy * np.where(x == 0, slope, x > 0)
+
+        return Trial("function", (lambda x: np.maximum(x, 0), backward, x))
+
+    return make
+
+
+def _abs_near(distance: float) -> Callable[[Rng, int], Trial]:
+    def make(rng: Rng, size: int) -> Trial:
+        x, W = rng.normal(size=(1, 4)), rng.normal(size=(4, 6))
+        b = -(x @ W)[0] + distance * rng.normal(size=6)
+
+        def grad(x: Array, W: Array, b: Array) -> Any:
+            d = np.sign(x @ W + b)
+            return d @ W.T, x.T @ d, d.sum(axis=0)
+
+        return Trial("function", (lambda x, W, b: np.abs(x @ W + b).sum(), grad, x, W, b))
+
+    return make
+
+
+def _relu_near(distance: float) -> Callable[[Rng, int], Trial]:
+    def make(rng: Rng, size: int) -> Trial:
+        n, i, o = _SIZES[size]
+        net = Sequential([Dense(i, o), ReLU(), Dense(o, 2)], rng=rng)
+        x = np.tile(rng.normal(size=i), (n, 1))
+        net.params["0.b"] = -(x @ net.params["0.W"])[0] + distance * rng.normal(size=o)
+        return Trial("network", (net, HalfSquaredError(), x, rng.normal(size=(n, 2))))
+
+    return make
+
+
+class _AdamOfAnother:
+    """Adam with its constants in the code, so that nothing tells what it is."""
+
+    def __init__(self) -> None:
+        self.lr, self.t = 0.01, 0
+        self.moments: Any = None
+
+    def step(self, params: Any, grads: Any) -> None:
+        """Move the parameters."""
+        m, v = self.moments or (0.0, 0.0)
+        self.t += 1
+        m, v = 0.9 * m + 0.1 * grads.vector, 0.999 * v + 0.001 * grads.vector**2
+        self.moments = m, v
+        params.vector -= self.lr * (m / (1 - 0.9**self.t)) / (np.sqrt(v / (1 - 0.999**self.t)) + 1e-8)
 
 
 def _zeros_in(build: Callable[[], Any]) -> Callable[[Rng, int], Trial]:
@@ -651,6 +760,15 @@ def _traps() -> list[Case]:
         c("weights used twice", _layer(lambda r, n, i, o: TwoUses("", W=r.normal(size=(i, i))), _flat)),
         c("cross-entropy with class weights", _loss(lambda r, k: CrossEntropy("", r.uniform(0.2, 3, k)), labels=True)),
         c("softmax cross-entropy, a network", _loss_in_network(lambda r, k: SoftmaxCrossEntropy(), labels=True)),
+        c("rows of zeros with biases of 0, views of one vector", _padded),
+        c("a bias before a norm, gradient 0", _before_norm),
+        *[c(f"a large tensor with zeros, slope {at} there", _many_zeros(at)) for at in (0.0, 0.5, 1.0)],
+        *[c(f"abs at {d:g} from its kink", _abs_near(d)) for d in (1e-7, 1e-9, 1e-12)],
+        *[c(f"T2 ReLU at {d:g} from its kink", _relu_near(d)) for d in (1e-7, 1e-9, 1e-12)],
+        c("batch norm with running statistics", _running("")),
+        c("cumulative sum", _layer(lambda r, n, i, o: Cumulative(), _flat)),
+        c("dW in the same array each time", _layer(lambda r, n, i, o: Buffers(r.normal(size=(i, o))), _flat)),
+        c("step: Adam of another, constants in the code", _step(_AdamOfAnother)),
         c("step: SGD", _step(lambda: SGD(0.1))),
         c("step: momentum", _step(lambda: SGD(0.1, momentum=0.9))),
         c("step: Nesterov", _step(lambda: SGD(0.1, momentum=0.9, nesterov=True))),

@@ -359,7 +359,7 @@ class Judge:
         k, i, method = verdict.k, int(verdict.where[j]), verdict.row.method
         t = _unit(verdict.value.shape, i)
         noise = self._lost(k, i)
-        if gap > noise and gap < 1e-3 * max(abs(verdict.right[j]), abs(yours)):
+        if gap > noise:
             noise = max(noise, KAPPA * self._spread(k, t, method))
         if tolerance[j] < gap <= noise:
             tolerance[j] = noise

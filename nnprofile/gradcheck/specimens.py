@@ -95,6 +95,82 @@ class Affine(Plain):
         return dx, {"W": dW, "b": db}
 
 
+class Cumulative(Plain):
+    """y = cumsum(x, axis=1); its transpose sums from the other end."""
+
+    def forward(self, x: Array, rng: Rng | None = None) -> Any:
+        return np.cumsum(x, axis=1), None
+
+    def backward(self, dy: Array, cache: Any) -> Any:
+        return np.cumsum(dy, axis=1) if self.bug else np.cumsum(dy[:, ::-1], axis=1)[:, ::-1].copy(), NONE
+
+
+class Running(Plain):
+    """Batch normalisation that keeps running statistics in training (rng given), and uses them in inference."""
+
+    def __init__(self, width: int, bug: str = "") -> None:
+        super().__init__(bug, gamma=np.ones(width), beta=np.zeros(width))
+        self.mean, self.variance = np.zeros(width), np.ones(width)
+
+    def forward(self, x: Array, rng: Rng | None = None) -> Any:
+        if rng is None:
+            sd = np.sqrt(self.variance + 1e-5)
+            x_hat = (x - self.mean) / sd
+            return x_hat * self.params["gamma"] + self.params["beta"], (x_hat, sd, False)
+        mu = x.mean(axis=0)
+        variance = ((x - mu) ** 2).mean(axis=0)
+        self.mean = 0.9 * self.mean + 0.1 * mu.real
+        self.variance = 0.9 * self.variance + 0.1 * variance.real
+        sd = np.sqrt(variance + 1e-5)
+        x_hat = (x - mu) / sd
+        return x_hat * self.params["gamma"] + self.params["beta"], (x_hat, sd, True)
+
+    def backward(self, dy: Array, cache: Any) -> Any:
+        x_hat, sd, training = cache
+        d = dy * self.params["gamma"]
+        grads = {"gamma": (dy * x_hat).sum(axis=0), "beta": dy.sum(axis=0)}
+        if not training:
+            return d / sd, grads
+        along = 0 if self.bug else (d * x_hat).mean(axis=0)
+        return (d - d.mean(axis=0) - x_hat * along) / sd, grads
+
+
+class Buffers(Plain):
+    """y = x @ W, whose gradient is written into the same array each time."""
+
+    def __init__(self, W: Array, bug: str = "") -> None:
+        super().__init__(bug, W=W)
+        self.dW = np.zeros(W.shape)
+
+    def forward(self, x: Array, rng: Rng | None = None) -> Any:
+        return x @ self.params["W"], x
+
+    def backward(self, dy: Array, cache: Any) -> Any:
+        if not self.bug:
+            self.dW[...] = 0
+        self.dW += cache.T @ dy
+        return dy @ self.params["W"].T, {"W": self.dW}
+
+
+class Views:
+    """Keeps all parameters in one vector, and shows them as views of it."""
+
+    def __init__(self, i: int, o: int, rng: Rng) -> None:
+        self.theta = rng.normal(size=i * o + o)
+        self.params = {"W": self.theta[: i * o].reshape(i, o), "b": self.theta[i * o :]}
+        self.shape = i, o
+
+    def forward(self, x: Array, rng: Rng | None = None) -> Any:
+        i, o = self.shape
+        return np.maximum(x @ self.theta[: i * o].reshape(i, o) + self.theta[i * o :], 0), x
+
+    def backward(self, dy: Array, cache: Any) -> Any:
+        i, o = self.shape
+        W = self.theta[: i * o].reshape(i, o)
+        dz = dy * (cache @ W + self.theta[i * o :] > 0)
+        return dz @ W.T, {"W": cache.T @ dz, "b": dz.sum(axis=0)}
+
+
 class TwoUses(Plain):
     """y = tanh(x @ W) @ W: the weights are used twice."""
 
