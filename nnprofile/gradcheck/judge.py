@@ -153,12 +153,10 @@ class Judge:
         leaf, yours = self.subject.point[k], self.yours[k]
         size = max(abs(float(leaf.flat[i])), 1e-3 * float(np.abs(leaf).max()))
         terms = float(np.abs(self.dy * self.y0).max(initial=0.0))
-        zero = yours is not None and not yours.any()
-        return max(
-            8 * U * self.elsewhere(k),
-            8 * U * terms / size if size else 0.0,
-            8 * U * float(np.abs(self.dy).max()) * zero,
-        )
+        zero = 0.0
+        if yours is not None and not yours.any():
+            zero = float(np.linalg.norm(self.dy)) * self.longest
+        return 8 * U * max(self.elsewhere(k), terms / size if size else 0.0, zero)
 
     def _spread(self, k: int, t: Array, method: str) -> float:
         """Measure how far claimed minus right moves between points that differ in the last bit."""
