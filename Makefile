@@ -1,4 +1,4 @@
-# make demo | test | check | docs | bench: each builds the virtual environment it needs when that is missing.
+# make demo | test | check | docs | bench | bench-gradcheck: each builds the virtual environment it needs when that is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ EXTRAS_demo := examples
 EXTRAS_test := test,examples
 EXTRAS_dev := test,examples,docs,dev
 EXTRAS_bench := examples,bench
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check docs bench bench-gradcheck clean
 
 demo: $(VENV)/demo.ready
 	$(BIN)/python -m examples.user_profile --out out
@@ -27,6 +27,9 @@ docs: $(VENV)/dev.ready
 bench: $(VENV)/bench.ready
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python -m benchmarks $(SUITES)
+
+bench-gradcheck: $(VENV)/bench.ready
+	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.gradcheck
 
 clean:
 	rm -rf $(VENV) out build docs/_build
