@@ -181,6 +181,17 @@ def test_the_cotangent_comes_first_or_last(first: bool) -> None:
     assert not report.ok
 
 
+def test_a_gradient_of_none_claims_nothing_unless_it_is_the_only_one() -> None:
+    assert nn.check_function(lambda x, y: x @ y, lambda x, y: (y, None), x4, x4 + 1).ok
+
+    class Silent(nn.MeanSquaredError):
+        def backward(self, cache: Any) -> Any:
+            return None
+
+    assert kinds(nn.check_loss(Silent(), x4[:, None], x4[:, None] + 1)) == ["missing"]
+    assert kinds(nn.check_function(lambda x: x @ x, lambda x: None, x4)) == ["missing"]
+
+
 def test_gradients_that_are_missing_or_too_many() -> None:
     f = lambda x, y: x @ y  # noqa: E731
     assert kinds(nn.check_function(f, lambda x, y: (y,), x4, x4 + 1)) == ["missing"]
@@ -218,6 +229,11 @@ def test_numbers_and_arrays_without_axes() -> None:
         (lambda: nn.check_function(1, lambda x: x, np.ones(3)), "two functions"),
         (lambda: nn.check_function(np.sum, lambda x: x, np.ones(3), seed=-1), "seed must be"),
         (lambda: nn.check_layer(object(), np.ones(3)), "must have a method forward"),
+        (lambda: nn.check_layer(nn.ReLU, np.ones((3, 3))), "is a class"),
+        (lambda: nn.check_layer(nn.ReLU(), np.ones((3, 3)), rng=np.random.RandomState(0)), "numpy.random.Generator"),
+        (lambda: nn.check_layer(specimens.Affine(W=3.0, b=x4), np.ones((3, 3))), "make it an array"),  # type: ignore[arg-type]
+        (lambda: nn.check_layer(specimens.Affine(W=x4, b=x4), np.ones((3, 3))), "are the same array"),
+        (lambda: nn.check_network(nn.ReLU(), nn.MeanSquaredError(), x4, x4, l2="a"), "l2 must be"),  # type: ignore[arg-type]
         (lambda: nn.check_layer(nn.ReLU(), ["a"]), "real numbers"),
         (lambda: nn.check_loss(nn.MeanSquaredError(), [1, 2], [1, 2]), "array of floats"),
         (lambda: nn.check_layer(nn.Dense(3, 2), np.ones((4, 3))), "has no values"),
@@ -582,6 +598,42 @@ def test_a_cache_that_is_the_output_is_worth_a_note() -> None:
     assert nn.check_layer(nn.Tanh(), x4[None]).notes == []
 
 
+def test_networks_that_are_not_layers_in_a_row() -> None:
+    rng = np.random.default_rng(0)
+
+    class Sizes(specimens.Affine):
+        layers = [3, 2]
+
+    class Skip(specimens.Residual):
+        def __init__(self) -> None:
+            super().__init__(W=rng.normal(size=(3, 3)))
+            self.layers = [nn.Tanh(), nn.Tanh()]
+
+    for net in (Sizes(W=rng.normal(size=(3, 3)), b=rng.normal(size=3)), Skip()):
+        assert nn.check_network(net, specimens.SquaredError(), rng.normal(size=(5, 3)), rng.normal(size=(5, 3))).ok
+        net.bug = "dW transposed"
+        assert not nn.check_network(net, specimens.SquaredError(), rng.normal(size=(5, 3)), rng.normal(size=(5, 3))).ok
+
+
+def test_an_activation_in_place_within_a_network() -> None:
+    rng = np.random.default_rng(0)
+
+    class Net:
+        params: dict[str, np.ndarray] = {}
+        layers = [specimens.Act("tanh"), specimens.Act("relu", "in place")]
+
+        def forward(self, x: Any) -> Any:
+            a, first = self.layers[0].forward(x)
+            y, second = self.layers[1].forward(a)
+            return y, (first, second)
+
+        def backward(self, dy: Any, caches: Any) -> Any:
+            return self.layers[0].backward(self.layers[1].backward(dy, caches[1])[0], caches[0])
+
+    report = nn.check_network(Net(), specimens.SquaredError(), rng.normal(size=(5, 3)), rng.normal(size=(5, 3)))
+    assert (report.errors[0].layer, report.errors[0].kind) == ("1", "mutation")
+
+
 # -- nothing is left behind
 
 
@@ -716,6 +768,46 @@ def test_a_training_step_of_ones_own(step: Any, kind: str | None) -> None:
     assert kinds(report) == ([] if kind is None else [kind]), str(report)
 
 
+class Other:
+    """An optimizer that knows nothing of nnprofile."""
+
+    def __init__(self, how: str = "") -> None:
+        self.lr, self.mu, self.v, self.how = 0.1, 0.9, None, how
+
+    def step(self, params: Any, grads: Any) -> None:
+        if self.how == "raises":
+            raise KeyError("v")
+        self.v = (0 if self.v is None else self.mu * self.v) - self.lr * grads.vector
+        if self.how == "uphill":
+            params.vector += self.lr * grads.vector
+        elif self.how == "infinite":
+            params.vector *= np.inf
+        elif self.how == "half":
+            params.vector[:5] += self.v[:5]
+        elif self.how != "still":
+            params.vector += self.v
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        ("", None),
+        ("raises", "raises"),
+        ("uphill", "sign"),
+        ("infinite", "optimizer"),
+        ("half", "no-step"),
+        ("still", "no-step"),
+    ],
+)
+def test_optimizers_of_others(how: str, kind: str | None) -> None:
+    rng = np.random.default_rng(0)
+    net = nn.Sequential([nn.Dense(3, 2)], rng=rng)
+    report = nn.check_step(net, nn.HalfSquaredError(), Other(how), rng.normal(size=(5, 3)), rng.normal(size=(5, 2)))
+    assert kinds(report) == ([] if kind is None else [kind]), str(report)
+    if how == "":
+        assert all(row.verdict == "right" and "momentum" in row.method for row in report.rows)
+
+
 def test_an_unknown_optimizer_is_not_accused() -> None:
     class RMSProp:
         def __init__(self) -> None:
@@ -776,6 +868,8 @@ def test_hvp_of_nested_arguments_and_its_errors() -> None:
         nn.hvp(lambda x: x, np.ones(3), np.ones(2))
     with pytest.raises(ValueError, match="do not pass"):
         nn.hvp(lambda x: np.abs(x), np.ones(3), np.ones(3))
+    with pytest.raises(ValueError, match="contradict the complex step"):
+        nn.hvp(lambda x: 3 * x * np.abs(x), x4, x4)
     with pytest.raises(ValueError, match="do not pass"):
         nn.hvp(lambda x: x.astype(float), np.ones(3), np.ones(3))
 

@@ -468,6 +468,7 @@ def _slope(f: _Facts) -> Diagnosis | None:
         (lambda: slope**2, "the derivative of the activation is there twice"),
         (lambda: at(y), "the derivative of the activation is taken at its output a, not at its input z: f'(f(z))"),
         (lambda: at(dy), "the derivative is taken at dy, not at x: a mask made of dy"),
+        (lambda: at(-x), "the derivative is taken at -x: a sign inside the activation's derivative"),
         (lambda: y, "dx = dy * y: the function in place of its derivative"),
         (lambda: 1 - y, "dx = dy * (1 - y): is 1 - y^2 meant?"),
         (lambda: 1 - x * x, "1 - x^2 of the input, where 1 - y^2 of the output belongs"),

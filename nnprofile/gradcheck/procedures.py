@@ -457,6 +457,8 @@ class FunctionProcedure(Procedure):
             between(None)
         grads = self._call_grad(args, self._unflat(out, dy))
         pairs = list(self._paired(grads))
+        if all(grad is None for _, grad in pairs):  # None claims nothing; but then nothing is left to check
+            pairs = [(name, Missing) for name, _ in pairs]
         found = self.gathered(pairs, [])
         return y, found if self.takes_cotangent else [None if g is None else g * dy for g in found]
 

@@ -172,7 +172,7 @@ class GradCheckReport:
             yield (
                 row.tensor,
                 "x".join(map(str, row.shape)) or "scalar",
-                row.method,
+                f"{row.method}, to {row.accuracy:.0e}",
                 row.checked,
                 f"{row.error:.1e}",
                 f"{row.noise_ratio:.2g}",
