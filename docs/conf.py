@@ -17,7 +17,7 @@ release = version = nnprofile.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath", "deflist"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "kinds.md"]
 html_theme = "furo"
 html_title = "nnprofile"
 html_static_path = ["_static"]

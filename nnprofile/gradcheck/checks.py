@@ -250,12 +250,12 @@ def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, 
     Parameters
     ----------
     f : function
-        f(*args) returns a number; or an array, or nested dicts, lists and tuples of arrays.
+        ``f(*args)`` returns a number; or an array, or nested dicts, lists and tuples of arrays.
     grad : function
-        For one number: grad(*args) returns the gradients, one for each argument that holds floats (for one such argument
-        just its gradient). Else grad(dy, *args), or grad(*args, dy), returns those of sum(dy * f(*args)).
+        For one number: ``grad(*args)`` returns the gradients, one for each argument that holds floats (for one such argument
+        just its gradient). Else ``grad(dy, *args)``, or ``grad(*args, dy)``, returns those of ``sum(dy * f(*args))``.
         The gradient of a nested argument is nested in the same way. None claims nothing.
-    *args
+    args
         Arrays, numbers, and nested dicts, lists and tuples of them. What is not of floats (labels, say) is a constant.
     seed : int, default 0
         Draws directions and cotangent. The global generators are left as they were.

@@ -108,8 +108,6 @@ class GradCheckReport:
         One a tensor.
     findings : list of Finding
         What is wrong, the first wrong layer first; then notes.
-    ok : bool
-        Whether no finding is an error.
     n_forward, n_backward : int
         Evaluations that it took.
     seconds : float
