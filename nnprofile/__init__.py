@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .engine import warmup as warmup
     from .frozen import FrozenNetwork as FrozenNetwork
     from .frozen import freeze as freeze
+    from . import gradcheck as gradcheck
     from .gradcheck import GradCheckReport as GradCheckReport
     from .gradcheck import check_function as check_function
     from .gradcheck import check_layer as check_layer
@@ -71,10 +72,12 @@ _LAZY = {
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
+    if name == "gradcheck":
+        return import_module(".gradcheck", __name__)
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, "gradcheck"})

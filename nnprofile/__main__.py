@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    except Exception as error:  # out of the user's own code
+        traceback.print_exc()
+        print(f"{parser.prog}: could not check: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -73,18 +78,17 @@ def _check(arguments: argparse.Namespace) -> int:
     found = [_attribute(module, name) for name in names.split(",")]
     rng = np.random.default_rng(arguments.seed)
     xs = [_draw(rng, _shape(text), arguments) for text in arguments.shape]
+    ready = not isinstance(found[0], type) and callable(getattr(found[0], "forward", None))
+    if arguments.set and (len(found) == 2 or ready):
+        raise ValueError("--set is for the constructor of a layer; there is none to call here")
     if len(found) == 2:
         report = check_function(*found, *xs, seed=arguments.seed)
     elif len(found) == 1 and len(xs) == 1:
-        layer = (
-            found[0]
-            if hasattr(found[0], "params") and not isinstance(found[0], type)
-            else _build(found[0], xs[0], rng, arguments)
-        )
+        layer = found[0] if ready else _build(found[0], xs[0], rng, arguments)
         report = check_layer(layer, xs[0], seed=arguments.seed)
     else:
         raise ValueError("give one layer and one --shape, or f,grad and a --shape for each argument")
-    print(json.dumps(report.to_dict(), indent=1) if arguments.json else report)
+    print(json.dumps(report.to_dict(), indent=1, allow_nan=False) if arguments.json else report)
     if arguments.html:
         arguments.html.write_text(report.to_html(), encoding="utf-8")
     return 0 if report.ok else 1

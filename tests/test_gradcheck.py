@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import warnings
 from collections import namedtuple
 from pathlib import Path
@@ -203,6 +204,39 @@ def test_gradients_that_are_missing_or_too_many() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["v", "g", "delta", "dy"])
+def test_an_argument_of_the_gradient_may_be_called_anything(name: str) -> None:
+    grad = eval(f"lambda {name}: 2 * {name}")
+    assert nn.check_function(lambda x: (x * x).sum(), grad, x4).ok
+
+
+def test_constants_that_are_overwritten() -> None:
+    class Spoils(nn.MeanSquaredError):
+        def forward(self, y_pred: Any, y_true: Any, sample_weight: Any = None) -> Any:
+            y_true *= 0.5
+            return super().forward(y_pred, y_true)
+
+    t = x4[:, None].copy()
+    report = nn.check_loss(Spoils(), t + 1, t)
+    assert kinds(report) == ["mutation"] and "y_true" in report.errors[0].message and (t[:, 0] == x4).all()
+    labels, table = np.array([0, 1, 1]), np.random.default_rng(0).normal(size=(3, 2))
+
+    class Empties(specimens.Embedding):
+        def backward(self, dy: Any, cache: Any) -> Any:
+            out = super().backward(dy, cache)
+            cache[:] = 0
+            return out
+
+    report = nn.check_layer(Empties(E=table), labels)
+    assert "mutation" in kinds(report) and labels.tolist() == [0, 1, 1]
+
+
+def test_values_that_are_rounded_coarsely_are_unclear() -> None:
+    for digits in (2, 3, 6):
+        report = nn.check_function(lambda x, d=digits: float(np.round((x * x).sum(), d)), lambda x: 2 * x, x4)
+        assert report.ok and "unclear" in str(report)
+
+
 def test_several_outputs() -> None:
     def f(x: Any) -> Any:
         return {"a": x[0] * x, "b": [x.sum(), 3]}
@@ -235,6 +269,8 @@ def test_numbers_and_arrays_without_axes() -> None:
         (lambda: nn.check_layer(nn.ReLU(), np.ones((3, 3)), rng=np.random.RandomState(0)), "numpy.random.Generator"),
         (lambda: nn.check_layer(specimens.Affine(W=3.0, b=x4), np.ones((3, 3))), "make it an array"),  # type: ignore[arg-type]
         (lambda: nn.check_layer(specimens.Affine(W=x4, b=x4), np.ones((3, 3))), "are the same array"),
+        (lambda: nn.check_network(nn.ReLU(), object(), x4, x4), "must have a method forward"),
+        (lambda: nn.check_step(nn.ReLU(), nn.MeanSquaredError(), nn.SGD(1), x4, x4, l2=-1.0), "l2 must be"),
         (lambda: nn.check_network(nn.ReLU(), nn.MeanSquaredError(), x4, x4, l2="a"), "l2 must be"),  # type: ignore[arg-type]
         (lambda: nn.check_layer(nn.ReLU(), ["a"]), "real numbers"),
         (lambda: nn.check_loss(nn.MeanSquaredError(), [1, 2], [1, 2]), "array of floats"),
@@ -564,6 +600,8 @@ class Broken(nn.Dense):
         dx, grads = super().backward(dy, cache)
         if self.how == "used up":
             cache[...] = 0
+        if self.how == "popped":
+            cache.resize((0, 0), refcheck=False)
         if self.how == "one row" and len(dy) == 1:
             grads["W"] *= 2
         if self.how == "single":
@@ -581,6 +619,7 @@ class Broken(nn.Dense):
         ("clips", "nonlinear"),
         ("bias", "nonlinear"),
         ("used up", "backward-twice"),
+        ("popped", "backward-twice"),
         ("one row", "batch"),
         ("single", "float32"),
         ("raises", "raises"),
@@ -897,6 +936,37 @@ def test_the_report_reads_in_text_json_and_html() -> None:
     right = nn.check_function(lambda x: (x**3).sum(), lambda x: 3 * x**2, np.array([1.0, 2.0]))
     assert right and right.raise_if_failed() is None and "right" in str(right)
     assert "&lt;lambda&gt;" in right.to_html()
+
+
+def test_the_report_of_an_overflow_is_json_too() -> None:
+    report = nn.check_function(lambda x: np.log(np.exp(x).sum()), lambda x: np.exp(x * 1e5), x4 + 1)
+    assert not report.ok
+    assert "inf" in json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_the_exam_wants_something_to_do() -> None:
+    for arguments in ({"n_seeds": 0}, {"sizes": ()}, {"sizes": (3,)}):
+        with pytest.raises(ValueError, match=r"n_seeds|sizes"):
+            gc.selftest(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_network_that_cannot_be_copied_is_put_back() -> None:
+    rng = np.random.default_rng(0)
+    net = specimens.Affine(W=rng.normal(size=(3, 2)), b=rng.normal(size=2))
+    net.lock = threading.Lock()
+    kept = net.params["W"].copy()
+
+    class Descent:
+        lr = 0.1
+
+        def step(self, params: Any, grads: Any) -> None:
+            for name in params:
+                params[name] -= self.lr * grads[name]
+
+    x, y = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+    assert nn.check_step(net, specimens.SquaredError(), Descent(), x, y).ok
+    assert nn.check_network(net, specimens.SquaredError(), x, y).ok
+    assert (net.params["W"] == kept).all()
 
 
 def test_the_same_seed_gives_the_same_report() -> None:

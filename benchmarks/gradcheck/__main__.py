@@ -98,7 +98,15 @@ def examine(case: Case, seed: int, size: int, names: list[str]) -> list[dict[str
             }
         )
     return [
-        {"case": case.name, "trap": not case.kinds, "contract": case.contract, "seed": seed, "size": size, **row}
+        {
+            "case": case.name,
+            "trap": not case.kinds,
+            "contract": case.contract,
+            "check": ours.trial.check,
+            "seed": seed,
+            "size": size,
+            **row,
+        }
         for row in rows
     ]
 
@@ -118,7 +126,7 @@ def table(outcomes: list[dict[str, Any]]) -> str:
     ]
     for name, rows in by.items():
         bugs, traps = [r for r in rows if not r["trap"]], [r for r in rows if r["trap"]]
-        numbers = [r for r in bugs if not r["contract"] and not r["case"].startswith(("step", "Adam", "SGD"))]
+        numbers = [r for r in bugs if not r["contract"] and r["check"] != "step"]
         ours = name == "nnprofile"
         cells = [
             f"**{name}**" if ours else name,

@@ -9,18 +9,16 @@ import copy
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..contract import Array
-from ..layers import Dense
-from ..validation import check_number
 from .contracts import Contracts
 from .diagnosis import Context, diagnose
 from .judge import FULL, Judge, Verdict
 from .procedures import FunctionProcedure, LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure, takes
-from .reference import Subject, careful
+from .reference import H, Subject, careful
 from .report import KAPPA, Finding, GradCheckReport, Row
 from .world import describe
 
@@ -33,6 +31,9 @@ _FIRST = frozenset(
 _VAGUE = ("elements", "float32", "epsilon", "term")  # said last of several tensors
 
 
+P = TypeVar("P", bound=Procedure)
+
+
 class Check:
     """One check under way: counts, time, rows and findings."""
 
@@ -41,8 +42,14 @@ class Check:
             raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
         self.start = time.perf_counter()
         self.report = GradCheckReport(subject, seed=int(seed))
+        self.procedures: list[Procedure] = []
         # Not default_rng(seed): the caller may have drawn x from that, and dy must know nothing of x.
         self.rng = np.random.default_rng([0x6E6E, int(seed)])
+
+    def made(self, p: P) -> P:
+        """Count what this procedure evaluates."""
+        self.procedures.append(p)
+        return p
 
     def done(self) -> GradCheckReport:
         """Finish: one finding a bug, errors before notes."""
@@ -55,6 +62,8 @@ class Check:
                 seen.add(key)
                 findings.append(f)
         report.findings = sorted(findings, key=lambda f: f.severity != "error")
+        report.n_forward = sum(p.n_forward for p in self.procedures)
+        report.n_backward = sum(p.n_backward for p in self.procedures)
         report.seconds = time.perf_counter() - self.start
         return report
 
@@ -64,7 +73,6 @@ class Check:
         *,
         layer: str = "",
         suffix: str = "",
-        full: int = FULL,
         context: Context | None = None,
         explain: bool = True,
     ) -> list[Verdict] | None:
@@ -81,15 +89,13 @@ class Check:
         dy = self.rng.normal(size=y.shape) if p.takes_cotangent else np.ones(y.shape)
         contracts = Contracts(p, dy.astype(y.dtype), self.rng, layer)
         grads = contracts.check()
-        self.report.n_forward += contracts.n_forward
-        self.report.n_backward += contracts.n_backward
         first = [f for f in contracts.findings if f.kind in _FIRST]
         last = [f for f in contracts.findings if f.kind not in _FIRST]
         if grads is None or any(f.kind == "nondeterministic" for f in first):
             self.report.findings += first + last
             return None
         subject = Subject(p.names, point, p.output, p.pullback)
-        judge = Judge(subject, dy, self.rng, full=full, longest=p.longest)
+        judge = Judge(subject, dy, self.rng, longest=p.longest)
         verdicts = judge.all()
         self.report.findings += first
         context = context or Context()
@@ -104,8 +110,6 @@ class Check:
         self._single(p, judge, verdicts, dy, layer)
         if explain and not any(v.row.verdict == "wrong" for v in verdicts) and not contracts.findings:
             self._elsewhere(p, layer)
-        self.report.n_forward += subject.n_forward
-        self.report.n_backward += subject.n_backward
         return verdicts
 
     def explain(self, verdicts: list[Verdict], context: Context, layer: str) -> None:
@@ -135,22 +139,22 @@ class Check:
         if not kinds:
             return
         eps = max(float(np.finfo(kind).eps) for kind in kinds)
-        y = np.asarray(p.run(p.point)[0])
+        y = np.asarray(p.run(p.copies(p.point))[0])
         low = dy.astype(y.dtype)
-        base = p.run(p.point, low)[1]
+        base = p.run(p.copies(p.point), low.copy())[1]
         runs = []
-        constants = copy.copy(p)
         for _ in range(4):
+            constants = copy.copy(p)
             shaken = [(a * (1 + eps * self.rng.choice((-1, 1), a.shape))).astype(a.dtype) for a in p.point]
             constants.shake_constants(eps, self.rng)
             try:
-                runs.append(constants.run(shaken, low)[1])
-            except ValueError:  # out of the function's domain
+                runs.append(constants.run(shaken, low.copy())[1])
+            except Exception:  # out of the function's domain
                 continue
-        self.report.n_forward += 6
-        self.report.n_backward += 5
         # What rounding the inputs alone does to the right gradient: the same points, in float64.
         exact = p.run([a.astype(np.float64) for a in p.point], low.astype(np.float64))[1]
+        if not runs:
+            return
         for verdict in verdicts:
             g, right = base[verdict.k], exact[verdict.k]
             if (
@@ -223,12 +227,10 @@ class Check:
                 self.report.findings.append(finding)
                 return
             t = [self.rng.normal(size=a.shape) for a in p.point]
-            moved = p.run([a + 1e-30j * s for a, s in zip(p.point, t, strict=True)])[0]
-            self.report.n_forward += 3
-            self.report.n_backward += 1
+            moved = p.run([a + 1j * H * s for a, s in zip(p.point, t, strict=True)])[0]
             if not np.iscomplexobj(moved) or not np.isfinite(moved).all():
                 return
-            right = float((moved.imag / 1e-30 * dy).sum())
+            right = float((moved.imag / H * dy).sum())
             parts = [np.nan if g is None else float((g * s).sum()) for g, s in zip(grads, t, strict=True)]
             size = sum(0.0 if g is None else float(np.abs(g * s).sum()) for g, s in zip(grads, t, strict=True))
             if not np.isnan(parts).any() and abs(sum(parts) - right) > 1e-8 * (size + abs(right)):
@@ -278,7 +280,7 @@ def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, 
     """
     check = Check(describe(f), seed)
     with careful():
-        p = FunctionProcedure(f, grad, args)
+        p = check.made(FunctionProcedure(f, grad, args))
         try:
             if p.takes_cotangent and p.first is None and not p.only_dy:
                 p.first = _right_order(p, seed)
@@ -347,11 +349,13 @@ def _check_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | No
     """Add rows and findings of one layer, in inference and, if it differs, in training mode; return whether all is right."""
     n_findings = len(check.report.errors)
     generator = rng if rng is not None else np.random.default_rng([0x6E6F, check.report.seed])
-    modes = [LayerProcedure(layer, x, None), LayerProcedure(layer, x, generator)]
+    modes = [check.made(LayerProcedure(layer, x, mode)) for mode in (None, generator)]
     rows: list[Row] = []
     try:
+        if modes[0].needs_rng:
+            modes = modes[1:]
         outputs = [p.run(p.copies(p.point))[0] for p in modes]
-        if not modes[1].takes_rng or outputs[0].tobytes() == outputs[1].tobytes():
+        if len(modes) == 2 and (not modes[1].takes_rng or outputs[0].tobytes() == outputs[1].tobytes()):
             modes = modes[:1]
         for p in reversed(modes):  # training first: a bug in what is drawn shows there
             p.world.observe()
@@ -403,7 +407,7 @@ def check_loss(loss: Any, y_pred: Any, y_true: Any, sample_weight: Any = None, *
 
 
 def _check_loss(check: Check, loss: Any, y_pred: Any, y_true: Any, weight: Any, place: str = "") -> None:
-    p = LossProcedure(loss, y_pred, y_true, weight)
+    p = check.made(LossProcedure(loss, y_pred, y_true, weight))
     try:
         context = Context(y_true=y_true, sample_weight=weight)
         verdicts = check.judge(p, layer=place, context=context)
@@ -421,12 +425,10 @@ def _loss_elsewhere(check: Check, loss: Any, y_pred: Array, y_true: Any, place: 
         return
     n = len(y_pred)
     for text, rows in (("one row", [0]), ("each row twice", [i for i in range(n) for _ in range(2)])):
-        p = LossProcedure(loss, y_pred[rows].astype(np.float64), t[rows])
+        p = check.made(LossProcedure(loss, y_pred[rows].astype(np.float64), t[rows]))
         try:
             subject = Subject(p.names, p.point, p.output, p.pullback)
             verdicts = Judge(subject, np.ones(()), check.rng, full=100).all()
-            check.report.n_forward += subject.n_forward
-            check.report.n_backward += subject.n_backward
             if any(v.row.verdict == "wrong" and 1e-7 < v.row.error < np.inf for v in verdicts):
                 message = f"y_pred: wrong with {text}, though right for the batch given: the 1/n of value or gradient?"
                 check.report.findings.append(Finding("batch", place, "y_pred", message))
@@ -478,9 +480,8 @@ def check_network(
     (True, ['x', '0.W', '0.b', '2.W', '2.b'])
     """
     check = Check(describe(net), seed)
-    l2 = check_number(l2, "l2")
     with careful():
-        p = ObjectiveProcedure(net, loss, x, y, l2, rng)
+        p = check.made(ObjectiveProcedure(net, loss, x, y, l2, rng))
         try:
             p.prepare(check.rng)
             context = Context(l2=l2)
@@ -513,7 +514,7 @@ def check_parts(check: Check, p: ObjectiveProcedure, *, numbers: bool) -> bool:
     if numbers and y_pred is not None:
         _check_loss(check, p.loss, y_pred, p.y, None, "loss")
     for place, layer, x in reversed(parts):
-        if numbers or (_takes_rng(layer) and x.size <= FULL):  # which may be another function in training
+        if numbers or _differs_in_training(copy.deepcopy(layer), x):
             _check_layer(check, layer, x, p.generator, place)
         else:
             _check_contracts(check, layer, x, p.generator, place)
@@ -561,12 +562,14 @@ def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Array]], Array |
     return (out, y) if last.shape == y.shape and np.allclose(last, y, equal_nan=True) else ([], y)
 
 
-def _takes_rng(layer: Any) -> bool:
-    return (
-        type(layer).__module__ != "nnprofile.activations"
-        and not isinstance(layer, Dense)
-        and takes(layer.forward, "rng")
-    )
+def _differs_in_training(layer: Any, x: Array) -> bool:
+    if not takes(layer.forward, "rng") or x.size > FULL:
+        return False
+    try:
+        outputs = [np.array(layer.forward(x.copy(), rng=rng)[0]) for rng in (None, np.random.default_rng(0))]
+    except Exception:  # no inference mode
+        return True
+    return not np.array_equal(outputs[0], outputs[1], equal_nan=True)
 
 
 def _is_layer(layer: Any) -> bool:
@@ -574,14 +577,12 @@ def _is_layer(layer: Any) -> bool:
 
 
 def _check_contracts(check: Check, layer: Any, x: Array, generator: np.random.Generator | None, place: str) -> None:
-    p = LayerProcedure(layer, x, generator)
+    p = check.made(LayerProcedure(layer, x, generator))
     try:
         y = np.asarray(p.run(p.copies(p.point))[0])
         p.world.observe()
         contracts = Contracts(p, check.rng.normal(size=y.shape).astype(y.dtype), check.rng, place)
         contracts.check()
         check.report.findings += contracts.findings
-        check.report.n_forward += contracts.n_forward
-        check.report.n_backward += contracts.n_backward
     finally:
         p.world.close()

@@ -24,7 +24,6 @@ class Contracts:
     def __init__(self, procedure: Procedure, dy: Array, rng: np.random.Generator, layer: str = "") -> None:
         self.p, self.dy, self.rng, self.layer = procedure, dy, rng, layer
         self.findings: list[Finding] = []
-        self.n_forward = self.n_backward = 0
         self.longest = max([dy.size, *(a.size for a in procedure.point)])
 
     def add(self, kind: str, message: str, tensor: str = "", severity: str = "error") -> None:
@@ -36,14 +35,8 @@ class Contracts:
         return _close(a, b, size=float(np.abs(self.dy).max(initial=0.0)), longest=self.longest)
 
     def run(self, dy: Array, **how: Any) -> tuple[Array, Gradients]:
-        """Run the procedure on copies, and count."""
-        return self.run_on(self.p.copies(self.p.point), dy.copy(), **how)
-
-    def run_on(self, arrays: list[Array], dy: Array, **how: Any) -> tuple[Array, Gradients]:
-        """Run the procedure on these very arrays, and count."""
-        self.n_forward += 1
-        self.n_backward += 1
-        return self.p.run(arrays, dy, **how)
+        """Run the procedure on copies."""
+        return self.p.run(self.p.copies(self.p.point), dy.copy(), **how)
 
     def check(self) -> Gradients | None:
         """Check all; return the gradients, or None if backward raised an error."""
@@ -60,7 +53,7 @@ class Contracts:
         if not self.check_repetition(y, grads):
             self.p.copying = True
             return grads
-        self.check_inputs(grads)
+        self.check_inputs()
         self.p.copying = any(f.kind == "mutation" for f in self.findings)
         if self.check_draws():
             return grads
@@ -131,7 +124,7 @@ class Contracts:
                 return False
         return True
 
-    def check_inputs(self, grads: Gradients) -> None:
+    def check_inputs(self) -> None:
         """Neither forward nor backward writes into inputs, parameters or dy."""
         n = self.p.n_inputs
         arrays, dy = self.p.copies(self.p.point), self.dy.copy()
@@ -149,10 +142,12 @@ class Contracts:
                         self.add("mutation", f"{who} overwrites its input {name}", name)
 
         try:
-            self.run_on(arrays, dy, between=lambda _: look("forward"))
+            self.p.run(arrays, dy, between=lambda _: look("forward"))
             look("backward")
             if dy.tobytes() != self.dy.tobytes():
                 self.add("mutation", "backward overwrites dy, which the caller may still need")
+            for name in self.p.overwritten():
+                self.add("mutation", f"forward or backward overwrites {name}", name)
         except Exception as error:
             self.raised(error)
         for a, b in zip(arrays[n:], before[n:], strict=True):
@@ -212,7 +207,8 @@ class Contracts:
                     f"the second backward raises {type(error).__name__}: {error}: the cache is used up",
                 )
                 return
-            self.n_forward, self.n_backward = self.n_forward + 1, self.n_backward + 2
+            p.count(self.dy)
+            p.n_backward += 1
         for name, a, b in zip(p.names, again, grads, strict=True):
             if a is not None and b is not None and not self.close(a, b):
                 if self.close(a, 2 * b):
@@ -229,29 +225,31 @@ class Contracts:
         assert isinstance(p, LayerProcedure)
         with p.bound(p.copies(p.point)) as (obj, x):
             _, cache = p._forward(obj, x)
-            arrays = [a for _, a in leaves(list(obj.backward(self.dy.copy(), cache)))]
-            kept = [np.array(a) for a in arrays]
-            obj.backward(-self.dy, cache)
-            self.n_forward, self.n_backward = self.n_forward + 1, self.n_backward + 2
+            try:
+                arrays = [a for _, a in leaves(list(obj.backward(self.dy.copy(), cache)))]
+                kept = [np.array(a) for a in arrays]
+                obj.backward(-self.dy, cache)
+            except Exception:  # a cache that serves only once, which check_twice has reported
+                return
+            p.count(self.dy)
+            p.n_backward += 1
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(arrays, kept, strict=True)):
             self.add(
                 "shared-gradient", "the next backward overwrites the gradients that this one returned", severity="note"
             )
 
-    def check_generator(self) -> bool:
-        """What forward draws is drawn from the rng that is passed; tell whether it is."""
+    def check_generator(self) -> None:
+        """Worth knowing: whether what forward draws is drawn from the rng that is passed."""
         p = self.p
         if not isinstance(p, LayerProcedure) or p.generator is None or not p.world.is_random:
-            return True
+            return
         p.world.is_random = False  # the global generator is not put back
         outputs = [np.array(p.run(p.copies(p.point))[0]) for _ in range(2)]
         p.world.is_random = True
-        self.n_forward += 2
         if self.close(*outputs):
-            return True
+            return
         text = "forward draws from the global generator, though rng is passed: the same rng gives other results"
         self.add("nondeterministic", text, severity="note")
-        return False
 
     def check_output(self, grads: Gradients) -> None:
         """Worth knowing: whether the cache is the very array that forward returned."""
@@ -318,7 +316,7 @@ class Contracts:
             ("broadcast", broadcast),
         ):
             try:
-                got = self.run_on(self.p.copies(self.p.point), arranged)[1]
+                got = self.p.run(self.p.copies(self.p.point), arranged)[1]
                 if name == "broadcast":
                     plain = self.run(broadcast.copy())[1]
             except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..validation import check_size
 from .checks import check_function, check_layer, check_loss, check_network
 from .corpus import BUGS, TRAPS, Case, Trial
 from .report import GradCheckReport
@@ -115,7 +116,15 @@ def selftest(*, n_seeds: int = 1, sizes: tuple[int, ...] = (0,), progress: Calla
     Returns
     -------
     SelfTest
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to run.
     """
+    check_size(n_seeds, "n_seeds")
+    if not sizes or not set(sizes) <= {0, 1, 2}:
+        raise ValueError(f"sizes must hold some of 0, 1 and 2, got {sizes!r}")
     start = time.perf_counter()
     result = SelfTest()
     for case in progress([*BUGS, *TRAPS]):

@@ -217,7 +217,7 @@ class Judge:
         if verdict.jacobian is not None and self.dy.ndim:  # the terms of the sum, and how long it is
             terms = np.abs(verdict.jacobian * self.dy).reshape(n, -1)
             noise = np.maximum(noise, U * max(1.0, self.dy.size / 2048) * terms.sum(axis=1))
-        verdict.tolerance, verdict.errors = KAPPA * noise + 4 * errors, errors
+        verdict.tolerance, verdict.errors = KAPPA * noise + 16 * errors, errors
         row.checked = f"all {n} elements" if n != 1 else "the element"
         self._decide(verdict)
         row.certificate = _relative(_norm(verdict.tolerance), _norm(verdict.right))
@@ -227,10 +227,7 @@ class Judge:
         row, g = verdict.row, verdict.yours
         row.checked = f"{N_DIRECTIONS} directions"
         directions = [self.rng.normal(size=verdict.value.shape) for _ in range(N_DIRECTIONS)]
-        gaps, noises, tolerances = np.array([self._gap(verdict, t) for t in directions]).T
-        for j in np.flatnonzero(gaps > tolerances):
-            noises[j] = max(noises[j], self._spread(verdict.k, directions[j], row.method))
-            tolerances[j] = max(tolerances[j], KAPPA * noises[j])
+        gaps, noises, tolerances = self.compare(verdict, directions)
         worst = int(np.argmax(gaps / tolerances))
         row.noise_ratio = float(gaps[worst] / noises[worst])
         row.error = _relative(float(gaps.max()), _norm(g))
@@ -259,13 +256,21 @@ class Judge:
         else:
             self._search(verdict)
 
+    def compare(self, verdict: Verdict, directions: list[Array]) -> tuple[Array, Array, Array]:
+        """Return, for each direction, how far off the gradient is, its noise, and the tolerance."""
+        gaps, noises, tolerances = np.array([self._gap(verdict, t) for t in directions]).T
+        for j in np.flatnonzero(gaps > tolerances):
+            noises[j] = max(noises[j], self._spread(verdict.k, directions[j], verdict.row.method))
+            tolerances[j] = max(tolerances[j], KAPPA * noises[j])
+        return gaps, noises, tolerances
+
     def _search(self, verdict: Verdict) -> None:
         """Find wrong elements, and look at a sample of the others."""
         verdict.found = self._bisect(verdict)
         sample = self.rng.choice(verdict.value.size, min(32, verdict.value.size), replace=False)
         verdict.where = np.unique(np.concatenate([verdict.found, sample])).astype(int)
         verdict.right, errors = self.right(verdict, verdict.where)
-        verdict.tolerance = KAPPA * self._element_noise(verdict.k).ravel()[verdict.where] + 4 * errors
+        verdict.tolerance = KAPPA * self._element_noise(verdict.k).ravel()[verdict.where] + 16 * errors
         verdict.errors = errors
         self._decide(verdict)
         verdict.row.verdict = "wrong"  # the directions show it, whether the sample does or not
@@ -283,7 +288,7 @@ class Judge:
         moved = max((abs(float((move * t).sum())) for move in moves), default=0.0)
         spread = max((_norm(move) for move in moves), default=0.0)
         noise = max(moved, spread) + 2 * self.reference.unit * _norm(g * t) + FLOOR
-        return (gap if np.isfinite(gap) else np.inf), noise, KAPPA * noise + 4 * error
+        return (gap if np.isfinite(gap) else np.inf), noise, KAPPA * noise + 16 * error
 
     def _bisect(self, verdict: Verdict, n_found: int = 4) -> Array:
         """Find wrong elements: halve the tensor, and go on with the half whose error is larger."""
@@ -362,6 +367,10 @@ class Judge:
         if tolerance[j] < gap <= noise:
             tolerance[j] = noise
             return "noise"
+        if method != "complex step" and verdict.right[j] == 0 and self.reference.is_stepped(k, t, yours):
+            verdict.errors[j] = np.inf  # too coarse for the small steps: nobody can tell
+            tolerance[j] = np.inf
+            return "noise"
         ends = self.reference.ends(k, t, method)
         if ends is not None:
             slack = 1e-7 * max(abs(ends[0]), abs(ends[1])) + KAPPA * float(self._element_noise(k).flat[i])
@@ -382,7 +391,7 @@ class Judge:
         row.method, row.reason = "differences", "differences contradict the complex step: abs, norm, var or conj?"
         verdict.jacobian = None
         verdict.right, errors = self.right(verdict, verdict.where)
-        verdict.tolerance = KAPPA * self._element_noise(verdict.k).ravel()[verdict.where] + 4 * errors
+        verdict.tolerance = KAPPA * self._element_noise(verdict.k).ravel()[verdict.where] + 16 * errors
         verdict.errors = errors
         self._decide(verdict)
 

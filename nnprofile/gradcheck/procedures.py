@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array
+from ..validation import check_number
 from .tree import Missing, extra_names, is_branch, items, leaves, pick, rebuild
 from .world import Model, World, describe, walk
 
@@ -53,12 +54,22 @@ class Procedure:
 
     def __init__(self) -> None:
         self.problems: dict[str, tuple[str, str]] = {}
+        self.n_forward = self.n_backward = 0
 
     def run(
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
         """Return (y, gradients); ``between`` is called after forward, and ``spoil`` overwrites y."""
         raise NotImplementedError
+
+    def count(self, dy: Array | None) -> None:
+        """Count an evaluation."""
+        self.n_forward += 1
+        self.n_backward += dy is not None
+
+    def overwritten(self) -> list[str]:
+        """Return the names of the constants, such as targets, that the last run wrote into."""
+        return []
 
     @property
     def longest(self) -> int:
@@ -130,6 +141,15 @@ class Procedure:
         return array if array.dtype.kind == "f" else array.astype(float)
 
 
+def _require_methods(*objects: Any) -> None:
+    for obj in objects:
+        if isinstance(obj, type):
+            raise ValueError(f"{obj.__name__} is a class: give an object of it, {obj.__name__}(...)")
+        for method in ("forward", "backward"):
+            if not callable(getattr(obj, method, None)):
+                raise ValueError(f"{describe(obj)} must have a method {method}")
+
+
 def _misshapen(name: str, grad: Array, value: Array) -> str:
     text = f"{name} has shape {value.shape}, its gradient {grad.shape}"
     if grad.shape == value.shape[::-1] and grad.ndim > 1:
@@ -150,20 +170,15 @@ class LayerProcedure(Procedure):
 
     without_dx: Any = Missing  # what a dx of None means
 
-    def __init__(self, layer: Any, x: Any, generator: np.random.Generator | None) -> None:
+    def __init__(self, layer: Any, x: Any, generator: np.random.Generator | None, *others: Any) -> None:
         super().__init__()
-        for method in ("forward", "backward"):
-            if not callable(getattr(layer, method, None)):
-                raise ValueError(f"{describe(layer)} must have a method {method}")
-        self.world = World(layer)
+        _require_methods(layer, *others)
+        self.world = World(layer, *others)
         self.model = Model(self.world.objects[0])
-        if isinstance(layer, type):
-            raise ValueError(f"{layer.__name__} is a class: give an object of it, {layer.__name__}(...)")
         self.takes_rng = takes(layer.forward, "rng")
         self.needs_rng = self.takes_rng and _needs(layer.forward, "rng")
         if generator is not None and not isinstance(generator, np.random.Generator):
             raise ValueError(f"rng must be a numpy.random.Generator, got {describe(generator)}")
-        generator = np.random.default_rng(0) if generator is None and self.needs_rng else generator
         self.generator = generator if self.takes_rng else None
         self.x = np.asarray(x)
         self.has_x = self.x.dtype.kind == "f"
@@ -207,7 +222,8 @@ class LayerProcedure(Procedure):
     def bound(self, arrays: list[Array]) -> Iterator[tuple[Any, Array]]:
         """Give the layer with these parameters, and x."""
         self.world.reset()
-        x = arrays[0] if self.has_x else self.x
+        x = arrays[0] if self.has_x else self.x.copy()
+        self.used = x
         with self.model.bound(arrays[int(self.has_x) :]) as obj:
             yield obj, x
 
@@ -215,6 +231,7 @@ class LayerProcedure(Procedure):
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
         """Return (y, gradients)."""
+        self.count(dy)
         with self.bound(arrays) as (obj, x):
             y, cache = self._forward(obj, x)
             y = np.asarray(y)
@@ -234,6 +251,10 @@ class LayerProcedure(Procedure):
             obj.forward(x.copy(), rng=np.random.default_rng(1))
         if (self.generator is not None or not self.takes_rng) and not self.needs_rng:
             obj.forward(x.copy())
+
+    def overwritten(self) -> list[str]:
+        """Look at x, if it is of integers."""
+        return [] if self.has_x or self.used.tobytes() == self.x.tobytes() else ["x"]
 
     def backward(self, obj: Any, dy: Array, cache: Any) -> list[Array | None]:
         """Call backward, and sort its gradients."""
@@ -258,9 +279,7 @@ class LossProcedure(Procedure):
 
     def __init__(self, loss: Any, y_pred: Any, y_true: Any, sample_weight: Any = None) -> None:
         super().__init__()
-        for method in ("forward", "backward"):
-            if not callable(getattr(loss, method, None)):
-                raise ValueError(f"{describe(loss)} must have a method {method}")
+        _require_methods(loss)
         self.world = World(loss)
         self.loss = self.world.objects[0]
         self.names, self.point = ["y_pred"], [np.asarray(y_pred)]
@@ -274,8 +293,10 @@ class LossProcedure(Procedure):
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
         """Return (value, [dy_pred])."""
+        self.count(dy)
         self.world.reset()
-        out = self.loss.forward(arrays[0], *self.rest)
+        self.passed = {name: np.array(a) for name, a in zip(("y_true", "sample_weight"), self.rest, strict=False)}
+        out = self.loss.forward(arrays[0], *self.passed.values())
         if not isinstance(out, tuple) or len(out) != 2:
             raise ValueError(f"{describe(self.loss)}.forward must return (value, cache), got {describe(out)}")
         value, cache = np.asarray(out[0]), out[1]
@@ -293,9 +314,14 @@ class LossProcedure(Procedure):
         """Shake targets and weights, if they are of floats."""
         self.rest = [_shaken(a, eps, rng) for a in self.rest]
 
+    def overwritten(self) -> list[str]:
+        """Look at targets and weights."""
+        given = zip(("y_true", "sample_weight"), self.rest, strict=False)
+        return [name for name, a in given if self.passed[name].tobytes() != np.array(a).tobytes()]
+
     def another_forward(self, obj: Any, other: list[Array]) -> None:
         """Compute the loss of other predictions."""
-        obj.forward(other[0], *self.rest)
+        obj.forward(other[0], *(np.array(a) for a in self.rest))
 
 
 class ObjectiveProcedure(LayerProcedure):
@@ -307,17 +333,15 @@ class ObjectiveProcedure(LayerProcedure):
     def __init__(
         self, net: Any, loss: Any, x: Any, y: Any, l2: float, generator: np.random.Generator | None = None
     ) -> None:
-        super().__init__(net, x, generator)
-        self.world = World(net, loss)
-        self.model = Model(self.world.objects[0])
-        self.point[int(self.has_x) :] = self.model.arrays
-        self.loss, self.y, self.l2 = self.world.objects[1], y, l2
+        super().__init__(net, x, generator, loss)
+        self.loss, self.y, self.l2 = self.world.objects[1], copy.deepcopy(y), check_number(l2, "l2")
         self.penalised = [k for k, name in enumerate(self.names) if l2 and name.rpartition(".")[2] == "W"]
 
     def run(
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
         """Return (J, gradients)."""
+        self.count(dy)
         with self.bound(arrays) as (obj, x):
             y_pred, cache = self._forward(obj, x)
             value, loss_cache = self.loss.forward(y_pred, self.y)
@@ -369,6 +393,7 @@ class FunctionProcedure(Procedure):
         self.world = World(f, grad, copied=isinstance(f, MethodType) and isinstance(grad, MethodType))
         self.f, self.grad = self.world.objects
         self.args, self.only_dy = args, False
+        self.extra: list[str] = []
         labels = _labels(f, args)
         self.tree = dict(zip(labels, args, strict=True))
         pairs = list(leaves(self.tree))
@@ -381,7 +406,6 @@ class FunctionProcedure(Procedure):
             )
         self.names = [name for name, _ in pairs]
         self.point = [np.asarray(leaf) for _, leaf in pairs]
-        self.shape_of_y: list[Any] = []
         try:
             y = self.run(self.copies(self.point))[0]
             self.takes_cotangent, self.first = self._where_the_cotangent_goes(y)
@@ -405,7 +429,7 @@ class FunctionProcedure(Procedure):
         mine = list(self.tree)
         if takes_more and names and names[0] in COTANGENTS and names[0] not in mine:
             return True, True
-        if y.size == 1 and takes_n and not (n == 1 and names[:1] and names[0] in COTANGENTS and names[0] not in mine):
+        if y.size == 1 and takes_n:
             return False, None
         self.only_dy = not takes_more and len(positional) == 1 and (y.size != 1 or names[0] in COTANGENTS)
         if self.only_dy:
@@ -447,8 +471,10 @@ class FunctionProcedure(Procedure):
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
         """Return (y, gradients); y is one vector if f returns several arrays."""
+        self.count(dy)
         self.world.reset()
         args = self.arguments(arrays)
+        self.passed = {name: a for name, a in zip(self.tree, args, strict=True) if isinstance(a, np.ndarray)}
         out = self.f(*args)
         y = self._flat(out)
         if dy is None:
@@ -459,8 +485,12 @@ class FunctionProcedure(Procedure):
         pairs = list(self._paired(grads))
         if all(grad is None for _, grad in pairs):  # None claims nothing; but then nothing is left to check
             pairs = [(name, Missing) for name, _ in pairs]
-        found = self.gathered(pairs, [])
+        found = self.gathered(pairs, self.extra)
         return y, found if self.takes_cotangent else [None if g is None else g * dy for g in found]
+
+    def overwritten(self) -> list[str]:
+        """Look at arguments that are arrays of no floats."""
+        return [k for k, a in self.passed.items() if a.dtype.kind != "f" and a.tobytes() != self.tree[k].tobytes()]
 
     def another_forward(self, obj: Any, other: list[Array]) -> None:
         """Call f with other numbers."""
@@ -490,6 +520,7 @@ class FunctionProcedure(Procedure):
             if len(parts) > len(places):
                 text = f"{len(parts)} gradients were returned, for {len(floats)} arguments that hold floats"
                 self.problems.setdefault("", ("unexpected", text))
+        self.extra = [name for i in floats for name in extra_names(given[list(self.tree)[i]], self.args[i])]
         found = [pair for i in floats for pair in pick(given[list(self.tree)[i]], self.args[i])]
         yield from ((name, grad) for name, (_, grad) in zip(self.names, found, strict=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from html import escape
+from math import isfinite
 from typing import Any
 
 KAPPA = 64  # an error of this many times the measured rounding noise is a wrong gradient
@@ -156,12 +157,15 @@ class GradCheckReport:
         return [row for row in self.rows if row.verdict == "wrong"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as dicts, lists, strings and numbers, as JSON takes it."""
-        return {"ok": self.ok, **asdict(self)}
+        """Return everything as dicts, lists, strings and finite numbers, as JSON takes it; inf and NaN are strings."""
+        found: dict[str, Any] = _plain({"ok": self.ok, **asdict(self)})
+        return found
 
     def _verdict(self) -> str:
         if self.ok:
-            return "right"
+            if not self.rows:
+                return "nothing checked"
+            return "unclear" if any(row.verdict == "unclear" for row in self.rows) else "right"
         return "wrong" if self._wrong_rows() else "contract broken"
 
     def _table(self) -> Iterator[tuple[str, ...]]:
@@ -223,6 +227,14 @@ class GradCheckReport:
             worst=f"<h2>Worst elements</h2><ul>{worst}</ul>" if worst else "",
             reasons=f"<h2>Where the complex step was not used</h2><ul>{reasons}</ul>" if reasons else "",
         )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
 _PAGE = """<!doctype html>

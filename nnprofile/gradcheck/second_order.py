@@ -88,13 +88,30 @@ def _difference(grad: Callable[[Any], Any], x: Any, here: list[Any], along: list
 def gradient_of(net: Any, loss: Any, x: Any, y: Any, l2: float = 0.0) -> Callable[[Any], Any]:
     """Return the function params -> gradients of the objective J = L(net(x), y) + l2 / (2 n) sum W^2, for ``hvp``.
 
+    Parameters
+    ----------
+    net, loss, x, y, l2
+        As ``check_network`` takes them; the network is copied.
+
+    Returns
+    -------
+    function
+        Of Parameters, or of a mapping like ``net.params``; returns the same.
+
+    Raises
+    ------
+    ValueError
+        If the objects do not have the methods of the contract.
+
     Examples
     --------
     >>> from nnprofile import Dense, HalfSquaredError, Sequential
     >>> net = Sequential([Dense(2, 1)], rng=np.random.default_rng(0))
     >>> grad = gradient_of(net, HalfSquaredError(), np.ones((3, 2)), np.zeros((3, 1)))
-    >>> hvp(grad, net.params, grad(net.params))["b"].shape if "b" in net.params else sorted(hvp(grad, net.params, net.params))
-    ['0.W', '0.b']
+    >>> v = net.params.like()
+    >>> v["0.b"] = [1]
+    >>> round(float(hvp(grad, net.params, v)["0.b"][0]), 12)  # d^2 J / db^2
+    1.0
     """
     p = ObjectiveProcedure(net, loss, x, y, l2)
     with careful():

@@ -268,8 +268,6 @@ class Act(Plain):
             slope = np.where((x > -2.5) & (x < 2.5), 0.2, 0.0)
         else:
             slope = sigmoid(x)
-        if bug == "mean":
-            slope = slope / len(x)
         return dy * slope, NONE
 
 
@@ -762,7 +760,7 @@ class Wrapped(Layer):
     """A plain layer of this module in a Sequential."""
 
     def __init__(self, inner: Any) -> None:
-        self.kind, self.bug, self.make = type(inner), inner.bug, inner
+        self.bug, self.make = inner.bug, inner
         flat = {name: value.shape for name, value in inner.params.items()}
         self.params = Parameters(
             flat, np.concatenate([v.ravel() for v in inner.params.values()]) if flat else np.zeros(0)

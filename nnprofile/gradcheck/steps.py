@@ -19,7 +19,7 @@ from .checks import Check, check_parts
 from .diagnosis import Context
 from .procedures import ObjectiveProcedure
 from .reference import careful
-from .report import Finding, GradCheckReport, Row, Worst
+from .report import KAPPA, Finding, GradCheckReport, Row, Worst
 from .tree import leaves, rebuild
 from .world import World, describe
 
@@ -86,7 +86,11 @@ def check_step(
         raise ValueError(f"{describe(optimizer)} must have a method step(params, grads)")
     check = Check(f"step of {describe(optimizer)} on {describe(net)}", seed)
     with careful():
-        _Steps(check, net, loss, optimizer, x, y, l2, step).run()
+        steps = _Steps(check, net, loss, optimizer, x, y, l2, step)
+        try:
+            steps.run()
+        finally:
+            steps.world.close()  # where they could not be copied
     return check.done()
 
 
@@ -97,7 +101,8 @@ class _Steps:
         self, check: Check, net: Any, loss: Any, optimizer: Any, x: Any, y: Any, l2: float, step: Step | None
     ) -> None:
         self.check, self.l2, self.own = check, l2, step
-        self.net, self.loss, self.optimizer = World(net, loss, optimizer).objects
+        self.world = World(net, loss, optimizer)
+        self.net, self.loss, self.optimizer = self.world.objects
         self.x, self.y = np.array(x), copy.deepcopy(y)
         self.names = [name for name, _ in leaves(self.net.params)]
         self.weights = [k for k, name in enumerate(self.names) if name.rpartition(".")[2] == "W"]
@@ -106,12 +111,10 @@ class _Steps:
         """Return copies of the parameters."""
         return [np.array(a) for _, a in leaves(self.net.params)]
 
-    def gradients(self, net: Any) -> list[Array]:
-        """Return the gradients that backpropagation gives a copy of this network."""
-        p = ObjectiveProcedure(net, self.loss, self.x, self.y, self.l2)
+    def gradients(self) -> list[Array]:
+        """Return the gradients that backpropagation gives a copy of the network."""
+        p = self.check.made(ObjectiveProcedure(self.net, self.loss, self.x, self.y, self.l2))
         grads = p.run(p.copies(p.point), np.ones(()))[1][p.n_inputs :]
-        self.check.report.n_forward += 1
-        self.check.report.n_backward += 1
         return [np.zeros(v.shape) if g is None else g.copy() for g, v in zip(grads, p.point[p.n_inputs :], strict=True)]
 
     def take(self) -> None:
@@ -134,7 +137,7 @@ class _Steps:
     def run(self) -> None:
         """Take the steps, and compare."""
         check = self.check
-        p = ObjectiveProcedure(self.net, self.loss, self.x, self.y, self.l2)
+        p = check.made(ObjectiveProcedure(self.net, self.loss, self.x, self.y, self.l2))
         try:
             p.prepare(check.rng)
             context = Context(l2=self.l2)
@@ -149,13 +152,13 @@ class _Steps:
         finally:
             p.world.close()
         trajectory, gradients = [self.values()], []
-        formulas = Formulas(self.optimizer, self.weights, self.names)
+        formulas = Formulas(self.optimizer, self.weights)
         inputs = self.x.tobytes(), np.asarray(self.y).tobytes()
         world = World(self.net, self.loss, copied=False)
         try:
             for _ in range(N_STEPS):
                 world.rewind()  # the step draws what the gradient drew
-                gradients.append(self.gradients(self.net))
+                gradients.append(self.gradients())
                 formulas.observe(self.optimizer)
                 world.rewind()
                 self.take()
@@ -215,7 +218,7 @@ class _Steps:
                 f"{formulas.name}, written again",
                 checked=f"{N_STEPS} steps",
                 error=gaps[worst] / size,
-                noise_ratio=gaps[worst] / max(tolerance * size / 64, floor),
+                noise_ratio=KAPPA * gaps[worst] / max(tolerance * size, floor),
                 certificate=max(tolerance, floor / size),
             )
             if gaps[worst] > max(tolerance * size, floor):
@@ -286,7 +289,8 @@ class _Steps:
             c = ratio[0]
             if abs(c + 1) < 1e-6:
                 return "sign", "each step is -1 times the formula's: it goes uphill"
-            return "scale", f"each step is {c:.4g} times the formula's"
+            if abs(c - 1) > 1e3 * tolerance:
+                return "scale", f"each step is {c:.4g} times the formula's"
         return "optimizer", f"the steps are not those of {formulas.name} with these settings, nor of a known mistake"
 
     def _through(self, trajectory: list[list[Array]]) -> list[list[Array]]:
@@ -294,7 +298,7 @@ class _Steps:
         out = []
         for old, new in pairwise(trajectory):
             self._write(old)
-            p = ObjectiveProcedure(self.net, self.loss, self.x, self.y, self.l2)
+            p = self.check.made(ObjectiveProcedure(self.net, self.loss, self.x, self.y, self.l2))
             if not hasattr(p.model.obj, "layers"):
                 return []
             p.prepare(np.random.default_rng(0))
@@ -318,8 +322,8 @@ class Formulas:
         "SGD", "SGD with momentum" or "Adam"; "" if it is not known.
     """
 
-    def __init__(self, optimizer: Any, weights: list[int], names: list[str], **changes: Any) -> None:
-        self.optimizer, self.weights, self.names, self.changes = optimizer, weights, names, changes
+    def __init__(self, optimizer: Any, weights: list[int], **changes: Any) -> None:
+        self.optimizer, self.weights, self.changes = optimizer, weights, changes
         found = _settings(optimizer)
 
         def get(name: str, default: Any) -> Any:
@@ -425,15 +429,8 @@ class Formulas:
         """Return (kind, message, the formula with this mistake)."""
 
         def other(**changes: Any) -> Formulas:
-            return Formulas(
-                self.optimizer,
-                self.weights,
-                self.names,
-                begun=self.begun,
-                state=self.state,
-                rates=self.rates,
-                **changes,
-            )
+            kept = {"begun": self.begun, "state": self.state, "rates": self.rates}
+            return Formulas(self.optimizer, self.weights, **kept, **changes)
 
         found = [
             ("sign", "the step goes uphill: w + learning_rate * ... for w - learning_rate * ...", other(sign=-1.0))

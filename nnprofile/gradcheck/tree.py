@@ -58,7 +58,7 @@ def rebuild(tree: Any, values: Iterator[Array]) -> Any:
         if hasattr(tree, "_fields"):  # a named tuple
             return type(tree)(*parts)
         return parts if isinstance(tree, list) else tuple(parts)
-    return tree
+    return tree.copy() if isinstance(tree, np.ndarray) else tree
 
 
 def _like(tree: Mapping[Any, Any], new: dict[Any, Any]) -> Any:
@@ -97,8 +97,12 @@ def _get(grads: Any, key: Any, position: int) -> Any:
     return None if grads is None else Missing
 
 
-def extra_names(grads: Any, tree: Any) -> list[str]:
-    """Return the keys of ``grads`` that ``tree`` does not have."""
-    if isinstance(grads, Mapping) and isinstance(tree, Mapping):
-        return [str(key) for key in grads if key not in tree]
-    return []
+def extra_names(grads: Any, tree: Any, name: str = "") -> list[str]:
+    """Return the names in ``grads`` that ``tree`` does not have, at any depth."""
+    if not (isinstance(grads, Mapping) and isinstance(tree, Mapping)):
+        return []
+    found = []
+    for key, grad in grads.items():
+        inner = f"{name}.{key}" if name else str(key)
+        found += extra_names(grad, tree[key], inner) if key in tree else [inner]
+    return found

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Parameters
-from .tree import is_leaf, leaves, rebuild
+from .tree import leaves, rebuild
 
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, ModuleType, np.dtype, np.generic)
 _RANDOM = (np.random.Generator, np.random.RandomState)
@@ -322,6 +322,3 @@ def describe(obj: object) -> str:
     if " object at 0x" in text:
         text = type(obj).__name__
     return text if len(text) <= 80 else f"{text[:76]} ..."
-
-
-__all__ = ["Model", "World", "describe", "is_leaf", "walk"]
