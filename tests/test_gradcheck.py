@@ -210,6 +210,12 @@ def test_an_argument_of_the_gradient_may_be_called_anything(name: str) -> None:
     assert nn.check_function(lambda x: (x * x).sum(), grad, x4).ok
 
 
+def test_a_list_of_numbers_may_have_an_array_as_its_gradient() -> None:
+    f, right = (lambda x: x[0] ** 2 + x[1] ** 3), [1.0, 2.0]
+    assert nn.check_function(f, lambda x: np.array([2 * x[0], 3 * x[1] ** 2]), right).ok
+    assert not nn.check_function(f, lambda x: np.array([2 * x[0], 3 * x[1]]), right).ok
+
+
 def test_constants_that_are_overwritten() -> None:
     class Spoils(nn.MeanSquaredError):
         def forward(self, y_pred: Any, y_true: Any, sample_weight: Any = None) -> Any:
@@ -376,6 +382,16 @@ def test_any_subgradient_passes_and_is_reported_as_such(slope: float, complex_st
         assert [f.kind for f in report.notes] == ["kink"]
     assert not nn.check_function(f, lambda x: np.where(x == 0, 1.5, (x > 0) * 1.0), x).ok
     assert not nn.check_function(f, lambda x: np.where(x == 0, -0.2, (x > 0) * 1.0), x).ok
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, -3.0, 17.0])
+def test_at_a_tie_not_any_multiple_passes(factor: float) -> None:
+    def grad(x: Any) -> Any:
+        return factor * (x == x.max()) / (x == x.max()).sum()
+
+    report = nn.check_function(lambda x: x.max(), grad, np.array([1.0, 1.0, 0.0]))
+    assert report.ok == (0 <= factor <= 2), str(report)
+    assert report.rows[0].certificate < 1e-6
 
 
 def test_a_kink_near_by_is_no_excuse_and_no_trap() -> None:
@@ -753,6 +769,25 @@ def test_networks_of_others(l2: float) -> None:
     assert (report.errors[0].layer, report.errors[0].kind) == ("1", "slope")
 
 
+@pytest.mark.parametrize("how", ["raises", "shape", "none"])
+@pytest.mark.parametrize("stepping", [False, True])
+def test_a_layer_whose_backward_fails_is_named(how: str, stepping: bool) -> None:
+    class Fails(nn.Tanh):
+        def backward(self, dy: Any, cache: Any) -> Any:
+            if how == "raises":
+                raise KeyError("cache")
+            dx, grads = super().backward(dy, cache)
+            return (None if how == "none" else dx[:, :1]), grads
+
+    rng = np.random.default_rng(0)
+    net = nn.Sequential([nn.Dense(3, 4), Fails(), nn.Dense(4, 2)], rng=rng)
+    x, y = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+    check = (lambda: nn.check_step(net, nn.HalfSquaredError(), nn.SGD(1), x, y)) if stepping else None
+    report = check() if check else nn.check_network(net, nn.HalfSquaredError(), x, y)
+    assert report.errors[0].layer == "1", str(report)
+    assert report.errors[0].kind == {"raises": "raises", "shape": "shape", "none": "missing"}[how]
+
+
 def test_training_mode_holds_the_mask() -> None:
     rng = np.random.default_rng(0)
     net = nn.Sequential([nn.Dense(3, 8), nn.Dropout(0.5), nn.Dense(8, 2)], rng=rng)
@@ -905,8 +940,22 @@ def test_hvp_of_nested_arguments_and_its_errors() -> None:
     point = {"a": np.ones(2), "b": [np.ones(3)]}
     out = nn.hvp(lambda p: {"a": p["a"] ** 2, "b": [3 * p["b"][0]]}, point, point)
     assert out["a"].tolist() == [2, 2] and out["b"][0].tolist() == [3, 3, 3]
+    swapped = nn.hvp(lambda p: {"b": 5 * p["b"], "a": 2 * p["a"]}, {"a": x4, "b": x4}, {"b": 0 * x4, "a": x4})
+    np.testing.assert_allclose(swapped["a"], 2 * x4)
+    assert not swapped["b"].any()
     with pytest.raises(ValueError, match="structure of x"):
         nn.hvp(lambda x: x, np.ones(3), np.ones(2))
+
+
+def test_hvp_of_a_network_of_others() -> None:
+    rng = np.random.default_rng(0)
+    net = specimens.Affine(W=rng.normal(size=(3, 2)), b=rng.normal(size=2))
+    grad = gc.gradient_of(net, specimens.SquaredError(), rng.normal(size=(5, 3)), rng.normal(size=(5, 2)))
+    out = nn.hvp(grad, net.params, {"W": np.zeros((3, 2)), "b": np.ones(2)})
+    np.testing.assert_allclose(out["b"], [1, 1])
+
+
+def test_hvp_wants_complex_numbers() -> None:
     with pytest.raises(ValueError, match="do not pass"):
         nn.hvp(lambda x: np.abs(x), np.ones(3), np.ones(3))
     with pytest.raises(ValueError, match="contradict the complex step"):

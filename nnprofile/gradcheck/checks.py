@@ -285,6 +285,9 @@ def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, 
             if p.takes_cotangent and p.first is None and not p.only_dy:
                 p.first = _right_order(p, seed)
             check.judge(p)
+            if p.only_dy and check.report.errors:
+                text = "grad was called with dy alone, as backward(dy) is, since f returns an array; a derivative takes x too"
+                check.report.errors[0].message += f" ({text}: grad(dy, x))"
         finally:
             p.world.close()
     return check.done()
@@ -483,25 +486,34 @@ def check_network(
     with careful():
         p = check.made(ObjectiveProcedure(net, loss, x, y, l2, rng))
         try:
-            p.prepare(check.rng)
-            context = Context(l2=l2)
-            verdicts = check.judge(p, context=context, explain=False) or []
-            if verdicts and all(v.row.verdict != "wrong" for v in verdicts):
-                check.explain(verdicts, context, "")
-                check_parts(check, p, numbers=False)
-            elif check_parts(check, p, numbers=True):
-                begun = len(check.report.findings)
-                check.explain(verdicts, context, "network")
-                for f in check.report.findings[begun:]:
-                    if f.severity == "error" and hasattr(p.world.objects[0], "layers"):
-                        f.message += "; each layer is right by itself, so it is how the network puts them together"
-            else:
-                wrong = [v.row.tensor for v in verdicts if v.row.verdict == "wrong"]
-                first = check.report.errors[0]
-                first.message += f" (in the whole network wrong: {', '.join(wrong)})" if wrong else ""
+            judge_network(check, p)
         finally:
             p.world.close()
     return check.done()
+
+
+def judge_network(check: Check, p: ObjectiveProcedure) -> None:
+    """Judge the whole gradient, then loss and layers by themselves; what is wrong there explains what is wrong in the whole."""
+    p.prepare(check.rng)
+    report, context = check.report, Context(l2=p.l2)
+    before = len(report.findings)
+    verdicts = check.judge(p, context=context, explain=False) or []
+    whole, report.findings = report.findings[before:], report.findings[:before]
+    wrong = [v.row.tensor for v in verdicts if v.row.verdict == "wrong"]
+    is_wrong = bool(wrong or not verdicts or any(f.severity == "error" for f in whole))
+    if not check_parts(check, p, numbers=is_wrong):
+        first = next(f for f in report.findings[before:] if f.severity == "error")
+        first.message += f" (in the whole network wrong: {', '.join(wrong)})" if wrong else ""
+        report.findings += [f for f in whole if f.severity == "note"]
+        return
+    begun = len(report.findings)
+    report.findings += whole
+    place = "network" if is_wrong else ""
+    check.explain(verdicts, context, place)
+    for f in report.findings[begun:]:
+        if f.severity == "error" and hasattr(p.world.objects[0], "layers"):
+            f.layer = place
+            f.message += "; each layer is right by itself, so it is how the network puts them together"
 
 
 def check_parts(check: Check, p: ObjectiveProcedure, *, numbers: bool) -> bool:

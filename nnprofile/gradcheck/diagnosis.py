@@ -176,7 +176,8 @@ def _zero(f: _Facts) -> Diagnosis | None:
 
 def _unused(f: _Facts) -> Diagnosis | None:
     if f.full and not f.right.any() and f.yours.any():
-        return "unused", "the right gradient is 0: forward does not react to it. Does it read params itself, or a copy?"
+        hint = "" if f.verdict.k < f.context.procedure.n_inputs else " Does it read params itself, or a copy?"  # type: ignore[union-attr]
+        return "unused", f"the right gradient is 0: around this point forward does not change with it.{hint}"
     return None
 
 
@@ -265,9 +266,9 @@ def _named(c: float, f: _Facts) -> str:
         if abs(c / value - 1) < 1e-6:
             alike = [t for v, t in named if abs(c / v - 1) < 1e-6 and t != text]
             return text + (f" (or {alike[0]})" if alike and value in (2.0, 0.5) else "")
-    if abs(c - round(c)) < 1e-6 * abs(c) and 1 < abs(c) < 1000:
+    if abs(c - round(c)) < 1e-6 * abs(c) and 1.5 < abs(c) < 1000:
         return f"factor {round(c)}"
-    if c and abs(1 / c - round(1 / c)) < 1e-6 * abs(1 / c) and abs(1 / c) < 1000:
+    if c and abs(1 / c - round(1 / c)) < 1e-6 * abs(1 / c) and 1.5 < abs(1 / c) < 1000:
         return f"factor 1/{round(1 / c)}"
     for value in (c * c, 1 / (c * c) if c else 0.0):
         if 1.5 < value < 10_000 and abs(value - round(value)) < 1e-6 * value:

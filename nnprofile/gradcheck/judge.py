@@ -109,6 +109,8 @@ class Judge:
             if moves and g is not None:
                 sizes = [rms(move) for move in moves]
                 limit = max(1e6 * min(sizes), 1e-7 * rms(g))
+                if min(sizes) > 1e-5 * rms(g):  # all of them crossed one: the point itself is a tie
+                    limit = 0.0
                 moves = [move for move, size in zip(moves, sizes, strict=True) if size <= limit]
             out.append(moves)
         return out
@@ -362,7 +364,8 @@ class Judge:
         k, i, method = verdict.k, int(verdict.where[j]), verdict.row.method
         t = _unit(verdict.value.shape, i)
         noise = self._lost(k, i)
-        if gap > noise:
+        size = max(abs(float(verdict.right[j])), abs(yours))
+        if gap > noise and (gap < 1e-3 * size or size < 1e-8 * float(np.abs(self.dy).max())):  # else it is no rounding
             noise = max(noise, KAPPA * self._spread(k, t, method))
         if tolerance[j] < gap <= noise:
             tolerance[j] = noise

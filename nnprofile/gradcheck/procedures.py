@@ -267,9 +267,9 @@ class LayerProcedure(Procedure):
         if grads is None and self.model.names:
             grads = {}
         pairs = ([("x", self.without_dx if dx is None else dx)] if self.has_x else []) + list(
-            pick(grads, self.model.tree)
+            pick(grads, self.model.structure)
         )
-        return self.gathered(pairs, extra_names(grads, self.model.tree))
+        return self.gathered(pairs, extra_names(grads, self.model.structure))
 
 
 class LossProcedure(Procedure):

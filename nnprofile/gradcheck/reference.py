@@ -148,7 +148,9 @@ def central(phi: Line, *, noise: float, extended: bool = False) -> Difference:
     if any(min(triple) > 0 and max(triple) < 3 * min(triple) for triple in triples):
         found = extrapolate(slopes, bends, steps, noise, 2)
         return Difference(found.value, found.error + float(np.nanmax(per_step)) / 2)
-    rounding = np.nan_to_num([*bends_below, *crooked])
+    # phi may be small by cancellation: then its terms are about as large as its slope, as the step 1 is the tensor's size.
+    terms = 4 * float(np.finfo(kind).eps) * float(np.nan_to_num(np.abs(slopes)).max())
+    rounding = np.nan_to_num([*bends_below, *crooked, terms])
     return extrapolate(slopes, bends, steps, max(noise, float(rounding.max())), 2)
 
 

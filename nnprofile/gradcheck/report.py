@@ -21,7 +21,8 @@ class Worst:
 
     def __str__(self) -> str:
         index = "[" + ", ".join(map(str, self.index)) + "]" if self.index else ""
-        return f"{index} yours {self.yours:.6g}, right {self.right:.6g}"
+        digits = next((d for d in (6, 9, 12) if f"{self.yours:.{d}g}" != f"{self.right:.{d}g}"), 17)
+        return f"{index} yours {self.yours:.{digits}g}, right {self.right:.{digits}g}"
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Finding:
     kind : str
         A word of ``KINDS`` that names the bug, such as "scale", "transpose", "stale-cache".
     layer : str
-        The first wrong layer: "2", "1.0" in a nested network, "loss", "optimizer"; "" where there are no layers.
+        The wrong layer: "2", "1.0" in a nested network, "loss", "optimizer"; "" where there are no layers.
     tensor : str
         The tensor whose gradient is wrong, as its row names it; "" if it is not about one.
     message : str
@@ -108,7 +109,7 @@ class GradCheckReport:
     rows : list of Row
         One a tensor.
     findings : list of Finding
-        What is wrong, the first wrong layer first; then notes.
+        What is wrong, the layer nearest to the loss first; then notes.
     n_forward, n_backward : int
         Evaluations that it took.
     seconds : float

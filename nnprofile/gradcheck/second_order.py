@@ -10,7 +10,7 @@ import numpy as np
 from ..contract import Parameters
 from .procedures import ObjectiveProcedure
 from .reference import H, careful
-from .tree import leaves, rebuild
+from .tree import leaves, pick, rebuild
 from .world import describe
 
 
@@ -48,7 +48,7 @@ def hvp(grad: Callable[[Any], Any], x: Any, v: Any) -> Any:
     >>> hvp(lambda x: 3 * x**2, np.array([1.0, 2.0]), np.array([1.0, 10.0])).tolist()  # of sum(x^3)
     [6.0, 120.0]
     """
-    here, along = [np.asarray(a) for _, a in leaves(x)], [np.asarray(a) for _, a in leaves(v)]
+    here, along = [np.asarray(a) for _, a in leaves(x)], [np.asarray(a) for _, a in pick(v, x)]
     if [a.shape for a in here] != [a.shape for a in along] or not here:
         raise ValueError(
             f"v must have the structure of x, {[a.shape for a in here]}, and both hold floats; got {[a.shape for a in along]}"
@@ -58,7 +58,7 @@ def hvp(grad: Callable[[Any], Any], x: Any, v: Any) -> Any:
             out = grad(rebuild(x, iter([a + 1j * H * t for a, t in zip(here, along, strict=True)])))
         except (TypeError, np.exceptions.ComplexWarning) as error:
             raise ValueError(f"complex numbers do not pass through {describe(grad)}: {error}") from error
-    parts = _complex_leaves(out)
+    parts = [np.asarray(part) for _, part in pick(out, x)]
     if [a.shape for a in parts] != [a.shape for a in here]:
         raise ValueError(
             f"grad must return the structure of x, {[a.shape for a in here]}, got {[a.shape for a in parts]}"
@@ -81,7 +81,7 @@ def _difference(grad: Callable[[Any], Any], x: Any, here: list[Any], along: list
     size = max((float(np.abs(a).max(initial=0.0)) for a in here), default=0.0) or 1.0
     h *= size / (max((float(np.abs(t).max(initial=0.0)) for t in along), default=0.0) or 1.0)
     ends = [grad(rebuild(x, iter([a + s * h * t for a, t in zip(here, along, strict=True)]))) for s in (1, -1)]
-    ahead, behind = (np.concatenate([np.ravel(a) for a in _complex_leaves(end)]) for end in ends)
+    ahead, behind = (np.concatenate([np.ravel(a) for _, a in pick(end, x)]) for end in ends)
     return (ahead - behind) / (2 * h)
 
 
@@ -123,7 +123,7 @@ def gradient_of(net: Any, loss: Any, x: Any, y: Any, l2: float = 0.0) -> Callabl
         if isinstance(params, Parameters):
             vector = np.concatenate([np.ravel(np.asarray(g)) for g in grads])
             return Parameters(params.layout, vector)
-        return rebuild(p.model.tree, iter([np.asarray(g) for g in grads]))
+        return rebuild(p.model.structure, iter([np.asarray(g) for g in grads]))
 
     return grad
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from ..contract import Array
 from ..optimizers import SGD, Adam
-from .checks import Check, check_parts
-from .diagnosis import Context
+from .checks import Check, judge_network
 from .procedures import ObjectiveProcedure
 from .reference import careful
 from .report import KAPPA, Finding, GradCheckReport, Row, Worst
@@ -86,11 +85,12 @@ def check_step(
         raise ValueError(f"{describe(optimizer)} must have a method step(params, grads)")
     check = Check(f"step of {describe(optimizer)} on {describe(net)}", seed)
     with careful():
-        steps = _Steps(check, net, loss, optimizer, x, y, l2, step)
+        steps, kept = _Steps(check, net, loss, optimizer, x, y, l2, step), World(step, copied=False)
         try:
             steps.run()
         finally:
-            steps.world.close()  # where they could not be copied
+            kept.close()  # what the step refers to
+            steps.world.close()  # what could not be copied
     return check.done()
 
 
@@ -139,16 +139,10 @@ class _Steps:
         check = self.check
         p = check.made(ObjectiveProcedure(self.net, self.loss, self.x, self.y, self.l2))
         try:
-            p.prepare(check.rng)
-            context = Context(l2=self.l2)
-            verdicts = check.judge(p, context=context, explain=False) or []
-            if any(v.row.verdict == "wrong" for v in verdicts):
-                if check_parts(check, p, numbers=True):
-                    check.explain(verdicts, context, "network")
+            judge_network(check, p)
+            if check.report.errors:
                 return
             check.report.rows = []
-            if check.report.errors or not check_parts(check, p, numbers=False):
-                return
         finally:
             p.world.close()
         trajectory, gradients = [self.values()], []

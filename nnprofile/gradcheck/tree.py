@@ -92,7 +92,7 @@ Missing = _Missing()
 def _get(grads: Any, key: Any, position: int) -> Any:
     if isinstance(grads, Mapping):
         return grads.get(key, Missing) if not isinstance(grads, Parameters) or key in grads.layout else Missing
-    if isinstance(grads, Sequence) and not isinstance(grads, str):
+    if (isinstance(grads, Sequence) and not isinstance(grads, str)) or (isinstance(grads, np.ndarray) and grads.ndim):
         return grads[position] if position < len(grads) else Missing
     return None if grads is None else Missing
 

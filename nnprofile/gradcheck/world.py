@@ -219,6 +219,7 @@ class Model:
                     f"the parameter {name} is {value!r}: make it an array, np.array({value!r}), that can be changed"
                 )
         self.arrays = [array for _, array in pairs]
+        self.structure = rebuild(self.tree, iter([array.copy() for array in self.arrays]))  # while others are put in
         places: dict[Any, str] = {}
         for name, array in pairs:
             if array.size and (first := places.setdefault(_address(array), name)) != name:
