@@ -108,7 +108,7 @@ class Check:
             self.explain(verdicts, context, layer)
         self.report.findings += last
         self._single(p, judge, verdicts, dy, layer)
-        if explain and not any(v.row.verdict == "wrong" for v in verdicts) and not contracts.findings:
+        if explain and all(v.row.verdict == "right" for v in verdicts) and not contracts.findings:
             self._elsewhere(p, layer)
         return verdicts
 

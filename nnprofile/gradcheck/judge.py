@@ -119,9 +119,9 @@ class Judge:
         yours = self.yours[k]
         assert yours is not None
         moved = np.nan_to_num(np.max(np.abs(self.moves[k]), axis=0)) if self.moves[k] else np.zeros_like(yours)
-        noise: Array = (
-            np.maximum(moved, rms(moved)) + self.reference.unit * max(2.0, self.longest / 64) * np.abs(yours) + FLOOR
-        )
+        unit = self.reference.unit
+        size = np.abs(yours) + (rms(yours) if unit > U else 0.0)  # code in single precision rounds its terms
+        noise: Array = np.maximum(moved, rms(moved)) + unit * max(2.0, self.longest / 64) * size + FLOOR
         return np.where(np.isfinite(noise), noise, FLOOR)
 
     def elsewhere(self, k: int) -> float:
@@ -146,17 +146,17 @@ class Judge:
             self._sizes = [float(s[np.isfinite(s)].max(initial=0.0)) for s in sizes]
         return self._sizes[k]
 
-    def _lost(self, k: int, i: int) -> float:
+    def _lost(self, k: int, i: int, *, is_zero: bool) -> float:
         """Return what code that is right may lose to cancellation, which no shaking of the last bits shows.
 
         It is a rounding error of the gradient as it is elsewhere (1 - a, with a = 1), or of y, over the size of the tensor
-        (p - t, where they are nearly equal); and of a gradient that is said to be 0 everywhere, rounding in the reference.
+        (p - t, where they are nearly equal); and where one of the two is 0 everywhere, rounding in the other.
         """
         leaf, yours = self.subject.point[k], self.yours[k]
         size = max(abs(float(leaf.flat[i])), 1e-3 * float(np.abs(leaf).max()))
         terms = float(np.abs(self.dy * self.y0).max(initial=0.0))
         zero = 0.0
-        if yours is not None and not yours.any():
+        if yours is not None and (not yours.any() or is_zero):
             zero = float(np.linalg.norm(self.dy)) * self.longest
         return 8 * U * max(self.elsewhere(k), terms / size if size else 0.0, zero)
 
@@ -363,7 +363,7 @@ class Judge:
         """Return why an element that is off may be right: "noise" (then its tolerance is raised) or "kink"; else ""."""
         k, i, method = verdict.k, int(verdict.where[j]), verdict.row.method
         t = _unit(verdict.value.shape, i)
-        noise = self._lost(k, i)
+        noise = self._lost(k, i, is_zero=not verdict.right.any())
         size = max(abs(float(verdict.right[j])), abs(yours))
         if gap > noise and (gap < 1e-3 * size or size < 1e-8 * float(np.abs(self.dy).max())):  # else it is no rounding
             noise = max(noise, KAPPA * self._spread(k, t, method))
