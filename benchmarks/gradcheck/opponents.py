@@ -118,7 +118,7 @@ def autograd_check_grads(problem: Problem) -> bool:
         return np.asarray(problem.output(list(arrays)))
 
     def rule(k: int) -> Any:
-        return lambda ans, *arrays: lambda dy: problem.gradients(list(arrays), np.asarray(dy))[k]
+        return lambda answer, *arrays: lambda dy: problem.gradients(list(arrays), np.asarray(dy))[k]
 
     defvjp(f, *[rule(k) for k in range(len(problem.arrays))])
     try:
