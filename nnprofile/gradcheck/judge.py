@@ -160,10 +160,21 @@ class Judge:
             zero = float(np.linalg.norm(self.dy)) * self.longest
         return 8 * U * max(self.elsewhere(k), terms / size if size else 0.0, zero)
 
-    def _spread(self, k: int, t: Array, method: str) -> float:
-        """Measure how far claimed minus right moves between points that differ in the last bit."""
+    def _spread(self, k: int, t: Array, method: str, gap: float, size: float) -> float:
+        """Measure how far claimed minus right moves from point to point, as rounding does and an error does not.
+
+        Between points that differ in the last bit; and, of differences too small to be single precision's, farther off, since
+        the rounding of 1 - a, with a nearly 1, stays the same for many last bits of the weights.
+        """
+        if method != "complex step":
+            return 0.0
+        points = self.nearby[:4]
+        if gap < 1e-10 * size:
+            points = points + [
+                [a * (1 + 1e-7 * self.rng.normal(size=a.shape)) for a in self.subject.point] for _ in range(4)
+            ]
         gaps = []
-        for point in self.nearby[:4] if method == "complex step" else []:
+        for point in points:
             try:
                 grads = self.subject.vjp(point, self.dy)[k]
                 if grads is not None:
@@ -262,7 +273,8 @@ class Judge:
         """Return, for each direction, how far off the gradient is, its noise, and the tolerance."""
         gaps, noises, tolerances = np.array([self._gap(verdict, t) for t in directions]).T
         for j in np.flatnonzero(gaps > tolerances):
-            noises[j] = max(noises[j], self._spread(verdict.k, directions[j], verdict.row.method))
+            size = _norm(verdict.yours)
+            noises[j] = max(noises[j], self._spread(verdict.k, directions[j], verdict.row.method, gaps[j], size))
             tolerances[j] = max(tolerances[j], KAPPA * noises[j])
         return gaps, noises, tolerances
 
@@ -366,7 +378,7 @@ class Judge:
         noise = self._lost(k, i, is_zero=not verdict.right.any())
         size = max(abs(float(verdict.right[j])), abs(yours))
         if gap > noise and (gap < 1e-3 * size or size < 1e-8 * float(np.abs(self.dy).max())):  # else it is no rounding
-            noise = max(noise, KAPPA * self._spread(k, t, method))
+            noise = max(noise, KAPPA * self._spread(k, t, method, gap, size))
         if tolerance[j] < gap <= noise:
             tolerance[j] = noise
             return "noise"
