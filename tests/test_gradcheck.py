@@ -555,6 +555,14 @@ def test_integers_are_looked_up() -> None:
     assert report.ok and [row.tensor for row in report.rows] == ["E"]
 
 
+def test_integers_where_floats_are_meant_do_not_pass_in_silence() -> None:
+    with pytest.raises(ValueError, match="nothing to check: give floats"):
+        nn.check_layer(nn.Tanh(), [[1, 2]])
+    report = nn.check_layer(nn.Dense(2, 1, rng=np.random.default_rng(0)), [[1, 2]])
+    assert report.ok and [f.kind for f in report.notes] == ["integers"]
+    assert nn.check_layer(specimens.Embedding(E=np.ones((5, 3))), np.array([0, 3])).notes == []
+
+
 def test_a_generator_of_ones_own_is_frozen() -> None:
     class Noise(specimens.Plain):
         rng = np.random.default_rng(5)

@@ -366,6 +366,9 @@ def _check_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | No
             p.prepare(check.rng)
             before = len(check.report.rows)
             check.judge(p, layer=place, suffix=" in training" if p.generator else "")
+            if p.ignored_dx:
+                text = f"x is of {p.x.dtype}, so the dx that backward returned was not checked: give floats"
+                check.report.findings.append(Finding("integers", place, "x", text, "note"))
             rows = check.report.rows[before:] + rows
             del check.report.rows[before:]
     finally:

@@ -65,6 +65,7 @@ KINDS = {
     "batch": "wrong for another batch only",
     "shared-output": "the cache is the very array that forward returned (a note)",
     "shared-gradient": "the next backward overwrites the gradients that were returned (a note)",
+    "integers": "x is of integers, so its gradient was not checked (a note)",
     "kink": "the point lies on a kink, and the gradient is an element of the subgradient (a note)",
     "unclear": "the reference is too inaccurate to judge (a note)",
     "optimizer": "the step is not the optimizer's formula",

@@ -185,6 +185,11 @@ class LayerProcedure(Procedure):
         if self.x.dtype.kind not in "fiub":
             raise ValueError(f"x must be an array of real numbers, got {describe(x)} of dtype {self.x.dtype}")
         self.names = (["x"] if self.has_x else []) + self.model.names
+        self.ignored_dx = False  # whether a dx came back for an x of integers
+        if not self.names:
+            raise ValueError(
+                f"{describe(layer)} has no params and x is of {self.x.dtype}, so there is nothing to check: give floats"
+            )
         self.point = ([self.x] if self.has_x else []) + self.model.arrays
 
     @property
@@ -264,6 +269,7 @@ class LayerProcedure(Procedure):
         if not isinstance(out, tuple) or len(out) != 2:
             raise ValueError(f"{describe(obj)}.backward must return (dx, grads), got {describe(out)}")
         dx, grads = out
+        self.ignored_dx = self.ignored_dx or (dx is not None and not self.has_x)
         if grads is None and self.model.names:
             grads = {}
         pairs = ([("x", self.without_dx if dx is None else dx)] if self.has_x else []) + list(
