@@ -12,7 +12,7 @@ demo: $(VENV)/demo.ready
 	$(BIN)/python -m examples.user_profile --out out
 
 test: $(VENV)/test.ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -rs
 
 check: $(VENV)/dev.ready
 	$(BIN)/ruff check .

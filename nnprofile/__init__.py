@@ -1,7 +1,7 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
 Read the modules in this order: contract, initializers, activations, layers, losses, optimizers, network, engine, training,
-frozen, modelfile, gradcheck.
+frozen, modelfile, gradcheck, tracing.
 """
 
 from typing import TYPE_CHECKING
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from .modelfile import Saved as Saved
     from .modelfile import load as load
     from .modelfile import save as save
+    from . import tracing as tracing
+    from .tracing import Trace as Trace
+    from .tracing import trace as trace
 
 __version__ = "0.1.0"
 
@@ -66,18 +69,20 @@ _LAZY = {
         ("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"),
         "gradcheck",
     ),
+    **dict.fromkeys(("trace", "Trace"), "tracing"),
 }
+_PACKAGES = ("gradcheck", "tracing")
 
 
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name == "gradcheck":
-        return import_module(".gradcheck", __name__)
+    if name in _PACKAGES:
+        return import_module(f".{name}", __name__)
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "gradcheck"})
+    return sorted({*globals(), *_LAZY, *_PACKAGES})

@@ -1,8 +1,9 @@
-"""The command line: check a layer, or two functions, without writing a line; and let the checker check itself.
+"""The command line: check a layer, or two functions, without writing a line; see a step of backpropagation.
 
 python -m nnprofile check my_layer.py:MyLayer --shape 7,5
 python -m nnprofile check my_functions.py:f,grad --shape 7,5 --shape 5
 python -m nnprofile selftest
+python -m nnprofile trace --example mazur --out mazur.html
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ _WIDTHS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0 if all is right, 1 if something is wrong, 2 if the command was."""
-    parser = argparse.ArgumentParser(prog="python -m nnprofile", description="Check hand-written gradients.")
+    parser = argparse.ArgumentParser(
+        prog="python -m nnprofile", description="Check hand-written gradients, and see backpropagation."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="check a layer, or a function and its gradient")
     check.add_argument("target", help="FILE.py:Layer, or FILE.py:f,grad; or a module's name in place of the file's")
@@ -56,9 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     check.add_argument("--html", type=Path, metavar="FILE", help="also write the report as a page")
     selftest = commands.add_parser("selftest", help="prove that the checker catches what it should on this machine")
     selftest.add_argument("--seeds", type=int, default=1)
+    show = commands.add_parser("trace", help="show one training step of an example, each number with its formula")
+    show.add_argument("--example", choices=["document", "mazur", "cs231n", "xor"], default="document")
+    show.add_argument(
+        "--out", type=Path, metavar="FILE", help="page.html, or .txt, .md, .tex; without it: text, printed"
+    )
+    show.add_argument("--digits", type=int, default=6, help="in text (a page has them all)")
     arguments = parser.parse_args(argv)
     try:
-        return _check(arguments) if arguments.command == "check" else _selftest(arguments)
+        return {"check": _check, "selftest": _selftest, "trace": _trace}[arguments.command](arguments)
     except (ValueError, OSError, ImportError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
@@ -100,6 +109,27 @@ def _selftest(arguments: argparse.Namespace) -> int:
     result = selftest(n_seeds=arguments.seeds)
     print(result)
     return 0 if result.ok else 1
+
+
+def _trace(arguments: argparse.Namespace) -> int:
+    from .tracing.presets import PRESETS
+
+    preset, out = PRESETS[arguments.example], arguments.out
+    if not 1 <= arguments.digits <= 17:
+        raise ValueError(f"--digits must be 1 .. 17, got {arguments.digits}")
+    writers = {".html": "to_html", ".txt": "to_text", ".md": "to_markdown", ".tex": "to_latex"}
+    if out is not None and out.suffix not in writers:
+        raise ValueError(f"--out must end in {', '.join(writers)}, got {out}")
+    found = preset.trace()
+    if out is None:
+        print(found.to_text(digits=arguments.digits), end="")
+    elif out.suffix == ".html":
+        found.to_html(out, preset=preset)
+    else:
+        out.write_text(getattr(found, writers[out.suffix])(digits=arguments.digits), encoding="utf-8")
+    if out is not None:
+        print(f"{preset.title}: {out}")
+    return 0
 
 
 def _load(place: str) -> ModuleType:

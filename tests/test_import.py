@@ -19,6 +19,7 @@ PUBLIC = {
     *("Sequential", "fit", "objective", "History", "EarlyStopping", "DivergenceError"),
     *("freeze", "FrozenNetwork", "warmup"),
     *("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"),
+    *("trace", "Trace"),
     *("save", "load", "Saved", "ModelFileError", "Layer", "Loss", "Optimizer", "Parameters", "initializers"),
 }
 
@@ -108,6 +109,7 @@ def test_imports_point_one_way() -> None:
         "frozen",
         "modelfile",
         "gradcheck",
+        "tracing",
     ]
     package = ROOT / "nnprofile"
     found = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]

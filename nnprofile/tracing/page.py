@@ -1,0 +1,301 @@
+"""The explorer: one HTML file that shows a traced step, its check, its paths, and what known bugs do to it.
+
+Every number in it is made here or in the library; the page's script looks numbers up, puts them into formulas and draws.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+from html import escape
+from importlib.resources import files
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..contract import Array, Layer, Loss
+from ..training import objective
+from .bugs import applicable
+from .expression import PLAIN, Expression, flat
+from .paths import MAX_PATHS, n_paths, paths, total
+from .recorder import trace
+from .text import left_out, matrix, summary, to_table
+
+if TYPE_CHECKING:
+    from .presets import Preset
+    from .record import Quantity, Trace
+
+MAX_CELLS = 256  # a larger array is shown in blocks
+BLOCKS = 8  # along each axis
+MAX_LISTED = 4096  # paths in the page
+N_STEPS = 200  # of training, right and with a bug
+
+
+def to_html(found: Trace, *, preset: Preset | None = None, break_it: bool = True, n_steps: int = N_STEPS) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    found : Trace
+    preset : Preset, optional
+        Its title, story and printed numbers.
+    break_it : bool, default True
+        Also trace the step with each known bug that the network can have, and train ``n_steps`` steps with it.
+    n_steps : int, default 200
+    """
+    data = page_data(found, preset=preset, break_it=break_it, n_steps=n_steps)
+    folder = files(__package__)
+    style, script, body = ((folder / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+    )
+    # In the order of their size: what is replaced must not hold another placeholder.
+    for name, text in (
+        ("POLICY", policy),
+        ("TITLE", escape(data["title"])),
+        ("TEXT", escape(found.to_text())),
+        ("STYLE", style),
+        ("SCRIPT", script),
+        ("DATA", json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")),
+    ):
+        body = body.replace(f"%{name}%", text)
+    return body
+
+
+def to_notebook(found: Trace) -> str:
+    """Return what a notebook shows: tables, without script, which a notebook may not run."""
+    return to_table(found)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = True, n_steps: int = N_STEPS) -> Any:
+    """Return all that the page shows, as JSON takes it."""
+    base = _side(found, n_steps)
+    data: dict[str, Any] = {
+        "title": preset.title if preset else found.title,
+        "intro": preset.intro if preset else "One training step, from the library's own numbers.",
+        "about": found.title,
+        "cap": f"Arrays of more than {MAX_CELLS} elements are shown in blocks, each with its largest element.",
+        "steps": [
+            {"title": step.title, "phase": step.phase, "why": matrix(step.why, PLAIN), "names": step.names}
+            for step in found.steps
+        ],
+        "columns": _columns(found),
+        "edges": [
+            {"W": link.local, "from": k, "to": k + 1}
+            for k, link in enumerate(link for link in found.links if link.kind == "dense")
+        ],
+        "base": base,
+        "paths": _paths(found),
+        "variants": [],
+        "printed": [],
+        "errata": list(preset.errata) if preset else [],
+    }
+    if preset:
+        data["printed"] = [
+            {
+                "label": c.label,
+                "printed": c.printed,
+                "ours": c.ours,
+                "agrees": c.agrees,
+                "note": "" if c.agrees else f"{c.units:,.1f} units of the last digit. {c.note}",
+            }
+            for c in preset.compare(found)
+        ]
+    if break_it:
+        x, y, weights, rng = found.data
+        for bug, net, loss in applicable(found.net, found.loss, x, found.optimizer):
+            broken = trace(net, loss, x, y, found.optimizer, found.l2, found.frozen, sample_weight=weights, rng=rng)
+            if broken.ok:
+                continue  # it changes nothing here
+            side = _side(broken, n_steps)
+            changed = {name: q for name, q in side["quantities"].items() if q != base["quantities"].get(name)}
+            data["variants"].append(
+                {**side, "key": bug.key, "title": bug.title, "story": bug.story, "quantities": changed}
+            )
+    return data
+
+
+def _side(found: Trace, n_steps: int) -> dict[str, Any]:
+    """Return what differs between the right step and one with a bug."""
+    return {
+        "quantities": {name: _quantity(found, name) for name in found},
+        "curve": _curve(found, n_steps) if found.optimizer is not None else None,
+        "wrong": found.wrong,
+        "summary": summary(found),
+    }
+
+
+def _quantity(found: Trace, name: str) -> dict[str, Any]:
+    q = found[name]
+    element = q.formula.element
+    out: dict[str, Any] = {
+        "symbol": PLAIN.name(name),
+        "shape": list(q.value.shape),
+        "shapeText": q.shape_text,
+        "axes": list(q.axes),
+        "index": list(q.index[: q.value.ndim]),
+        "role": q.role,
+        "matrix": matrix(q.formula.matrix, PLAIN),
+        "equation": q.formula.equation,
+        "why": matrix(q.formula.why, PLAIN),
+        "parameter": q.parameter,
+    }
+    if element is not None:
+        out["tokens"] = element.tokens()
+    if q.value.size <= MAX_CELLS:
+        indices = list(np.ndindex(q.value.shape))
+    else:
+        indices, out["blocks"] = _blocks(q)
+        out["leftOut"] = left_out(q, MAX_CELLS).replace("the 8 largest are shown", "shown in blocks")
+        out["cells"] = [list(index) for index in indices]
+    out["values"] = [_plain(q.value[index]) for index in indices]
+    if q.check is not None:
+        out["method"] = q.check.method
+        out["reference"] = [_plain(q.check.reference[index]) for index in indices]
+        out["digits"] = [_digits(q.check.digits[index]) for index in indices]
+        out["wrong"] = [k for k, index in enumerate(indices) if not q.check.right[index]]
+    if element is not None and (q.value.size > MAX_CELLS or _is_long(found, element)):
+        out["resolved"] = [_resolved(found, element, dict(zip(q.index, index, strict=False))) for index in indices]
+    return out
+
+
+def _is_long(found: Trace, element: Expression) -> bool:
+    """Tell whether a formula has sums to be abridged, or looks into arrays that are shown in blocks."""
+
+    def search(tokens: list[Any]) -> bool:
+        return any(
+            (token[0] == "s" and (token[2] > 16 or search(token[3])))
+            or (token[0] == "r" and found[token[1]].value.size > MAX_CELLS)
+            for token in tokens
+            if not isinstance(token, str)
+        )
+
+    return search(element.tokens())
+
+
+def _resolved(found: Trace, element: Expression, at: dict[str, int]) -> list[Any]:
+    """Return the tokens of one element, with the values in them."""
+
+    def lookup(name: str, index: tuple[int, ...]) -> float:
+        return float(found[name].value[index])
+
+    tokens = flat(element.abridged(at, lookup).tokens(), at)
+    return [[*t, _plain(lookup(t[1], tuple(t[2])))] if not isinstance(t, str) and t[0] == "r" else t for t in tokens]
+
+
+def _blocks(q: Quantity) -> tuple[list[tuple[int, ...]], list[dict[str, Any]]]:
+    """Return the largest element of each block, and each block's place and root mean square."""
+    value = q.value.astype(float)
+    edges = [np.unique(np.linspace(0, size, min(size, BLOCKS) + 1).astype(int)) for size in value.shape]
+    indices, blocks = [], []
+    for corner in np.ndindex(*(len(edge) - 1 for edge in edges)):
+        start = [int(edge[c]) for edge, c in zip(edges, corner, strict=True)]
+        stop = [int(edge[c + 1]) for edge, c in zip(edges, corner, strict=True)]
+        part = value[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        place = np.unravel_index(int(np.argmax(np.abs(part))), part.shape)
+        indices.append(tuple(a + int(p) for a, p in zip(start, place, strict=True)))
+        blocks.append({"start": start, "stop": stop, "rms": _plain(np.sqrt((part * part).mean()))})
+    return indices, blocks
+
+
+def _paths(found: Trace) -> dict[str, Any]:
+    """Return, for each element of each parameter, its paths: [sample, units, factors, contribution]; and their sum."""
+    out: dict[str, Any] = {}
+    listed = 0
+    for name, q in list(found.items()):
+        if q.role != "parameter":
+            continue
+        behind = next(found.links[k:] for k, link in enumerate(found.links) if name in link.parameters)
+        if behind[0].kind != "dense" or any(link.kind == "unknown" for link in behind):
+            out[name] = {"why": "They lead through a layer without formulas."}
+            continue
+        each = n_paths(found, name)
+        if each > MAX_PATHS or listed + each * q.value.size > MAX_LISTED:
+            out[name] = {
+                "why": f"{each} paths lead from each element to the loss: too many to list. Click through the gradients."
+            }
+            continue
+        listed += each * q.value.size
+        rows = []
+        for index in np.ndindex(q.value.shape):
+            ways = paths(found, name, index)
+            rows.append(
+                {
+                    "sum": _plain(total(ways)),
+                    "ways": [
+                        [
+                            way.sample,
+                            way.units,
+                            [[f.name, f.index] if f.name else [f.symbol, _plain(f.value)] for f in way.factors],
+                            _plain(way.contribution),
+                        ]
+                        for way in ways
+                    ],
+                }
+            )
+        out[name] = {"rows": rows}
+    return out
+
+
+def _columns(found: Trace) -> list[dict[str, Any]]:
+    """Return the columns of the network's picture: the inputs, and each dense layer with what follows it."""
+    columns: list[dict[str, Any]] = [{"label": "inputs", "names": ["x"], "size": found["x"].value.shape[1], "b": ""}]
+    for link in found.links:
+        if link.kind == "dense":
+            q = found[link.y]
+            bias = next((name for name in link.parameters if name != link.local), "")
+            columns.append({"label": PLAIN.name(q.axes[1]), "names": [link.y], "size": q.value.shape[1], "b": bias})
+        else:
+            columns[-1]["names"].append(link.y)
+    return columns
+
+
+def _curve(found: Trace, n_steps: int) -> list[Any]:
+    """Return the objective before each step of training on this batch, as the trace trains; it ends where it diverges."""
+    net, loss = copy.deepcopy(found.net), found.loss
+    optimizer = copy.deepcopy(found.optimizer)
+    assert optimizer is not None
+    x, y, weights, rng = found.data
+    rng = copy.deepcopy(rng)
+    values: list[Any] = []
+    with np.errstate(all="ignore"):
+        for _ in range(n_steps + 1):
+            value, grads = _objective(net, loss, x, y, weights, found.l2, rng)
+            values.append(_rounded(value))
+            if values[-1] is None:
+                break
+            kept = {name: net.params[name].copy() for name in found.frozen}
+            optimizer.step(net.params, grads)
+            for name, old in kept.items():
+                net.params[name] = old
+    return values
+
+
+def _objective(net: Layer, loss: Loss, x: Array, y: Any, weights: Any, l2: float, rng: Any) -> tuple[Any, Any]:
+    try:
+        return objective(net, loss, x, y, sample_weight=weights, l2=l2, rng=rng)
+    except ValueError:  # parameters that have diverged
+        return np.nan, None
+
+
+def _rounded(value: Any) -> float | None:
+    return float(f"{value:.6g}") if isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as JSON takes it; what is not finite as a word."""
+    value = float(value)
+    if isfinite(value):
+        return int(value) if value.is_integer() and abs(value) < 1e6 else value
+    return {"nan": "NaN", "inf": "∞", "-inf": "−∞"}[str(value)]
+
+
+def _digits(value: Any) -> int | None:
+    return int(value) if isfinite(value) else None

@@ -1,0 +1,146 @@
+"""Every path of the chain rule from one weight to the loss: its factors, their product, and the sum of all paths.
+
+A weight W[i,j] moves z[n,j] in each row n; that moves everything behind it, until the loss. Each way through the network
+is one product of local derivatives, and the gradient is the sum over all ways (eq. 36 of docs/backprop.md). Backpropagation
+computes that sum without ever listing the ways; here they are listed, for networks small enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import fsum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .record import Trace
+
+MAX_PATHS = 512  # of one weight
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A local derivative: an element of a quantity, or, where it is none, a number with a symbol."""
+
+    name: str
+    index: tuple[int, ...]
+    value: float
+    symbol: str = ""
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way to the loss: ``contribution`` is the product of the factors' values.
+
+    Attributes
+    ----------
+    sample : int or None
+        The row of the batch; None for the L2 term.
+    units : tuple of (str, int)
+        The quantities and their columns that it goes through.
+    factors : tuple of Factor
+    contribution : float
+    """
+
+    sample: int | None
+    units: tuple[tuple[str, int], ...]
+    factors: tuple[Factor, ...]
+    contribution: float
+
+
+def paths(trace: Trace, name: str, index: tuple[int, ...]) -> list[Path]:
+    """Return all paths from one element of the parameter ``name`` to the loss.
+
+    Raises
+    ------
+    ValueError
+        If it is not a parameter of a Dense layer, there are more than 512 paths, or a layer behind it has no formulas.
+    """
+    links = trace.links
+    if name not in trace or trace[name].role != "parameter":
+        known = [q.name for q in trace.values() if q.role == "parameter"]
+        raise ValueError(f"paths start at a parameter: {', '.join(known)}; got {name!r}")
+    value = trace[name].value
+    if len(index) != value.ndim or not all(0 <= i < size for i, size in zip(index, value.shape, strict=True)):
+        raise ValueError(f"{name} has shape {value.shape}, got the index {index}")
+    start = _start(trace, name)
+    if any(link.kind == "unknown" for link in links[start:]):
+        raise ValueError(f"paths from {name} lead through a layer without formulas: no local derivatives are known")
+    count = n_paths(trace, name)
+    if count > MAX_PATHS:
+        raise ValueError(f"{count} paths lead from an element of {name} to the loss; at most {MAX_PATHS} are listed")
+    link = links[start]
+    found: list[Path] = []
+    for n in range(len(trace["x"].value)):
+        if value.ndim == 2:
+            first: tuple[Factor, ...] = (_element(trace, link.x, (n, index[0])),)
+        else:
+            first = ()
+        _walk(trace, start + 1, n, index[-1], ((link.y, index[-1]),), first, found)
+    if value.ndim == 2 and "R" in trace:
+        share = trace.l2 / _total(trace)
+        factors = (Factor("", (), share, "λ/N"), _element(trace, name, index))
+        found.append(Path(None, (), factors, _product(factors)))
+    return found
+
+
+def n_paths(trace: Trace, name: str) -> int:
+    """Return how many paths lead from one element of a parameter to the loss."""
+    count = len(trace["x"].value)
+    for link in trace.links[_start(trace, name) + 1 :]:
+        if link.kind != "elementwise":
+            count *= trace[link.y].value.shape[1]
+    return count
+
+
+def _start(trace: Trace, name: str) -> int:
+    """Return the layer that the parameter belongs to."""
+    return next(k for k, link in enumerate(trace.links) if name in link.parameters)
+
+
+def _walk(
+    trace: Trace,
+    k: int,
+    n: int,
+    unit: int,
+    units: tuple[tuple[str, int], ...],
+    factors: tuple[Factor, ...],
+    found: list[Path],
+) -> None:
+    """Go on from column ``unit`` of what goes into layer k."""
+    if k == len(trace.links):
+        end = (*factors, _element(trace, "d" + units[-1][0], (n, unit)))
+        found.append(Path(n, units, end, _product(end)))
+        return
+    link = trace.links[k]
+    if link.kind == "elementwise":
+        factor = _element(trace, link.local, (n, unit))
+        _walk(trace, k + 1, n, unit, (*units, (link.y, unit)), (*factors, factor), found)
+        return
+    for j in range(trace[link.y].value.shape[1]):
+        if link.kind == "dense":
+            factor = _element(trace, link.local, (unit, j))
+        else:
+            assert link.jacobian is not None
+            factor = Factor("", (), float(link.jacobian(n)[unit, j]), f"∂{link.y}[{n},{j}]/∂{link.x}[{n},{unit}]")
+        _walk(trace, k + 1, n, j, (*units, (link.y, j)), (*factors, factor), found)
+
+
+def _element(trace: Trace, name: str, index: tuple[int, ...]) -> Factor:
+    return Factor(name, index, float(trace[name].value[index]))
+
+
+def _product(factors: tuple[Factor, ...]) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.prod([factor.value for factor in factors]))
+
+
+def _total(trace: Trace) -> float:
+    weights = trace.data[2]
+    return float(len(trace["x"].value) if weights is None else weights.sum())
+
+
+def total(found: list[Path]) -> float:
+    """Return the sum of the contributions, rounded once."""
+    return fsum(path.contribution for path in found)

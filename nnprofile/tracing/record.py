@@ -1,0 +1,181 @@
+"""What a trace is made of: quantities, the steps that make them, and the links that paths follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..contract import Array, Layer, Loss, Optimizer
+from .formulas import Formula
+from .reference import Check
+
+EMPTY = Formula("")
+
+
+@dataclass
+class Quantity:
+    """An array of the step: a parameter, an activation, a gradient, ...
+
+    Attributes
+    ----------
+    name : str
+        "W1", "z1", "dW1", "W1+" (after the update): what ``trace[name]`` takes.
+    value : Array
+    axes : tuple of str
+        What the axes count: ("samples", "inputs").
+    role : str
+        "data", "parameter", "forward", "loss", "slope", "gradient", "update" or "after".
+    formula : Formula
+    parameter : str
+        The library's name, "0.W", of a parameter and of its gradient and update.
+    check : Check or None
+        Beside a gradient: the right values, found without any backward.
+    """
+
+    name: str
+    value: Array
+    axes: tuple[str, ...]
+    role: str
+    formula: Formula = EMPTY
+    parameter: str = ""
+    check: Check | None = None
+
+    @property
+    def index(self) -> tuple[str, ...]:
+        """The letters of its indices."""
+        return self.formula.index or tuple("nijklm"[: self.value.ndim])
+
+    @property
+    def shape_text(self) -> str:
+        """The shape with the axes' names: "(samples 1, inputs 3)"; "a number" if there are none."""
+        axes = [f"{axis} {size}" for axis, size in zip(self.axes, self.value.shape, strict=True)]
+        return f"({', '.join(axes)})" if axes else "a number"
+
+
+@dataclass
+class Step:
+    """A part of the pass, and the quantities that it makes."""
+
+    title: str
+    phase: str  # "given", "forward", "loss", "backward", "update", "after"
+    names: list[str]
+    why: str = ""
+
+
+@dataclass
+class Link:
+    """What a path of the chain rule needs to know of a layer: the names of x and y, and its local derivative."""
+
+    x: str
+    y: str
+    kind: str  # "dense", "elementwise", "rows" (within a row all act on all) or "unknown"
+    local: str = ""  # the name of W, or of the slope
+    parameters: tuple[str, ...] = ()
+    jacobian: Callable[[int], Array] | None = None  # sample -> (n_in, n_out), of "rows"
+
+
+@dataclass
+class Trace(Mapping[str, Quantity]):
+    """One training step: a mapping from names to quantities, in the order in which they come about.
+
+    Attributes
+    ----------
+    title : str
+        What was traced.
+    steps : list of Step
+    links : list of Link
+        The layers, first to last.
+    net, loss, optimizer : Layer, Loss, Optimizer or None
+        As they were given; they have not moved.
+    l2 : float
+    frozen : tuple of str
+        Parameters that the update leaves alone.
+    """
+
+    title: str
+    net: Layer
+    loss: Loss
+    optimizer: Optimizer | None
+    l2: float
+    frozen: tuple[str, ...]
+    data: tuple[Any, Any, Any, Any]  # x, y, sample_weight, the generator's state before the pass
+    quantities: dict[str, Quantity] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Quantity:
+        try:
+            return self.quantities[name]
+        except KeyError:
+            known = ", ".join(self.quantities)
+            raise KeyError(f"{name!r} is not in this trace; it has {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.quantities)
+
+    def __len__(self) -> int:
+        return len(self.quantities)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.quantities
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gradient agrees with the one found without a backward pass."""
+        return all(q.check is None or q.check.ok for q in self.values())
+
+    @property
+    def wrong(self) -> list[str]:
+        """The gradients that do not."""
+        return [name for name, q in self.items() if q.check is not None and not q.check.ok]
+
+    def paths(self, name: str, index: Sequence[int]) -> list[Any]:
+        """Return every way in which one element of a parameter reaches the loss; see ``nnprofile.tracing.paths``."""
+        from .paths import paths
+
+        return paths(self, name, tuple(index))
+
+    def to_text(self, *, digits: int = 6, max_elements: int = 64) -> str:
+        """Return the step as plain text: formulas, shapes, numbers, and the check beside each gradient.
+
+        A quantity with more than ``max_elements`` elements is summed up, and its largest elements are shown.
+        """
+        from .text import to_text
+
+        return to_text(self, digits=digits, max_elements=max_elements)
+
+    def to_markdown(self, *, digits: int = 6, max_elements: int = 64) -> str:
+        """Return the same as Markdown, with formulas in LaTeX between dollars."""
+        from .text import to_markdown
+
+        return to_markdown(self, digits=digits, max_elements=max_elements)
+
+    def to_latex(self, *, digits: int = 6, max_elements: int = 64) -> str:
+        r"""Return the same as LaTeX, to ``\input`` into homework; it needs amsmath and amssymb."""
+        from .text import to_latex
+
+        return to_latex(self, digits=digits, max_elements=max_elements)
+
+    def to_html(self, path: str | Path | None = None, **more: Any) -> str:
+        """Return the page that shows the step, one file that needs nothing else; write it to ``path`` if there is one."""
+        from .page import to_html
+
+        page = to_html(self, **more)
+        if path is not None:
+            Path(path).write_text(page, encoding="utf-8")
+        return page
+
+    def _repr_html_(self) -> str:
+        from .page import to_notebook
+
+        return to_notebook(self)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        n = sum(q.check is not None for q in self.values())
+        state = "all agree with their check" if self.ok else f"wrong: {', '.join(self.wrong)}"
+        return f"<Trace of {self.title}: {len(self.steps)} steps, {len(self)} quantities, {n} gradients, {state}>"

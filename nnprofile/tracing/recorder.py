@@ -1,0 +1,482 @@
+"""Record one training step: every quantity of it, how it came about, and the right value beside each gradient.
+
+The numbers are the library's own: the layers' forward and backward, the loss's, the optimizer's step, on copies, so that
+neither the network nor the optimizer has moved afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from ..contract import Array, Layer, Loss, Optimizer, Parameters, is_sparse
+from ..layers import Dense, Dropout
+from ..network import Sequential
+from ..validation import as_features, as_weights, check_number, check_rng
+from .expression import PLAIN, Constant, Expression, Quantities, Square, Sum
+from .formulas import Formula, LayerRule, Place, layer_rule, loss_rule, slope_of, update_rule
+from .record import EMPTY, Link, Quantity, Step, Trace
+from .reference import check
+
+MAX_CHECKED, CHECKED = 512, 64  # a gradient of more than 512 elements is checked at its 64 largest
+
+
+def trace(
+    net: Layer,
+    loss: Loss,
+    x: Any,
+    y: Any,
+    optimizer: Optimizer | None = None,
+    l2: float = 0.0,
+    frozen: str | Sequence[str] = (),
+    *,
+    sample_weight: Any = None,
+    rng: np.random.Generator | None = None,
+) -> Trace:
+    """Record one training step of ``net`` on the batch x, y: eq. 1-36 of docs/backprop.md with the numbers in.
+
+    Parameters
+    ----------
+    net : Layer
+        Not changed. A layer without known formulas is shown with its values and checks alone.
+    loss : Loss
+    x : Array, shape (n_samples, n_features)
+    y : Array
+        As the loss takes it.
+    optimizer : Optimizer, optional
+        Not changed: a copy takes the step. Without one there is no update.
+    l2 : float, default 0.0
+        As in ``fit``: l2 / (2 n) * sum W^2 belongs to the objective J.
+    frozen : str or sequence of str
+        Names ("0.b") or patterns ("*.b") of parameters that the update leaves alone.
+    sample_weight : Array, shape (n_samples,), optional
+    rng : numpy.random.Generator, optional
+        Training mode, for layers that draw. Not changed: a copy draws.
+
+    Returns
+    -------
+    Trace
+        A mapping from names to quantities, with ``to_text``, ``to_markdown``, ``to_latex`` and ``to_html``.
+
+    Raises
+    ------
+    ValueError
+        If x, y, the weights or a name in ``frozen`` do not fit.
+
+    Examples
+    --------
+    >>> from nnprofile import SGD, HalfSquaredError
+    >>> net = Sequential([Dense(1, 1)], rng=None)
+    >>> net.params["0.W"], net.params["0.b"] = [[2.0]], [1.0]
+    >>> step = trace(net, HalfSquaredError(), [[3.0]], [[5.0]], SGD(0.1))
+    >>> step["dW1"].value.tolist(), step["dW1"].check.digits.tolist(), round(float(step["W1+"].value[0, 0]), 12)
+    ([[6.0]], [[16.0]], 1.4)
+    """
+    if not isinstance(net, Layer) or not isinstance(loss, Loss):
+        raise ValueError(f"trace takes a Layer and a Loss, got {type(net).__name__} and {type(loss).__name__}")
+    if rng is not None:
+        check_rng(rng)
+    dtype = net.params.dtype if len(net.params) else np.dtype(np.float64)
+    x = as_features(x, dtype, getattr(net, "in_features", None))
+    if is_sparse(x):
+        x = x.toarray()  # every element is shown, zeros too
+    if not len(x):
+        raise ValueError("x has no rows: there is nothing to trace")
+    weights = None if sample_weight is None else as_weights(sample_weight, len(x))
+    frozen = _frozen(frozen, net.params)
+    title = f"{net!r} with {loss!r}"
+    found = Trace(title, net, loss, optimizer, check_number(l2, "l2"), frozen, (x, y, weights, copy.deepcopy(rng)))
+    _Recorder(found).record()
+    return found
+
+
+def _frozen(patterns: str | Sequence[str], params: Parameters) -> tuple[str, ...]:
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in params):
+            raise ValueError(f"frozen: no parameter is called {pattern!r}; there are {', '.join(params) or 'none'}")
+    return tuple(name for name in params if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+@dataclass
+class _Part:
+    """A layer of the flattened network, what it was given and what it returned."""
+
+    layer: Layer
+    prefix: str  # of its parameters in the network: "2."
+    place: Place
+    rule: LayerRule
+    rng: np.random.Generator | None
+    cache: Any
+    y: Array
+
+
+def flatten(net: Layer, prefix: str = "") -> list[tuple[str, Layer]]:
+    """Return the layers of a network at any depth, with the prefix of their parameters."""
+    if not isinstance(net, Sequential):
+        return [(prefix, net)]
+    return [part for i, layer in enumerate(net.layers) for part in flatten(layer, f"{prefix}{i}.")]
+
+
+class _Recorder:
+    """Walk forward, backward and through the update, and write down what comes by."""
+
+    def __init__(self, found: Trace) -> None:
+        self.trace = found
+        self.x, self.y_true, self.weights, self.rng = found.data
+        self.n = len(self.x)
+        total = float(self.n if self.weights is None else self.weights.sum())
+        self.total = Constant("N" if self.weights is None else "Σw", total)
+        self.parts: list[_Part] = []
+        self.axes: dict[str, tuple[str, ...]] = {}
+
+    def record(self) -> None:
+        """Record everything."""
+        with np.errstate(all="ignore"):
+            y_name, y = self.forward()
+            dy = self.measure(y_name, y)
+            self.backward(y_name, dy)
+            if self.trace.optimizer is not None:
+                self.update()
+        found = self.trace.quantities
+        self.trace.quantities = {name: found[name] for step in self.trace.steps for name in step.names}
+
+    def add(
+        self, name: str, value: Any, axes: tuple[str, ...], role: str, formula: Formula = EMPTY, **more: Any
+    ) -> str:
+        """Write down a quantity."""
+        value = np.array(value)  # a copy, which nothing changes afterwards
+        self.trace.quantities[name] = Quantity(name, value, axes, role, formula, **more)
+        self.axes[name] = axes
+        return name
+
+    def step(self, title: str, phase: str, names: list[str], why: str = "") -> None:
+        """Write down a step."""
+        self.trace.steps.append(Step(title, phase, names, why))
+
+    def forward(self) -> tuple[str, Array]:
+        """Record x, the parameters and the forward pass."""
+        flat = flatten(self.trace.net)
+        given = [self.add("x", self.x, ("samples", "inputs"), "data")]
+        self.step("What is given", "given", given, "The inputs x, one row a sample; the targets t; and the parameters.")
+        x_name, x, used, count = "x", self.x, {"x", "y", "t", "p", "l", "L", "R", "J", "c"}, 0
+        rng = copy.deepcopy(self.rng)
+        for i, (prefix, layer) in enumerate(flat):
+            count += bool(len(layer.params))
+            last = i == len(flat) - 1
+            letter = "z" if isinstance(layer, Dense) else "h" if isinstance(layer, Dropout) else "a"
+            suffix = next(s for s in ("", *"bcdefghijklmopqrstuvw") if f"{letter}{count}{s}" not in used)
+            tail = f"{count}{suffix}"
+            y_name = "y" if last and letter == "a" else letter + tail
+            used |= {letter + tail}
+            before = copy.deepcopy(rng)
+            y, cache = layer.forward(x, rng)
+            width = (x.shape[1] if x.ndim > 1 else 1, y.shape[1] if y.ndim > 1 else 1)
+            params = {name: _letters(name) + tail for name in layer.params}
+            place = Place(x_name, y_name, tail, self.n, *width, params)
+            rule = layer_rule(layer, place)
+            x_axes = self.axes[x_name]
+            units = (
+                "outputs" if last or all(len(p.params) == 0 for _, p in flat[i + 1 :]) else PLAIN.name(f"hidden{count}")
+            )
+            y_axes = ("samples", units) if len(layer.params) else x_axes
+            self.parts.append(_Part(layer, prefix, place, rule, before, cache, y))
+            for name in layer.params:
+                value = layer.params[name]
+                axes: tuple[str, ...] = ()
+                if isinstance(layer, Dense):
+                    axes = (x_axes[1], y_axes[1]) if name == "W" else (y_axes[1],)
+                axes = axes if len(axes) == value.ndim else tuple(f"axis {a}" for a in range(value.ndim))
+                given.append(self.add(params[name], value, axes, "parameter", parameter=prefix + name))
+            names = []
+            if isinstance(layer, Dropout):
+                names.append(self.add(f"m{tail}", cache, y_axes, "slope", rule.slope[1]))  # type: ignore[index]
+            names.append(self.add(y_name, y, y_axes[: y.ndim], "forward", rule.forward))
+            self.step(f"Forward: {rule.title}", "forward", names, rule.forward.why)
+            x_name, x = y_name, y
+        return x_name, x
+
+    def measure(self, y_name: str, y: Array) -> Array:
+        """Record the loss, and return its gradient."""
+        found, loss = self.trace, self.trace.loss
+        value, cache = loss.forward(y, self.y_true, self.weights)
+        rows = y.reshape(self.n, -1)
+        target = np.asarray(loss.targets(self.y_true, rows.shape[1]))
+        k = rows.shape[1]
+        rule = loss_rule(loss, y_name, k)
+        if target.ndim == 1 and rule is not None:  # labels
+            target = (target[:, None] == np.arange(k)).astype(float)
+        self.add("t", target, self.axes[y_name] if target.ndim == y.ndim else ("samples",), "data")
+        found.steps[0].names.insert(1, "t")
+        names = []
+        share: Expression = 1 / self.total
+        if self.weights is not None:
+            w = Quantities("w")["n"]
+            self.add("w", self.weights, ("samples",), "data")
+            found.steps[0].names.insert(2, "w")
+            share = w / self.total
+        mean = "1/N Σ_n {l}" if self.weights is None else "Σ_n {w} {l} / Σw"
+        if rule is None:
+            kind = type(loss).__name__
+            names.append(self.add("L", value, (), "loss", Formula(f"{{L}} = {kind}({{{y_name}}}, {{t}})")))
+        else:
+            if rule.probabilities is not None:
+                p, _ = loss.link.forward(y)
+                names.append(self.add("p", p, self.axes[y_name], "forward", rule.probabilities))
+            l = loss.sample_losses(rows, loss.targets(self.y_true, k))[0]  # type: ignore[attr-defined]
+            names.append(self.add("l", l, ("samples",), "loss", rule.sample))
+            l_n = Quantities("l")["n"]
+            summed = Sum("n", self.n, l_n if self.weights is None else w * l_n) / self.total
+            why = "The mean over the samples: this is where the 1/N comes from."
+            names.append(self.add("L", value, (), "loss", Formula(f"{{L}} = {mean}", summed, (), "9", why)))
+        self.objective = self.l2_term(names, value)
+        why = "One number says how wrong the outputs are; it is what training makes smaller."
+        self.step(f"Loss: {type(loss).__name__}", "loss", names, why)
+        dy = loss.backward(cache)
+        slope = None if rule is None or rule.slope is None else rule.slope
+        element = None if slope is None else (slope / self.total if self.weights is None else share * slope)
+        head = f"{{d{y_name}}} = ∂{{{self.objective}}}/∂{{{y_name}}}"
+        why = (
+            "Backpropagation starts here: how the loss changes with each output. Its 1/N goes through all that follows."
+        )
+        formula = Formula(head, element, ("n", "j"), "20", why)
+        self.gradient(f"d{y_name}", dy, self.axes[y_name], formula, len(self.parts))
+        self.step("Backward: start at the loss", "backward", [f"d{y_name}"], why)
+        return dy
+
+    def l2_term(self, names: list[str], value: Any) -> str:
+        """Record R and J if there is an L2 term, and return the name of what is descended."""
+        weights = [q for q in self.trace.values() if q.role == "parameter" and q.parameter.rpartition(".")[2] == "W"]
+        if not self.trace.l2 or not weights or not self.total.number:
+            return "L"
+        lam = Constant("λ", self.trace.l2)
+        squares: Expression | None = None
+        for q in weights:
+            part: Expression = Square(Quantities(q.name)[tuple("ij"[: q.value.ndim])])
+            for letter, size in zip("ij"[::-1], q.value.shape[::-1], strict=False):
+                part = Sum(letter, size, part)
+            squares = part if squares is None else squares + part
+        R = self.trace.l2 / (2 * self.total.number) * sum(float((q.value.astype(float) ** 2).sum()) for q in weights)
+        element = lam / (2 * self.total) * squares if squares is not None else None
+        names.append(
+            self.add(
+                "R",
+                R,
+                (),
+                "loss",
+                Formula("{R} = λ/(2N) Σ W²", element, (), "17", "Large weights cost; biases do not."),
+            )
+        )
+        J = Formula("{J} = {L} + {R}", Quantities("L")[()] + Quantities("R")[()], (), "17")
+        names.append(self.add("J", value + R, (), "loss", J))
+        return "J"
+
+    def backward(self, y_name: str, dy: Array) -> None:
+        """Record the backward pass, and the update's gradients."""
+        self.grads = self.trace.net.params.like(float)
+        for k in range(len(self.parts) - 1, -1, -1):
+            part = self.parts[k]
+            place, rule = part.place, part.rule
+            names = []
+            kind, local = "unknown", ""
+            if rule.slope is not None:
+                kind, local = "elementwise", rule.slope[0]
+                if local not in self.trace.quantities:
+                    slope = slope_of(part.layer, part.y, dy, part.cache)
+                    names.append(self.add(local, slope, self.axes[place.y], "slope", rule.slope[1]))
+            elif "W" in place.params and "W" in rule.gradients and rule.forward.element is not None:
+                kind, local = "dense", place.params["W"]
+            dx, grads = part.layer.backward(dy, part.cache)
+            for name in part.layer.params:
+                value, formula = np.asarray(grads[name], float), rule.gradients[name]
+                value, formula = self.with_l2(part, name, value, formula)
+                self.grads[part.prefix + name] = value
+                symbol = place.params[name]
+                names.append(
+                    self.gradient(
+                        f"d{symbol}", value, self.axes[symbol], formula, k, name, parameter=part.prefix + name
+                    )
+                )
+            if dx is not None:
+                names.append(self.gradient(place.name("dx"), dx, self.axes[place.x], rule.backward, k))
+            self.step(f"Backward: {rule.title}", "backward", names)
+            jacobian = None
+            if kind == "unknown" and rule.forward.element is not None:
+                kind, jacobian = "rows", _jacobian(part)
+            self.trace.links.insert(0, Link(place.x, place.y, kind, local, tuple(place.params.values()), jacobian))
+            dy = dx  # type: ignore[assignment]
+
+    def with_l2(self, part: _Part, name: str, value: Array, formula: Formula) -> tuple[Array, Formula]:
+        """Add the L2 term's share of a weight's gradient."""
+        if name != "W" or not self.trace.l2 or not self.total.number:
+            return value, formula
+        symbol = part.place.params[name]
+        value = value + (self.trace.l2 / self.total.number) * part.layer.params[name]
+        element = formula.element
+        if element is not None:
+            element = element + Constant("λ", self.trace.l2) / self.total * Quantities(symbol)[formula.index]
+        return value, Formula(
+            formula.matrix + f" + λ/N {{{symbol}}}", element, formula.index, f"{formula.equation}, 27", formula.why
+        )
+
+    def gradient(
+        self,
+        name: str,
+        value: Any,
+        axes: tuple[str, ...],
+        formula: Formula,
+        k: int,
+        parameter_name: str = "",
+        **more: Any,
+    ) -> str:
+        """Write down a gradient with its check: of layer k's parameter, or of what goes into layer k."""
+        value = np.asarray(value)
+        if parameter_name:
+            part = self.parts[k]
+            start = np.asarray(part.layer.params[parameter_name])
+
+            def objective(moved: Array) -> Any:
+                params = Parameters(part.layer.params.layout, part.layer.params.vector.astype(moved.dtype))
+                params[parameter_name] = moved
+                twin = part.layer.with_params(params)
+                x = self.parts[k - 1].y if k else self.x
+                y, _ = twin.forward(x, copy.deepcopy(part.rng))
+                l2 = self.trace.l2 / (2 * self.total.number) * (moved * moved).sum() if parameter_name == "W" else 0.0
+                return self.rest(y, k + 1) + (l2 if self.trace.l2 and self.total.number else 0.0)
+
+        else:
+            start = self.parts[k - 1].y if k else self.x
+
+            def objective(moved: Array) -> Any:
+                return self.rest(moved, k)
+
+        self.add(name, value, axes, "gradient", formula, **more)
+        self.trace.quantities[name].check = check(
+            objective, start, value, value.size if value.size <= MAX_CHECKED else CHECKED
+        )
+        return name
+
+    def rest(self, y: Array, k: int) -> Any:
+        """Return the loss, from what goes into layer k on."""
+        for part in self.parts[k:]:
+            y, _ = part.layer.forward(y, copy.deepcopy(part.rng))
+        return self.trace.loss.forward(y, self.y_true, self.weights)[0]
+
+    def update(self) -> None:
+        """Record the optimizer's step, and what the loss is afterwards beside what the gradient promised."""
+        found = self.trace
+        optimizer = copy.deepcopy(found.optimizer)
+        assert optimizer is not None
+        net = copy.deepcopy(found.net)
+        grads = net.params.like()
+        grads.vector[:] = self.grads.vector
+        optimizer.prepare(net.params)
+        before = {name: moment.copy() for name, moment in optimizer.state.items()}
+        rate, start = optimizer.learning_rate_at(optimizer.n_steps), net.params.vector.copy()
+        optimizer.step(net.params, grads)
+        old = Parameters(net.params.layout, start)
+        for name in found.frozen:
+            net.params[name] = old[name]
+        for part in self.parts:
+            names: list[str] = []
+            for own, symbol in part.place.params.items():
+                name = part.prefix + own
+                index = tuple("ijkl"[: old[name].ndim]) if own == "W" else tuple("jkl"[: old[name].ndim])
+                self.update_one(optimizer, net.params, name, symbol, index, rate, before, names)
+            if names:
+                why = "Only now, after the whole backward pass, do the parameters move."
+                self.step(f"Update: {part.rule.title}", "update", names, why)
+        self.after(net, old)
+
+    def update_one(
+        self,
+        optimizer: Optimizer,
+        params: Parameters,
+        name: str,
+        symbol: str,
+        index: tuple[str, ...],
+        rate: float,
+        before: dict[str, Array],
+        names: list[str],
+    ) -> None:
+        """Record one parameter's update."""
+        axes = self.axes[symbol]
+        if name in self.trace.frozen:
+            formula = Formula(
+                f"{{{symbol}+}} = {{{symbol}}}", Quantities(symbol)[index], index, why="Frozen: left alone."
+            )
+            names.append(self.add(f"{symbol}+", params[name], axes, "update", formula, parameter=name))
+            return
+        decays = name in params.weights()
+        rule = update_rule(optimizer, symbol, index, learning_rate=rate, step=optimizer.n_steps, decays=decays)
+        if rule is not None:
+            for moment, formula in rule.moments.items():
+                old, new = (Parameters(params.layout, state[moment])[name] for state in (before, optimizer.state))
+                names.append(self.add(f"{moment}{symbol}", old, axes, "update"))
+                names.append(self.add(f"{moment}{symbol}+", new, axes, "update", formula))
+        by = Formula(f"{{{symbol}+}} from {optimizer!r}") if rule is None else rule.update
+        names.append(self.add(f"{symbol}+", params[name], axes, "update", by, parameter=name))
+
+    def after(self, net: Layer, old: Parameters) -> None:
+        """Record the loss after the update."""
+        found = self.trace
+        x, name = self.x, "x"
+        for (_, layer), part in zip(flatten(net), self.parts, strict=True):
+            x, _ = layer.forward(x, copy.deepcopy(part.rng))
+            name = part.place.y
+        by = Formula("", why="The forward pass with the new parameters.")
+        names = [self.add(f"{name}+", x, self.axes[name], "after", by)]
+        value = found.loss.forward(x, self.y_true, self.weights)[0]
+        if self.objective == "J":
+            for weight in net.params.weights():
+                value = value + found.l2 / (2 * self.total.number) * (net.params[weight] ** 2).sum()
+        J = self.objective
+        names.append(self.add(f"{J}+", value, (), "after", Formula("", why="And its loss.")))
+        moved = net.params.vector - old.vector
+        predicted, parts = float(self.grads.vector @ moved), None
+        for part in self.parts:
+            for symbol in part.place.params.values():
+                q = self.trace[symbol]
+                index = tuple("ijkl"[: q.value.ndim])
+                term: Expression = Quantities(f"d{symbol}")[index] * (
+                    Quantities(f"{symbol}+")[index] - Quantities(symbol)[index]
+                )
+                for letter, size in zip(index[::-1], q.value.shape[::-1], strict=True):
+                    term = Sum(letter, size, term)
+                parts = term if parts is None else parts + term
+        why = "What the gradient promises: each move times its gradient. For plain SGD that is −η Σ dw²."
+        names.append(self.add("P", predicted, (), "after", Formula("{P} = Σ dw Δw", parts, (), "33", why)))
+        real = Quantities(f"{J}+")[()] - Quantities(J)[()]
+        why = "What happened; the difference to the promise is the curvature, and is small for small steps."
+        change = Formula(f"{{D}} = {{{J}+}} − {{{J}}}", real, (), "33", why)
+        names.append(self.add("D", value - found[J].value, (), "after", change))
+        self.step(
+            "After the update: promised and real change",
+            "after",
+            names,
+            "The same batch again, with the new parameters.",
+        )
+
+
+def _letters(name: str) -> str:
+    """Return a parameter's name without what would end a symbol."""
+    return "".join(c for c in name if c.isalpha()) or "q"
+
+
+def _jacobian(part: _Part) -> Callable[[int], Array]:
+    """Return the function sample -> dy_k / dx_j, by one backward for each output."""
+
+    def jacobian(n: int) -> Array:
+        columns = []
+        for k in range(part.y.shape[1]):
+            dy = np.zeros_like(part.y)
+            dy[:, k] = 1
+            columns.append(part.layer.backward(dy, part.cache)[0][n])  # type: ignore[index]
+        return np.stack(columns, axis=1)
+
+    return jacobian

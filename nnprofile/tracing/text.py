@@ -1,0 +1,235 @@
+"""A trace as plain text, Markdown, LaTeX, or a table for a notebook: the same lines, written four ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .expression import LATEX, PLAIN, Style, substituted, symbolic
+
+if TYPE_CHECKING:
+    from .record import Quantity, Step, Trace
+
+
+def number(value: float, digits: int = 6) -> str:
+    """Return a number to that many significant digits, with a true minus sign: "−4.38568e−05"."""
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def matrix(text: str, style: Style) -> str:
+    """Return a formula for whole arrays, "{z1} = {x} {W1} + {b1}", with the names in this style."""
+    pieces = re.split(r"\{(.*?)\}", text)
+    return "".join(style.name(piece) if i % 2 else style.rest(piece) for i, piece in enumerate(pieces))
+
+
+@dataclass
+class Line:
+    """One element: its formula with numbers, its value, and what stands beside a gradient."""
+
+    left: str
+    middle: str
+    value: str
+    check: str = ""
+    right: bool = True
+
+
+def shown_elements(q: Quantity, most: int) -> list[tuple[int, ...]]:
+    """Return the indices of all elements, or, if there are more than ``most``, of the largest."""
+    everything: list[tuple[int, ...]] = list(np.ndindex(q.value.shape))
+    if len(everything) <= most:
+        return everything
+    size = np.abs(np.nan_to_num(q.value, nan=np.inf)).ravel()
+    return [everything[i] for i in sorted(np.argsort(-size, kind="stable")[: min(most, 8)])]
+
+
+def lines(trace: Trace, name: str, digits: int, most: int, style: Style) -> Iterator[Line]:
+    """Yield the elements of a quantity."""
+    q = trace[name]
+
+    def lookup(other: str, index: tuple[int, ...]) -> float:
+        return float(trace[other].value[index])
+
+    for index in shown_elements(q, most):
+        at, middle = dict(zip(q.index, index, strict=False)), ""
+        if q.formula.element is not None:
+            tokens = q.formula.element.abridged(at, lookup).tokens()
+            middle = substituted(tokens, at, lookup, lambda v: number(v, digits), style)
+        value, check, right = number(q.value[index], digits), "", True
+        if q.check is not None and np.isfinite(q.check.reference[index]):
+            right = bool(q.check.right[index])
+            agreed = int(q.check.digits[index])
+            reference = number(q.check.reference[index], digits)
+            check = f"{q.check.method} {style.rest(reference)}: " + (
+                f"{agreed} digits agree" if right else f"WRONG, {agreed} digits agree"
+            )
+        yield Line(style.element(name, list(index)), "" if middle == value else middle, style.rest(value), check, right)
+
+
+def left_out(q: Quantity, most: int) -> str:
+    """Say in words what of a large quantity is not shown, with its norm and range; nothing if all is."""
+    shown = len(shown_elements(q, most))
+    if shown == q.value.size:
+        return ""
+    v = q.value.astype(float)
+    text = (
+        f"{q.value.size} elements: the {shown} largest are shown. Least {number(v.min())}, largest {number(v.max())}, "
+        f"mean {number(v.mean())}, norm {number(float(np.sqrt((v * v).sum())))}"
+    )
+    if q.check is not None:
+        text += f"; {q.check.n_checked} elements checked"
+    return text + "."
+
+
+def summary(trace: Trace) -> str:
+    """Say in one line whether the gradients are right."""
+    # The quantities stand in the order of the pass, so the first wrong gradient is nearest to its cause.
+    checks = [q.check for q in trace.values() if q.check is not None]
+    n = sum(check.n_checked for check in checks)
+    if trace.ok:
+        least = min((float(np.nanmin(c.digits)) for c in checks if c.n_checked), default=16.0)
+        return (
+            f"{n} elements of {len(checks)} gradients agree with derivatives found without backward, to {int(least)} digits "
+            "or more."
+        )
+    wrong = [PLAIN.name(name) for name in trace.wrong]
+    return f"WRONG: {', '.join(wrong)} of {len(checks)} gradients. The first wrong one, on the way back, is {wrong[0]}."
+
+
+def _formulas(q: Quantity, style: Style) -> list[str]:
+    out = []
+    if q.formula.matrix:
+        out.append(matrix(q.formula.matrix, style))
+    if q.formula.element is not None and q.index[: q.value.ndim]:
+        left = style.element(q.name, list(q.index[: q.value.ndim]))
+        out.append(f"{left} = {symbolic(q.formula.element.tokens(), style)}")
+    return out
+
+
+def _equation(q: Quantity) -> str:
+    return f"eq. {q.formula.equation}" if q.formula.equation else ""
+
+
+def to_text(trace: Trace, *, digits: int, max_elements: int) -> str:
+    """Return plain text."""
+    out = [trace.title, summary(trace)]
+    for k, step in enumerate(trace.steps):
+        out += ["", f"{k}. {step.title}"]
+        if step.why:
+            out.append(f"   {matrix(step.why, PLAIN)}")
+        for name in step.names:
+            q = trace[name]
+            heads = _formulas(q, PLAIN)
+            head = heads[0] if heads else PLAIN.name(name)
+            out.append(f"   {head}    {q.shape_text}    {_equation(q)}".rstrip())
+            if q.formula.why and q.formula.why != step.why:
+                out.append(f"      {matrix(q.formula.why, PLAIN)}")
+            out += [f"      {formula}" for formula in heads[1:]]
+            rest = left_out(q, max_elements)
+            out += [f"      {rest}"] * bool(rest)
+            for line in lines(trace, name, digits, max_elements, PLAIN):
+                middle = f" = {line.middle}" if line.middle else ""
+                out.append(
+                    f"        {line.left}{middle} = {line.value}" + (f"    [{line.check}]" if line.check else "")
+                )
+    return "\n".join(out) + "\n"
+
+
+def to_markdown(trace: Trace, *, digits: int, max_elements: int) -> str:
+    """Return Markdown with LaTeX between dollars; gradients as tables with their checks."""
+    out = [f"# {trace.title}", "", summary(trace)]
+    for k, step in enumerate(trace.steps):
+        out += ["", f"## {k}. {step.title}"]
+        if step.why:
+            out += ["", _prose(step.why)]
+        for name in step.names:
+            q = trace[name]
+            heads = _formulas(q, LATEX)
+            title = f"${heads[0]}$" if heads else f"${LATEX.name(name)}$"
+            out += ["", " &nbsp; ".join(part for part in (title, q.shape_text, _equation(q)) if part)]
+            if q.formula.why and q.formula.why != step.why:
+                out += ["", _prose(q.formula.why)]
+            out += [f"\n$${formula}$$" for formula in heads[1:]]
+            rest = left_out(q, max_elements)
+            out += [f"\n{rest}"] * bool(rest)
+            checked = q.check is not None
+            out += ["", "| element | with numbers | value |" + (" check |" if checked else "")]
+            out += ["|---|---|---|" + ("---|" if checked else "")]
+            for line in lines(trace, name, digits, max_elements, LATEX):
+                cells = [f"${line.left}$", f"${line.middle}$" if line.middle else "", f"${line.value}$"]
+                cells += [line.check if line.right else f"**{line.check}**"] if checked else []
+                out.append("| " + " | ".join(cell.replace("|", r"\vert ") for cell in cells) + " |")
+    return "\n".join(out) + "\n"
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"\{(.*?)\}", lambda found: f"${LATEX.name(found[1])}$", text)
+
+
+def to_latex(trace: Trace, *, digits: int, max_elements: int) -> str:
+    """Return LaTeX: a section a step, an aligned line an element."""
+    out = [f"% {trace.title}", f"% {summary(trace)}"]
+    for k, step in enumerate(trace.steps):
+        out += [rf"\subsection*{{{k}. {_latex_text(step.title)}}}", _latex_text(step.why)]
+        for name in step.names:
+            q = trace[name]
+            heads = _formulas(q, LATEX)
+            why = q.formula.why if q.formula.why != step.why else ""
+            about = ". ".join(part for part in (_latex_text(q.shape_text), _equation(q)) if part) + "."
+            about += "".join(f" {part}" for part in (_latex_text(why), _latex_text(left_out(q, max_elements))) if part)
+            title = f"${heads[0]}$" if heads else f"${LATEX.name(name)}$"
+            out += [rf"\paragraph{{{title}}} {about}"]
+            rows = [formula.replace(" = ", " &= ", 1) for formula in heads[1:]]
+            for line in lines(trace, name, digits, max_elements, LATEX):
+                middle = f"{line.middle} = " if line.middle else ""
+                check = rf" && \text{{{_latex_text(line.check)}}}" if line.check else ""
+                rows.append(f"{line.left} &= {middle}{line.value}{check}")
+            out += [r"\begin{align*}", " \\\\\n".join(rows), r"\end{align*}"]
+    return "\n".join(out) + "\n"
+
+
+def _latex_text(text: str) -> str:
+    pieces = re.split(r"\{(.*?)\}", text)
+    return "".join(f"${LATEX.name(p)}$" if i % 2 else _escaped(p) for i, p in enumerate(pieces))
+
+
+def _escaped(text: str) -> str:
+    for character in r"%#&_":
+        text = text.replace(character, "\\" + character)
+    text = re.sub(r"[₀-₉]+", lambda found: f"$_{{{found[0].translate(_DIGITS)}}}$", text)
+    return re.sub(r"[−⊙ησλΣΔ²]", lambda found: f"${LATEX.rest(found[0]).strip()}$", text)
+
+
+_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+
+
+def to_table(trace: Trace, *, digits: int = 6, max_elements: int = 64) -> str:
+    """Return HTML for a notebook, without script or style sheet: a folded section a step."""
+    out = [f"<p><b>{escape(trace.title)}</b><br>{escape(summary(trace))}</p>"]
+    for k, step in enumerate(trace.steps):
+        out.append(
+            f"<details><summary>{k}. {escape(step.title)}</summary>{_html_step(trace, step, digits, max_elements)}"
+        )
+        out.append("</details>")
+    return "\n".join(out)
+
+
+def _html_step(trace: Trace, step: Step, digits: int, most: int) -> str:
+    out = [f"<p>{escape(matrix(step.why, PLAIN))}</p>"] if step.why else []
+    for name in step.names:
+        q = trace[name]
+        heads = _formulas(q, PLAIN) or [PLAIN.name(name)]
+        about = [escape(q.shape_text), escape(_equation(q)), escape(left_out(q, most))]
+        out.append(
+            f"<p><b>{escape(heads[0])}</b> {' '.join(a for a in about if a)}<br>{escape(' '.join(heads[1:]))}</p>"
+        )
+        rows = []
+        for line in lines(trace, name, digits, most, PLAIN):
+            cells: list[Any] = [line.left, line.middle, line.value, line.check]
+            rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        out.append(f"<table>{''.join(rows)}</table>")
+    return "".join(out)

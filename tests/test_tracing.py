@@ -1,0 +1,427 @@
+"""A trace shows the library's own numbers; every formula in it gives the number beside it, and every check is right."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from functools import cache
+from itertools import pairwise
+from math import fsum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import nnprofile as nn
+from nnprofile.tracing.bugs import BUGS, applicable
+from nnprofile.tracing.expression import flat, substituted, symbolic
+from nnprofile.tracing.page import page_data
+from nnprofile.tracing.presets import PRESETS
+from nnprofile.tracing.text import number
+
+from .equalities import compute, holds
+
+ROOT = Path(__file__).parents[1]
+ACTIVATIONS = (nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(0.1), nn.Identity(), nn.Softmax(), nn.Dropout(0.4))
+OPTIMIZERS: tuple[Any, ...] = (
+    nn.SGD(0.1),
+    nn.SGD(0.1, weight_decay=0.2),
+    nn.SGD(0.1, momentum=0.9),
+    nn.SGD(0.1, momentum=0.9, nesterov=True),
+    nn.Adam(0.01),
+    nn.Adam(0.01, weight_decay=0.1),
+    nn.SGD(nn.StepDecay(0.1, every=2)),
+)
+
+
+def assert_equalities(trace: nn.Trace) -> int:
+    """Recompute every formula of every element from what is displayed; return how many there were."""
+    count = 0
+    for name, q in trace.items():
+        if q.formula.element is None:
+            continue
+        tokens = q.formula.element.tokens()
+        for index in np.ndindex(q.value.shape):
+            at = dict(zip(q.index, index, strict=False))
+            text = substituted(tokens, at, lambda n, i: float(trace[n].value[i]), lambda v: number(v, 17))
+            assert holds(text, float(q.value[index])), f"{name}{index}: {text} = {compute(text)}, not {q.value[index]}"
+            count += 1
+    return count
+
+
+@st.composite
+def jobs(draw: Any) -> tuple[nn.Sequential, nn.Loss, Any, Any, Any, float, Any, np.random.Generator]:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    widths = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    layers: list[nn.Layer] = []
+    for a, b in pairwise(widths):
+        layers.append(nn.Dense(a, b))
+        layers += [copy.copy(draw(st.sampled_from(ACTIVATIONS))) for _ in range(draw(st.integers(0, 2)))]
+    n, k = draw(st.integers(1, 4)), widths[-1]
+    losses: list[nn.Loss] = [nn.HalfSquaredError(), nn.MeanSquaredError(), nn.MeanAbsoluteError(), nn.Huber(0.7)]
+    loss = draw(st.sampled_from([*losses, nn.SigmoidCrossEntropy(), nn.BinaryCrossEntropy(), nn.SoftmaxCrossEntropy()]))
+    if isinstance(loss, nn.BinaryCrossEntropy):
+        layers.append(nn.Sigmoid())
+    y: Any = rng.normal(size=(n, k))
+    if isinstance(loss, nn.SoftmaxCrossEntropy):
+        y = rng.integers(0, k, n)
+    elif isinstance(loss, nn.SigmoidCrossEntropy | nn.BinaryCrossEntropy):
+        y = rng.integers(0, 2, (n, k))
+    net = nn.Sequential(layers, rng=rng)
+    net.params.vector += 0.1 * rng.normal(size=net.params.vector.size)
+    weights = rng.uniform(0.5, 2, n) if draw(st.booleans()) else None
+    optimizer = copy.deepcopy(draw(st.sampled_from([*OPTIMIZERS, None])))
+    return net, loss, rng.normal(size=(n, widths[0])), y, optimizer, draw(st.sampled_from([0.0, 0.3])), weights, rng
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+@given(jobs())
+def test_every_formula_gives_its_number_and_every_gradient_is_right(job: Any) -> None:
+    net, loss, x, y, optimizer, l2, weights, rng = job
+    before, state = net.params.vector.copy(), copy.deepcopy(rng.bit_generator.state)
+    trace = nn.trace(net, loss, x, y, optimizer, l2, sample_weight=weights, rng=rng)
+    assert (net.params.vector == before).all() and rng.bit_generator.state == state
+    assert optimizer is None or (optimizer.n_steps == 0 and not optimizer.state)
+    assert_equalities(trace)
+    assert trace.ok, trace.wrong
+    # the numbers are the library's
+    twin = copy.deepcopy(net)
+    value, grads = nn.objective(net, loss, x, y, sample_weight=weights, l2=l2, rng=copy.deepcopy(rng))
+    np.testing.assert_allclose(trace["J" if "J" in trace else "L"].value, value, rtol=1e-14)
+    if optimizer is not None:
+        copy.deepcopy(optimizer).step(twin.params, grads)
+    for q in trace.values():
+        if q.role == "gradient" and q.parameter:
+            np.testing.assert_allclose(q.value, grads[q.parameter], rtol=1e-13, atol=1e-16)
+        if q.role == "update" and q.parameter:
+            np.testing.assert_allclose(q.value, twin.params[q.parameter], rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=40)
+@given(jobs())
+def test_the_ways_to_the_loss_add_up_to_the_gradient(job: Any) -> None:
+    net, loss, x, y, _, l2, weights, rng = job
+    trace = nn.trace(net, loss, x, y, None, l2, sample_weight=weights, rng=rng)
+    for name, q in list(trace.items()):
+        if q.role != "parameter":
+            continue
+        for index in np.ndindex(q.value.shape):
+            ways = trace.paths(name, index)
+            terms = [way.contribution for way in ways]
+            for way in ways:
+                assert way.contribution == pytest.approx(np.prod([f.value for f in way.factors]), rel=1e-14)
+            gradient = float(trace[f"d{name}"].value[index])
+            assert abs(fsum(terms) - gradient) <= 4e-15 * fsum(map(abs, terms)) + 1e-300, (name, index)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
+def test_presets(preset: Any) -> None:
+    trace = preset.trace()
+    assert trace.ok and assert_equalities(trace) >= 50
+    wrong = [c.label for c in preset.compare(trace) if not c.agrees]
+    expected = {
+        "mazur": ["E after one step", "E after 10,000 steps", "out o1 after 10,000 steps", "out o2 after 10,000 steps"],
+        "cs231n": ["dW2[0,0]", "dW2[0,1]", "dW1[0,0]", "dW1[1,0]"],
+    }
+    assert wrong == expected.get(preset.key, [])
+    least = min(float(q.check.digits.min()) for q in trace.values() if q.check is not None)
+    assert least >= 13
+
+
+def test_mazurs_last_number_is_that_of_the_bug() -> None:
+    trace = PRESETS["mazur"].trace()
+    assert f"{trace['L+'].value:.9f}" == "0.291027774"
+    x, y, _, _ = trace.data
+    (broken,) = [
+        nn.trace(net, loss, x, y, trace.optimizer, frozen="*.b")
+        for bug, net, loss in applicable(trace.net, trace.loss, x, trace.optimizer)
+        if bug.key == "updated-weights"
+    ]
+    assert f"{broken['L+'].value:.9f}" == "0.291027924"
+    assert broken.wrong[0] == "da1"
+    assert_equalities(broken)
+
+
+def test_every_bug_is_seen_where_it_is_and_its_formula_is_what_it_computes() -> None:
+    first = {
+        "factor-2": "dy",
+        "missing-weights": "da1",
+        "lost-slope": ("dz2", "dz1"),
+        "updated-weights": "da1",
+        "not-transposed": "da1",
+        "mask-from-dy": "dz1",
+        "sign": ("dy", "dz2"),
+        "slope-after-softmax": "dz2",
+        "bias-of-one-row": "db2",
+        "sum-not-mean": ("dy", "dz2"),
+    }
+    seen = set()
+    for preset in PRESETS.values():
+        trace = preset.trace()
+        x, y, _, _ = trace.data
+        for bug, net, loss in applicable(trace.net, trace.loss, x, trace.optimizer):
+            broken = nn.trace(net, loss, x, y, trace.optimizer, frozen=trace.frozen)
+            assert broken.wrong and broken.wrong[0] in first[bug.key], (preset.key, bug.key, broken.wrong)
+            assert_equalities(broken)
+            assert broken["L"].value == trace["L"].value
+            seen.add(bug.key)
+    assert seen == {bug.key for bug in BUGS} == set(first)
+
+
+def test_promised_and_real_change() -> None:
+    """For a small step of plain SGD the loss falls by eta times the sum of squares."""
+    net, loss, x, y, _ = PRESETS["document"].make()
+    trace = nn.trace(net, loss, x, y, nn.SGD(1e-4))
+    grads = nn.objective(net, loss, x, y)[1].vector
+    assert float(trace["P"].value) == pytest.approx(-1e-4 * grads @ grads, rel=1e-9)
+    assert float(trace["D"].value) == pytest.approx(float(trace["P"].value), rel=1e-4)
+
+
+class Doubled(nn.Layer):
+    """A layer without formulas here, right or wrong."""
+
+    def __init__(self, factor: float = 2.0) -> None:
+        self.factor = factor
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return np.asarray(x) * 2, None
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return dy * self.factor, nn.Parameters({})
+
+
+class OnlyReal(Doubled):
+    """One that complex numbers do not pass."""
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        if np.iscomplexobj(x):
+            raise TypeError("real numbers only")
+        return x * 2, None
+
+
+class TestLayersOfTheUsers:
+    def make(self, layer: nn.Layer, rng: np.random.Generator) -> nn.Trace:
+        net = nn.Sequential([nn.Dense(2, 3), layer, nn.Dense(3, 1)], rng=rng)
+        return nn.trace(net, nn.MeanSquaredError(), rng.normal(size=(3, 2)), rng.normal(size=3), nn.SGD(0.1))
+
+    def test_right(self, rng: np.random.Generator) -> None:
+        trace = self.make(Doubled(), rng)
+        assert trace.ok and assert_equalities(trace)
+        assert "Doubled" in trace.to_text()
+
+    def test_wrong(self, rng: np.random.Generator) -> None:
+        trace = self.make(Doubled(3.0), rng)
+        assert not trace.ok and trace.wrong[0] == "dz1"
+        assert "WRONG" in trace.to_text() and "The first wrong one, on the way back, is dz₁" in trace.to_text()
+
+    def test_complex_numbers_do_not_pass(self, rng: np.random.Generator) -> None:
+        trace = self.make(OnlyReal(), rng)
+        assert trace.ok and trace["dW1"].check.method == "central difference"
+        assert trace["dW2"].check.method == "complex step"
+        assert not self.make(OnlyReal(2.001), rng).ok
+
+    def test_ways_through_it_are_refused(self, rng: np.random.Generator) -> None:
+        trace = self.make(Doubled(), rng)
+        with pytest.raises(ValueError, match="without formulas"):
+            trace.paths("W1", (0, 0))
+        assert len(trace.paths("W2", (0, 0))) == 3
+        assert page_data(trace)["variants"] == []
+
+    def test_a_network_that_is_one_layer(self, rng: np.random.Generator) -> None:
+        trace = nn.trace(nn.Dense(2, 1, rng=rng), nn.HalfSquaredError(), [[1, 2]], [3], nn.SGD(0.1))
+        assert trace.ok and assert_equalities(trace)
+
+    def test_nested_networks_and_float32(self, rng: np.random.Generator) -> None:
+        inner = nn.Sequential([nn.Dense(2, 3), nn.Tanh()], rng=None)
+        net = nn.Sequential([inner, nn.Dense(3, 2), nn.ReLU()], rng=rng, dtype=np.float32)
+        trace = nn.trace(net, nn.MeanSquaredError(), [[1, 2], [0, 1]], [[0, 1], [1, 0]], nn.Adam())
+        assert trace.ok and trace["W1"].parameter == "0.0.W" and trace["W2"].parameter == "1.W"
+        assert trace["z1"].value.dtype == np.float32
+
+
+class TestBadInput:
+    def net(self) -> nn.Sequential:
+        return nn.Sequential([nn.Dense(2, 1)], rng=np.random.default_rng(0))
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            ({"x": np.zeros((0, 2))}, "no rows"),
+            ({"x": np.zeros((1, 3))}, "shape"),
+            ({"x": [[np.nan, 1]]}, "finite"),
+            ({"y": [1, 2]}, "2 rows"),
+            ({"frozen": "W1"}, "no parameter is called 'W1'; there are 0.W, 0.b"),
+            ({"l2": -1}, "l2"),
+            ({"sample_weight": [-1]}, "negative"),
+            ({"rng": 0}, "Generator"),
+            ({"net": 3}, "takes a Layer"),
+            ({"loss": "mse"}, "takes a Layer and a Loss"),
+        ],
+    )
+    def test_values(self, change: dict[str, Any], match: str) -> None:
+        given = {"net": self.net(), "loss": nn.MeanSquaredError(), "x": [[1, 2]], "y": [1]} | change
+        with pytest.raises(ValueError, match=match):
+            nn.trace(**given)
+
+    def test_unknown_quantity(self) -> None:
+        trace = nn.trace(self.net(), nn.MeanSquaredError(), [[1, 2]], [1])
+        with pytest.raises(KeyError, match="'W7' is not in this trace; it has x, t, W1"):
+            trace["W7"]
+        assert "W7" not in trace and "W1" in trace
+
+    @pytest.mark.parametrize(
+        ("name", "index", "match"), [("x", (0, 0), "parameter"), ("W1", (5, 0), "shape"), ("W1", (0,), "shape")]
+    )
+    def test_ways(self, name: str, index: tuple[int, ...], match: str) -> None:
+        trace = nn.trace(self.net(), nn.MeanSquaredError(), [[1, 2]], [1])
+        with pytest.raises(ValueError, match=match):
+            trace.paths(name, index)
+
+    def test_frozen(self) -> None:
+        net = self.net()
+        trace = nn.trace(net, nn.MeanSquaredError(), [[1, 2]], [1], nn.Adam(), frozen="*.b")
+        assert trace.frozen == ("0.b",) and trace["b1+"].value == net.params["0.b"]
+        assert trace["W1+"].value[0, 0] != net.params["0.W"][0, 0]
+
+
+class TestText:
+    def test_every_printed_equality_holds(self) -> None:
+        """Read back from the plain text, with its six digits."""
+        for preset in PRESETS.values():
+            count = 0
+            for line in preset.trace().to_text(digits=9).splitlines():
+                parts = line.partition("    [")[0].split(" = ")
+                if line.startswith("        ") and len(parts) == 3:
+                    count += 1
+                    assert holds(parts[1], compute(parts[2]).value, 9), line
+            assert count > 30
+
+    def test_the_cap_is_stated(self, rng: np.random.Generator) -> None:
+        net = nn.Sequential([nn.Dense(30, 20), nn.ReLU(), nn.Dense(20, 1)], rng=rng)
+        trace = nn.trace(net, nn.MeanSquaredError(), rng.normal(size=(5, 30)), rng.normal(size=5), nn.SGD(0.1), 0.1)
+        text = trace.to_text()
+        assert "600 elements: the 8 largest are shown." in text and "64 elements checked" in text
+        assert "(24 more: " in text
+        for line in text.splitlines():
+            parts = line.partition("    [")[0].split(" = ")
+            if line.startswith("        ") and len(parts) == 3:
+                assert holds(parts[1], compute(parts[2]).value, 6), line
+
+    def test_markdown_latex_and_notebook(self) -> None:
+        trace = PRESETS["xor"].trace()
+        markdown, latex, html = trace.to_markdown(), trace.to_latex(), trace._repr_html_()
+        assert "$dW_{1} = x^\\top dz_{1}$" in markdown
+        assert latex.count(r"\begin{align*}") == latex.count(r"\end{align*}") > 20
+        assert latex.count("{") == latex.count("}") and "$" in latex and not re.search(r"[₀-₉σηΣ−·²]", latex)
+        assert "<script" not in html and html.count("<details>") == len(trace.steps)
+
+    def test_repr(self) -> None:
+        assert repr(PRESETS["xor"].trace()).endswith("8 gradients, all agree with their check>")
+
+
+@cache
+def make_page(key: str) -> str:
+    return PRESETS[key].trace().to_html(preset=PRESETS[key])
+
+
+class TestPage:
+    """The page without a browser: its data, recomputed; its size; what it may load."""
+
+    @pytest.fixture(params=list(PRESETS))
+    def page(self, request: pytest.FixtureRequest) -> str:
+        return make_page(request.param)
+
+    def test_size_and_security(self, page: str) -> None:
+        assert len(page.encode()) < 300_000
+        assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
+        assert not re.search(r'\s(on\w+|style|src)="', page.partition('<script type="application/json"')[0])
+        assert "default-src 'none'; script-src 'sha256-" in page and "unsafe" not in page
+
+    def test_every_equality_in_its_data_holds(self, page: str) -> None:
+        data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+        right = data["base"]["quantities"]
+        count = 0
+        for side in (data["base"], *data["variants"]):
+            quantities = {**right, **side["quantities"]}
+
+            def lookup(name: str, index: tuple[int, ...], quantities: Any = quantities) -> float:
+                q = quantities[name]
+                return float(np.reshape(q["values"], q["shape"])[index])
+
+            for q in quantities.values():
+                if "tokens" not in q:
+                    continue
+                for at, index in enumerate(np.ndindex(*q["shape"])):
+                    letters = dict(zip(q["index"], index, strict=True))
+                    text = substituted(q["tokens"], letters, lookup, lambda v: number(v, 17))
+                    assert holds(text, float(q["values"][at])), text
+                    count += 1
+        assert count > 300
+        for name, found in data["paths"].items():
+            for k, row in enumerate(found["rows"]):
+                terms = [way[3] for way in row["ways"]]
+                assert abs(fsum(terms) - row["sum"]) <= 2e-16 * fsum(map(abs, terms))
+                assert abs(row["sum"] - right["d" + name]["values"][k]) <= 4e-15 * fsum(map(abs, terms))
+
+    def test_a_large_network_in_blocks(self, rng: np.random.Generator) -> None:
+        net = nn.Sequential([nn.Dense(40, 30), nn.ReLU(), nn.Dense(30, 10)], rng=rng)
+        x, y = rng.normal(size=(64, 40)), rng.integers(0, 10, 64)
+        data = page_data(nn.trace(net, nn.SoftmaxCrossEntropy(), x, y, nn.Adam()), n_steps=3)
+        q = data["base"]["quantities"]["dW1"]
+        assert len(q["blocks"]) == len(q["cells"]) == len(q["resolved"]) == 64
+        assert "1200 elements: shown in blocks" in q["leftOut"] and "more than 256 elements" in data["cap"]
+        assert "too many to list" in data["paths"]["W1"]["why"]
+        for name, quantity in data["base"]["quantities"].items():
+            for at, tokens in enumerate(quantity.get("resolved", [])):
+                text = substituted(
+                    [["c", "", t[-1]] if not isinstance(t, str) and t[0] == "r" else t for t in tokens],
+                    {},
+                    _none,
+                    _signed,
+                )
+                assert holds(text.replace("(−", "(-"), float(quantity["values"][at])), (name, text)
+
+    def test_writing_it(self, tmp_path: Path) -> None:
+        preset = PRESETS["xor"]
+        page = preset.trace().to_html(tmp_path / "page.html", preset=preset)
+        assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
+
+
+def _none(name: str, index: tuple[int, ...]) -> float:
+    raise AssertionError("everything is resolved")
+
+
+def _signed(value: float) -> str:
+    return f"({number(value, 17)})"
+
+
+def test_command_line(tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nnprofile", "trace", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    done = run("--example", "mazur", "--out", str(tmp_path / "page.html"))
+    assert done.returncode == 0, done.stderr
+    assert "0.291027924" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "dW₂[0,0] = 0.59327·0.138499 = 0.082167" in run("--example", "mazur").stdout
+    wrong = run("--out", "page.pdf")
+    assert wrong.returncode == 2 and "--out must end in .html, .txt, .md, .tex" in wrong.stderr
+
+
+def test_tokens() -> None:
+    from nnprofile.tracing.expression import Constant, Quantities, Square, Sum, call
+
+    x, W = Quantities("x"), Quantities("W1")
+    e = -Sum("i", 2, x["n", "i"] * W["i", "j"]) / 2 + Square(1 - x["n", "j"]) * call("max", x["n", "j"], 0)
+    assert symbolic(e.tokens()) == "(−(Σ_i x[n,i]·W₁[i,j]))/2 + (1 − x[n,j])²·max(x[n,j], 0)"
+    values = {"x": np.array([[-1.0, 2.0]]), "W1": np.array([[3.0], [-4.0]])}
+    text = substituted(e.tokens(), {"n": 0, "j": 0}, lambda n, i: float(values[n][i]), lambda v: number(v))
+    assert text == "(−(−1·3 + 2·(−4)))/2 + (1 − (−1))²·max(−1, 0)"
+    assert compute(text).value == e.value({"n": 0, "j": 0}, lambda n, i: float(values[n][i])) == 5.5
+    assert flat(Sum("i", 2, Constant("η", 0.5) * x["n", "i"]).tokens(), {"n": 0})[2] == ["r", "x", [0, 0], 0]
