@@ -43,7 +43,7 @@ def softplus(x: Array) -> Array:
 
 
 class Elementwise(Layer):
-    """y_ij = f(x_ij), so dx_ij = dy_ij * f'(x_ij); ``forward`` caches what f' needs."""
+    """y_ij = f(x_ij), so dx_ij = dy_ij * f'(x_ij) (docs/backprop.md, eq. 3, 24); ``forward`` caches what f' needs."""
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
         """Return dx = dy * f'(x), shape of dy, and no gradients."""
@@ -77,7 +77,7 @@ class Identity(Elementwise):
 class Sigmoid(Elementwise):
     """y = s(x) = 1 / (1 + exp(-x)), dx = dy * s(x) * (1 - s(x)).
 
-    1 - s(x) is computed as s(-x), which stays exact where s(x) is nearly 1.
+    1 - s(x) is computed as s(-x), which stays exact where s(x) is nearly 1 (docs/backprop.md, eq. 5, 25).
 
     Examples
     --------
@@ -101,7 +101,8 @@ class Sigmoid(Elementwise):
 class Tanh(Elementwise):
     """y = tanh(x), dx = dy * (1 - tanh(x)^2).
 
-    1 - tanh(x)^2 is computed as 4 s(2x) s(-2x), which stays exact where tanh(x) is nearly 1 or -1.
+    1 - tanh(x)^2 is computed as 4 s(2x) s(-2x), which stays exact where tanh(x) is nearly 1 or -1
+    (docs/backprop.md, eq. 6, 25).
 
     Examples
     --------
@@ -124,7 +125,7 @@ class Tanh(Elementwise):
 class LeakyReLU(Elementwise):
     """y = x where x > 0, negative_slope * x elsewhere; dx = dy, or dy * negative_slope.
 
-    At x = 0 backward returns the left derivative, an element of the subgradient.
+    At x = 0 backward returns the left derivative, an element of the subgradient (docs/backprop.md, eq. 6, 25).
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ class LeakyReLU(Elementwise):
 class ReLU(Elementwise):
     """y = max(x, 0); dx = dy where x > 0, else 0.
 
-    At x = 0 backward returns 0, an element of the subgradient [0, dy].
+    At x = 0 backward returns 0, an element of the subgradient [0, dy] (docs/backprop.md, eq. 6, 25).
 
     Examples
     --------
@@ -177,7 +178,7 @@ class ReLU(Elementwise):
 class Softmax(Layer):
     """y_j = exp(x_j) / sum_k exp(x_k), row by row, with the full Jacobian behind it.
 
-    Scalar rule, then matrix rule::
+    Scalar rule, then matrix rule (docs/backprop.md, eq. 7, 26)::
 
         dy_j / dx_k = y_j * (1[j = k] - y_k)
         dx = y * (dy - sum(dy * y, axis=1, keepdims=True))

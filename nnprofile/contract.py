@@ -191,7 +191,7 @@ class Layer(Configured):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
-        """Return ``(dx, grads)``; ``grads`` has the layout of ``params``."""
+        """Return ``(dx, grads)``: dx_i = sum_j dy_j dy_j/dx_i (docs/backprop.md, eq. 18), and grads in the layout of params."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def initialize(self, rng: np.random.Generator) -> None:

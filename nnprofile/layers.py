@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Dense(Layer):
     """y = x @ W + b.
 
-    Scalar rule, then matrix rule::
+    Scalar rule, then matrix rule (docs/backprop.md, eq. 1-2, 21-23)::
 
         y_nj = sum_i x_ni W_ij + b_j   =>   dW_ij = sum_n x_ni dy_nj,   db_j = sum_n dy_nj,   dx_ni = sum_j dy_nj W_ij
         y = x @ W + b                  =>   dW = x.T @ dy,              db = dy.sum(axis=0),  dx = dy @ W.T
@@ -120,7 +120,8 @@ class Dense(Layer):
 class Dropout(Layer):
     """In training y = x * mask / (1 - rate), with mask 0 for a random share ``rate`` of the elements; else y = x.
 
-    dx = dy * mask / (1 - rate), with the mask of the forward pass. The mean of y is x, so inference needs no scaling.
+    dx = dy * mask / (1 - rate), with the mask of the forward pass. The mean of y is x, so inference needs no
+    scaling (docs/backprop.md, eq. 8).
 
     Parameters
     ----------

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class MeanLoss(Loss):
-    """L = sum_n w_n l_n / sum_n w_n, so dL / dy_pred_n = (w_n / sum w) * dl_n / dy_pred_n; without weights, w = 1.
+    """L = sum_n w_n l_n / sum_n w_n, so dL / dy_pred_n = (w_n / sum w) * dl_n / dy_pred_n; without weights, w = 1
+    (docs/backprop.md, eq. 9, 20).
 
     If all weights are 0, L and its gradient are 0. A sample of weight 0 counts nothing, even if its l is infinite.
     A subclass writes ``sample_losses``, returning l of shape (n_samples,), and dl of shape (n_samples, n_outputs).
@@ -91,7 +92,7 @@ class MeanLoss(Loss):
 class MeanSquaredError(MeanLoss):
     """l_n = 1/k sum_j (y_nj - t_nj)^2 over k outputs: the mean over all elements, as in Keras and PyTorch.
 
-    dl_n / dy_nj = 2/k (y_nj - t_nj).
+    dl_n / dy_nj = 2/k (y_nj - t_nj) (docs/backprop.md, eq. 11).
 
     Examples
     --------
@@ -110,7 +111,7 @@ class MeanSquaredError(MeanLoss):
 class HalfSquaredError(MeanLoss):
     """l_n = 1/2 sum_j (y_nj - t_nj)^2: the textbooks' loss, a sum over outputs, averaged over samples.
 
-    dl_n / dy_nj = y_nj - t_nj: the 1/2 is there so that no factor 2 is.
+    dl_n / dy_nj = y_nj - t_nj: the 1/2 is there so that no factor 2 is (docs/backprop.md, eq. 10).
 
     Examples
     --------
@@ -128,6 +129,8 @@ class HalfSquaredError(MeanLoss):
 
 class MeanAbsoluteError(MeanLoss):
     """``l_n = 1/k sum_j |y_nj - t_nj|``, dl_n / dy_nj = sign(y_nj - t_nj) / k, and 0 (a subgradient) where they are equal.
+
+    See docs/backprop.md, eq. 12.
 
     Examples
     --------
@@ -147,7 +150,7 @@ class MeanAbsoluteError(MeanLoss):
 class Huber(MeanLoss):
     """l_n = 1/k sum_j h(y_nj - t_nj): a parabola near 0, straight lines beyond ``delta``.
 
-    With the derivative d, or delta * sign(d)::
+    With the derivative d, or delta * sign(d) (docs/backprop.md, eq. 13)::
 
         h(d) = d^2 / 2                      where |d| <= delta
         h(d) = delta * (|d| - delta / 2)    elsewhere
@@ -188,7 +191,7 @@ class BinaryCrossEntropy(MeanLoss):
 
     dl_n / dp = ((1 - t) / (1 - p) - t / p) / k. A term whose factor t or 1 - t is 0 is 0, whatever its logarithm: so the
     loss is finite for p in {0, 1} if p = t, and +inf otherwise. For training prefer SigmoidCrossEntropy, which never
-    meets an infinity.
+    meets an infinity (docs/backprop.md, eq. 14).
 
     Examples
     --------
@@ -223,7 +226,7 @@ class SigmoidCrossEntropy(MeanLoss):
         l  = (t softplus(-z) + (1 - t) softplus(z)) / k
         dl = ((1 - t) s(z) - t s(-z)) / k  =  (s(z) - t) / k
 
-    The middle form loses no digits where s(z) is nearly t.
+    The middle form loses no digits where s(z) is nearly t (docs/backprop.md, eq. 15).
 
     Examples
     --------
@@ -257,7 +260,8 @@ class SoftmaxCrossEntropy(MeanLoss):
 
         dl_n / dz_nj = p_nj - t_nj  =  (1 - t_nj) p_nj - t_nj (1 - p_nj)
 
-    The last form, with 1 - p of the largest logit summed from the others, loses no digits where p is nearly t.
+    The last form, with 1 - p of the largest logit summed from the others, loses no digits where p is nearly t
+    (docs/backprop.md, eq. 16).
 
     Examples
     --------

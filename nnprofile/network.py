@@ -26,7 +26,7 @@ _KEEP_WIDTH = (Elementwise, Softmax, Dropout)
 class Sequential(Layer):
     """Compose layers: y = f_L(... f_2(f_1(x))).
 
-    The chain rule, for layers 1 .. L with y_0 = x::
+    The chain rule, for layers 1 .. L with y_0 = x (docs/backprop.md, eq. 4, 19)::
 
         forward    y_l = f_l(y_(l-1))                       l = 1 .. L
         backward   dy_(l-1), grads_l = backward_l(dy_l)     l = L .. 1

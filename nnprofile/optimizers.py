@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _DecayedOptimizer(Optimizer):
-    """What SGD and Adam share: the learning rate, decoupled weight decay, and lazy rows."""
+    """What SGD and Adam share: the learning rate, decoupled weight decay (docs/backprop.md, eq. 32), and lazy rows."""
 
     def __init__(self, learning_rate: LearningRate, *, weight_decay: float, lazy: bool) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class SGD(_DecayedOptimizer):
     """Stochastic gradient descent, with momentum if asked: v = momentum * v - learning_rate * dw, w = w + v.
 
     Without momentum this is w = w - learning_rate * dw. With Nesterov's, w = w + momentum * v - learning_rate * dw: the
-    source's rule, with the point at which it takes the gradient, w + momentum * v, called w.
+    source's rule, with the point at which it takes the gradient, w + momentum * v, called w (docs/backprop.md, eq. 28-30).
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class SGD(_DecayedOptimizer):
 class Adam(_DecayedOptimizer):
     """Adaptive moments: each parameter's step is scaled by the size of its past gradients.
 
-    With t = 1, 2, ...::
+    With t = 1, 2, ... (docs/backprop.md, eq. 31)::
 
         m = beta1 * m + (1 - beta1) * dw,     v = beta2 * v + (1 - beta2) * dw^2
         w = w - learning_rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)

@@ -119,8 +119,8 @@ def objective(
 ) -> tuple[Any, Parameters]:
     """Return J and its gradients: J = L(net(x), y) + l2 / (2 sum_n w_n) * sum W^2 over all weights W, not biases.
 
-    So dJ/dW = dL/dW + l2 / (sum_n w_n) * W. Without sample weights, sum_n w_n is the number of these rows: in ``fit``,
-    of the mini-batch, as in scikit-learn.
+    So dJ/dW = dL/dW + l2 / (sum_n w_n) * W (docs/backprop.md, eq. 17, 27). Without sample weights, sum_n w_n is the
+    number of these rows: in ``fit``, of the mini-batch, as in scikit-learn.
     """
     y_pred, cache = net.forward(x, rng)
     value, loss_cache = loss.forward(y_pred, y, sample_weight)

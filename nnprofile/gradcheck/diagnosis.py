@@ -995,6 +995,7 @@ _HYPOTHESES: tuple[Callable[[_Facts], Diagnosis | None], ...] = (
     _float32_exact,
     _scale,
     _permuted,
+    _updated,  # before _decay: for one row, updated weights look like an L2 term on x
     _decay,
     _axis,
     _repeats,
@@ -1008,7 +1009,6 @@ _HYPOTHESES: tuple[Callable[[_Facts], Diagnosis | None], ...] = (
     _output_slope,
     _norm_terms,
     _norm_term,
-    _updated,
     _other_parameter,
     _slice_scale,
     _shifted,

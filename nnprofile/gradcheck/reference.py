@@ -133,7 +133,7 @@ def ladder(phi: Line, *, noise: float, extended: bool) -> tuple[dict[float, Any]
 
 
 def central(phi: Line, *, noise: float, extended: bool = False) -> Difference:
-    """Differentiate phi at 0 by central differences, extrapolated: D(h) = (phi(h) - phi(-h)) / 2h."""
+    """Differentiate phi at 0 by central differences, extrapolated: D(h) = (phi(h) - phi(-h)) / 2h (docs/backprop.md, eq. 35)."""
     values, here, steps, noise = ladder(phi, noise=noise, extended=extended)
     slopes = np.array([(values[h] - values[-h]) / (2 * h) for h in steps], float)
     bends = np.array([abs(values[h] + values[-h] - 2 * here) for h in steps], float)
@@ -209,7 +209,7 @@ class Reference:
         return float((self.dy * self.tangent(k, t, point)).sum())
 
     def tangent(self, k: int, t: Array, point: list[Array] | None = None) -> Array:
-        """Return J t by the complex step: Im y(x + i H t) / H."""
+        """Return J t by the complex step: Im y(x + i H t) / H (docs/backprop.md, eq. 34)."""
         at = list(self.subject.point if point is None else point)
         at[k] = at[k] + 1j * H * t
         y = self.subject.y(at)

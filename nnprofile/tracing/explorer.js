@@ -224,12 +224,12 @@
   // --- the picture of the network ---------------------------------------------------------------------------------------------
   const SHOWN = 10;
   function drawNet() {
-    const W = 120 + 170 * (data.columns.length - 1), rows = Math.max(...data.columns.map((c) => Math.min(c.size, SHOWN))), H = 90 + rows * 62;
+    const W = 120 + 170 * (data.columns.length - 1), rows = Math.max(...data.columns.map((c) => Math.min(c.size, SHOWN))), H = 80 + rows * 56;
     const step = data.steps[state.step], backward = ["backward", "update", "after"].includes(step.phase);
     const reached = new Set(data.steps.slice(0, state.step + 1).flatMap((s) => s.names));
     const here = new Set(step.names);
     const x = (k) => 60 + (k * (W - 120)) / Math.max(data.columns.length - 1, 1);
-    const y = (k, i) => { const n = Math.min(data.columns[k].size, SHOWN); return 60 + (rows - n) * 31 + i * 62 + 18; };
+    const y = (k, i) => { const n = Math.min(data.columns[k].size, SHOWN); return 60 + (rows - n) * 28 + i * 56 + 20; };
     const svg = el("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "The network; its weights and units are buttons" });
     const onPath = pathEdges();
     for (const edge of data.edges) {
@@ -255,7 +255,7 @@
         const q = name && get(name), index = [state.row, i];
         const at = q ? position(q, index) : -1, known = at >= 0;
         const g = el("g", { class: `node${name && here.has(name) ? " lit" : ""}${known && isWrong(q, at) ? " wrong" : ""}` },
-          el("circle", { cx: x(k), cy: y(k, i), r: 27 }), el("text", { x: x(k), y: y(k, i) + 5 }, known ? show(q.values[at], 3) : ""));
+          el("circle", { cx: x(k), cy: y(k, i), r: 25 }), el("text", { x: x(k), y: y(k, i) + 4 }, known ? show(q.values[at], 3) : ""));
         if (known) { g.addEventListener("click", () => pick(name, index)); g.append(el("title", {}, `${element(name, index)} = ${exact(q.values[at])}`)); }
         svg.append(g);
       }

@@ -1,7 +1,7 @@
 """Every path of the chain rule from one weight to the loss: its factors, their product, and the sum of all paths.
 
 A weight W[i,j] moves z[n,j] in each row n; that moves everything behind it, until the loss. Each way through the network
-is one product of local derivatives, and the gradient is the sum over all ways (eq. 36 of docs/backprop.md). Backpropagation
+is one product of local derivatives, and the gradient is the sum over all ways (docs/backprop.md, eq. 36). Backpropagation
 computes that sum without ever listing the ways; here they are listed, for networks small enough.
 """
 

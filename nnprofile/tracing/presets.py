@@ -107,7 +107,7 @@ def _at(name: str, *index: int) -> Callable[[Trace], float]:
 def _document() -> tuple[Sequential, Loss, Array, Array, Optimizer]:
     first = (
         [[0.1, -0.2, 0.3, -0.4, 0.5], [0.6, 0.4, -0.5, 0.3, -0.1], [-0.3, 0.2, 0.7, 0.1, 0.4]],
-        [0.1, 0.0, -0.1, 0.2, 0.0],
+        [0.3, 0.0, -0.1, 0.2, 0.0],
     )
     second = ([[0.4, -0.6], [-0.3, 0.5], [0.8, 0.2], [0.1, -0.7], [-0.5, 0.3]], [0.1, -0.2])
     net = network(first, Sigmoid(), second, Sigmoid())

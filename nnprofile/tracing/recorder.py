@@ -53,7 +53,7 @@ def trace(
     l2 : float, default 0.0
         As in ``fit``: l2 / (2 n) * sum W^2 belongs to the objective J.
     frozen : str or sequence of str
-        Names ("0.b") or patterns ("*.b") of parameters that the update leaves alone.
+        Names, ``"0.b"``, or patterns, ``"*.b"``, of parameters that the update leaves alone.
     sample_weight : Array, shape (n_samples,), optional
     rng : numpy.random.Generator, optional
         Training mode, for layers that draw. Not changed: a copy draws.
@@ -423,7 +423,7 @@ class _Recorder:
         names.append(self.add(f"{symbol}+", params[name], axes, "update", by, parameter=name))
 
     def after(self, net: Layer, old: Parameters) -> None:
-        """Record the loss after the update."""
+        """Record the loss after the update, beside what the gradient promised (docs/backprop.md, eq. 33)."""
         found = self.trace
         x, name = self.x, "x"
         for (_, layer), part in zip(flatten(net), self.parts, strict=True):
