@@ -46,6 +46,8 @@ class Verdict:
         d y / d tensor, if it is known.
     found : Array of int
         Flat indices of wrong elements that were searched for, not sampled.
+    wrong : Array of int
+        Flat indices of the elements that are known to be wrong.
     """
 
     k: int
@@ -58,6 +60,7 @@ class Verdict:
     errors: Array = field(default_factory=lambda: np.zeros(0))  # of the reference
     jacobian: Array | None = None
     found: Array = field(default_factory=lambda: np.zeros(0, int))
+    wrong: Array = field(default_factory=lambda: np.zeros(0, int))
 
     @property
     def is_full(self) -> bool:
@@ -359,6 +362,7 @@ class Judge:
             row.accuracy = _relative(_norm(verdict.errors), _norm(right))
         row.error = _relative(float(gap[np.isfinite(gap)].max(initial=0.0)), size) if finite.all() else np.inf
         row.noise_ratio = float((gap / (tolerance / KAPPA)).max())
+        verdict.wrong = verdict.where[wrong]
         row.verdict = "wrong" if wrong else "subgradient" if kinks else "right"
         if row.verdict == "right" and row.method != "complex step" and not row.accuracy <= 1e-3:
             row.verdict = "unclear"

@@ -212,9 +212,9 @@ class _BugLoss(MeanLoss):
         """Return the wrong derivative."""
         raise NotImplementedError
 
-    def trace_rule(self, y_name: str, k: int) -> LossRule:
+    def trace_rule(self, y_name: str, k: int, *, labels: bool) -> LossRule:
         """Return the formulas with the bug in them."""
-        rule = loss_rule(self.inner, y_name, k)
+        rule = loss_rule(self.inner, y_name, k, labels=labels)
         assert rule is not None and rule.slope is not None
         return replace(rule, slope=self.wrong(rule.slope, y_name))
 
@@ -404,13 +404,17 @@ BUGS = (
 )
 
 
-def applicable(net: Layer, loss: Loss, x: Array, optimizer: Optimizer | None) -> list[tuple[Bug, Sequential, Loss]]:
+def applicable(
+    net: Layer, loss: Loss, x: Array, optimizer: Optimizer | None, l2: float = 0.0
+) -> list[tuple[Bug, Sequential, Loss]]:
     """Return the bugs that this network can have, each with copies that have it."""
     if not isinstance(net, Sequential) or any(type(layer) not in LAYERS for layer in net.layers):
         return []  # a layer of the user's cannot be made anew from its config alone
     found = []
     for bug in BUGS:
         made = bug.apply(net, loss, x, optimizer)
+        if bug.key == "updated-weights" and l2:
+            continue  # its backward knows no L2 term, so it would step by another gradient than the trace shows
         if made is not None and (bug.key != "bias-of-one-row" or len(x) > 1):
             found.append((bug, *made))
     return found

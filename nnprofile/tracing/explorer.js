@@ -79,10 +79,10 @@
     const picked = state.cell && `${state.cell.name}:${state.cell.index.join(",")}` === key;
     const wrong = isWrong(q, at);
     const classes = [picked && "picked", wrong && "wrong", used.has(key) && "used"].filter(Boolean).join(" ");
-    const mark = q.reference && q.reference[at] !== "NaN" ? (wrong ? " ✗" : " ✓") : "";
+    const mark = !q.says ? "" : wrong ? " ✗" : q.verdict.startsWith("?") ? " ?" : q.reference[at] === "NaN" ? "" : " ✓";
     return el("td", { class: classes }, el("button", {
       type: "button", "data-cell": key, tabindex: picked ? 0 : -1, title: `${element(name, index)} = ${exact(q.values[at])}`,
-      "aria-label": `${element(name, index)} = ${show(q.values[at])}${mark === " ✗" ? ", wrong" : mark ? ", checked" : ""}`,
+      "aria-label": `${element(name, index)} = ${show(q.values[at])}${{ " ✗": ", wrong", " ?": ", unclear", " ✓": ", right" }[mark] || ""}`,
       "aria-pressed": picked ? "true" : "false", onclick: () => pick(name, index),
     }, show(q.values[at]) + mark));
   }
@@ -191,10 +191,11 @@
     line.append(tokens ? `${element(name, index)} = ${substituted(tokens)} = ${show(q.values[at])}` : `${element(name, index)} = ${show(q.values[at])}`);
     box.append(line);
     if (q.reference) {
-      const wrong = isWrong(q, at), reference = q.reference[at];
-      if (reference === "NaN") box.append(el("p", {}, "This element is not among those that were checked."));
-      else box.append(el("p", { class: wrong ? "bad" : "ok", id: "verdict" }, `${wrong ? "✗" : "✓"} by the ${q.method}: ${show(reference, wrong ? state.digits : Math.max(state.digits, 9))}; ${q.digits[at]} digits agree`));
+      const wrong = isWrong(q, at), digits = wrong ? state.digits : Math.max(state.digits, 9);
+      const value = q.reference[at] === "NaN" ? "" : `by ${q.method === "complex step" ? "the complex step" : q.method}: ${show(q.reference[at], digits)}; `;
+      box.append(el("p", { class: wrong ? "bad" : "ok", id: "verdict" }, `${wrong ? "✗" : q.verdict[0]} ${value}${q.says[at]}`));
     }
+    if (q.kept && q.kept.includes(at)) box.append(el("p", { id: "kept" }, `The number was ${data.keptText}; as it stands, the formula loses them here.`));
     if (state.variant && q.role === "gradient" && data.base.quantities[name].values[at] !== q.values[at]) {
       box.append(el("p", {}, `Without the bug it is ${show(data.base.quantities[name].values[at])}.`));
     }
@@ -280,9 +281,9 @@
   }
   function drawGradients() {
     const rows = Object.keys(data.base.quantities).filter((name) => get(name).role === "gradient").map((name) => {
-      const q = get(name), checked = q.digits.filter((d) => d !== null), wrong = q.wrong.length;
+      const q = get(name);
       return el("tr", {}, el("td", {}, q.symbol), el("td", {}, q.parameter), el("td", {}, q.shapeText), el("td", {}, q.matrix),
-        el("td", { class: wrong ? "bad" : "ok" }, wrong ? `✗ ${wrong} of ${checked.length} wrong` : `✓ ${Math.min(...checked)} digits or more`));
+        el("td", { class: q.verdict[0] === "✓" ? "ok" : "bad" }, q.verdict));
     });
     $("gradients").querySelector("div").replaceChildren(list(["gradient", "in the library", "shape", "formula", "beside the derivative without backward"], rows));
   }
@@ -320,7 +321,7 @@
     $("next").disabled = state.step === data.steps.length - 1;
     const side = state.variant || data.base;
     $("summary").textContent = side.summary;
-    $("summary").className = side.wrong.length ? "bad" : "ok";
+    $("summary").className = side.bad.length ? "bad" : "ok";
     $("story").hidden = !state.variant;
     $("story").textContent = state.variant ? state.variant.story : "";
     drawStep();

@@ -326,6 +326,7 @@ class Latex:
         ("ᵀ", r"^\top"),
         ("σ", r"\sigma"),
         ("Σ_n", r"\sum_n"),
+        ("Σ_j", r"\sum_j"),
         ("Σ_k", r"\sum_k"),
         ("Σ", r"\sum "),
         ("′", "'"),
@@ -343,7 +344,7 @@ class Latex:
 
     def name(self, name: str) -> str:
         """Return z_{1} for z1, W_{1}^{+} for W1+."""
-        letters, number, plus = re.fullmatch(r"([A-Za-z]+)(\d+[a-z]?)?(\+?)", name).groups()  # type: ignore[union-attr]
+        letters, number, plus = re.fullmatch(r"([A-Za-z]+)(\d+[a-z]*)?(\+?)", name).groups()  # type: ignore[union-attr]
         letters = letters if len(letters) <= 2 else rf"\mathrm{{{letters}}}"
         return letters + (f"_{{{number}}}" if number else "") + ("^{+}" if plus else "")
 

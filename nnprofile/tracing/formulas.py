@@ -293,26 +293,29 @@ def _squares(y: Quantities, k: int) -> Expression:
     return Sum("j", k, Square(y["n", "j"] - Quantities("t")["n", "j"]))
 
 
-def loss_rule(loss: Loss, y_name: str, k: int) -> LossRule | None:
-    """Return the formulas of a loss of k outputs called ``y_name``, or None if it is not one of the library's."""
+def loss_rule(loss: Loss, y_name: str, k: int, *, labels: bool = False) -> LossRule | None:
+    """Return the formulas of a loss of k outputs called ``y_name``, or None if it is not one of the library's.
+
+    With ``labels`` the targets are 1 and 0, and sum to 1 exactly.
+    """
     own = getattr(type(loss), "trace_rule", None)
     if own is not None:
-        return own(loss, y_name, k)  # type: ignore[no-any-return]
+        return own(loss, y_name, k, labels=labels)  # type: ignore[no-any-return]
     y, t, p = Quantities(y_name), Quantities("t")["n", "j"], Quantities("p")["n", "j"]
     y_nj, share = y["n", "j"], Constant("k", k)
     name = f"{{{y_name}}}"
     n, kind = ("n",), type(loss)
     mean: Callable[[Expression], Expression] = (lambda e: e) if k == 1 else (lambda e: e / share)
     if kind is HalfSquaredError:
-        return LossRule(Formula(f"{{l}} = ½ Σ_k ({name} − {{t}})²", _squares(y, k) / 2, n, "10"), y_nj - t)
+        return LossRule(Formula(f"{{l}} = ½ Σ_j ({name} − {{t}})²", _squares(y, k) / 2, n, "10"), y_nj - t)
     if kind is MeanSquaredError:
         head = "" if k == 1 else "1/k "
         return LossRule(
-            Formula(f"{{l}} = {head}Σ_k ({name} − {{t}})²", mean(_squares(y, k)), n, "11"), mean(2 * (y_nj - t))
+            Formula(f"{{l}} = {head}Σ_j ({name} − {{t}})²", mean(_squares(y, k)), n, "11"), mean(2 * (y_nj - t))
         )
     if kind is MeanAbsoluteError:
         return LossRule(
-            Formula(f"{{l}} = 1/k Σ_k |{name} − {{t}}|", mean(Sum("j", k, call("abs", y_nj - t))), n, "12"),
+            Formula(f"{{l}} = 1/k Σ_j |{name} − {{t}}|", mean(Sum("j", k, call("abs", y_nj - t))), n, "12"),
             mean(call("sign", y_nj - t)),
         )
     if kind is Huber:
@@ -320,27 +323,34 @@ def loss_rule(loss: Loss, y_name: str, k: int) -> LossRule | None:
         near, far = call("≤", call("abs", d), delta), call(">", call("abs", d), delta)
         h = near * (Square(d) / 2) + far * (delta * (call("abs", d) - delta / 2))
         return LossRule(
-            Formula(f"{{l}} = 1/k Σ_k h({name} − {{t}})", mean(Sum("j", k, h)), n, "13"),
+            Formula(
+                f"{{l}} = 1/k Σ_j h({name} − {{t}})",
+                mean(Sum("j", k, h)),
+                n,
+                "13",
+                "h(d) is d²/2 up to δ, and δ (|d| − δ/2) beyond.",
+            ),
             mean(near * d + far * (delta * call("sign", d))),
         )
     if kind is BinaryCrossEntropy:
         l = -Sum("j", k, t * call("log", y_nj) + (1 - t) * call("log", 1 - y_nj))
         return LossRule(
-            Formula(f"{{l}} = −1/k Σ_k [{{t}} log {name} + (1 − {{t}}) log(1 − {name})]", mean(l), n, "14"),
+            Formula(f"{{l}} = −1/k Σ_j [{{t}} log {name} + (1 − {{t}}) log(1 − {name})]", mean(l), n, "14"),
             mean((1 - t) / (1 - y_nj) - t / y_nj),
         )
     if kind is SigmoidCrossEntropy:
         l = Sum("j", k, t * call("log", 1 + call("exp", -y_nj)) + (1 - t) * call("log", 1 + call("exp", y_nj)))
         return LossRule(
-            Formula("{l} = −1/k Σ_k [{t} log {p} + (1 − {t}) log(1 − {p})]", mean(l), n, "15"),
+            Formula("{l} = −1/k Σ_j [{t} log {p} + (1 − {t}) log(1 − {p})]", mean(l), n, "15"),
             mean(p - t),
             Formula(f"{{p}} = σ({name})", 1 / (1 + call("exp", -y_nj)), NJ, "5", "Probabilities out of logits."),
         )
     if kind is SoftmaxCrossEntropy:
-        all_ = Sum("k", k, call("exp", y["n", "k"]))
+        all_, total = Sum("k", k, call("exp", y["n", "k"])), Sum("k", k, Quantities("t")["n", "k"])
+        l = call("log", all_) - Sum("j", k, t * y_nj) if labels else Sum("j", k, t * (call("log", all_) - y_nj))
         return LossRule(
-            Formula("{l} = −Σ_k {t} log {p}", call("log", all_) - Sum("j", k, t * y_nj), n, "16"),
-            p - t,
+            Formula("{l} = −Σ_j {t} log {p}", l, n, "16"),
+            p - t if labels else total * p - t,
             Formula(f"{{p}} = softmax({name})", call("exp", y_nj) / all_, NJ, "7", "Probabilities out of logits."),
         )
     return None

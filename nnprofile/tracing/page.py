@@ -20,16 +20,15 @@ from ..contract import Array, Layer, Loss
 from ..training import objective
 from .bugs import applicable
 from .expression import PLAIN, Expression, flat
+from .large import MAX_CELLS, blocks
 from .paths import MAX_PATHS, n_paths, paths, total
 from .recorder import trace
-from .text import left_out, matrix, summary, to_table
+from .text import KEPT, gives, left_out, matrix, summary, to_table, verdict
 
 if TYPE_CHECKING:
     from .presets import Preset
-    from .record import Quantity, Trace
+    from .record import Trace
 
-MAX_CELLS = 256  # a larger array is shown in blocks
-BLOCKS = 8  # along each axis
 MAX_LISTED = 4096  # paths in the page
 N_STEPS = 200  # of training, right and with a bug
 
@@ -95,6 +94,7 @@ def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = Tr
         "paths": _paths(found),
         "variants": [],
         "printed": [],
+        "keptText": KEPT,
         "errata": list(preset.errata) if preset else [],
     }
     if preset:
@@ -110,7 +110,7 @@ def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = Tr
         ]
     if break_it:
         x, y, weights, rng = found.data
-        for bug, net, loss in applicable(found.net, found.loss, x, found.optimizer):
+        for bug, net, loss in applicable(found.net, found.loss, x, found.optimizer, found.l2):
             broken = trace(net, loss, x, y, found.optimizer, found.l2, found.frozen, sample_weight=weights, rng=rng)
             if broken.ok:
                 continue  # it changes nothing here
@@ -127,7 +127,7 @@ def _side(found: Trace, n_steps: int) -> dict[str, Any]:
     return {
         "quantities": {name: _quantity(found, name) for name in found},
         "curve": _curve(found, n_steps) if found.optimizer is not None else None,
-        "wrong": found.wrong,
+        "bad": found.wrong + found.unclear,
         "summary": summary(found),
     }
 
@@ -152,15 +152,24 @@ def _quantity(found: Trace, name: str) -> dict[str, Any]:
     if q.value.size <= MAX_CELLS:
         indices = list(np.ndindex(q.value.shape))
     else:
-        indices, out["blocks"] = _blocks(q)
-        out["leftOut"] = left_out(q, MAX_CELLS).replace("the 8 largest are shown", "shown in blocks")
+        cut = blocks(q.value, None if q.check is None else q.check.wrong)
+        indices = [index for *_, index in cut]
+        out["blocks"] = [{"start": a, "stop": b, "rms": _rms(q.value, a, b)} for a, b, _ in cut]
+        out["leftOut"] = left_out(q, MAX_CELLS, "shown in blocks")
         out["cells"] = [list(index) for index in indices]
     out["values"] = [_plain(q.value[index]) for index in indices]
     if q.check is not None:
         out["method"] = q.check.method
         out["reference"] = [_plain(q.check.reference[index]) for index in indices]
-        out["digits"] = [_digits(q.check.digits[index]) for index in indices]
-        out["wrong"] = [k for k, index in enumerate(indices) if not q.check.right[index]]
+        out["says"] = [q.check.says(index) for index in indices]
+        out["wrong"] = [k for k, index in enumerate(indices) if q.check.wrong[index]]
+        out["verdict"] = verdict(q)
+    if element is not None:
+
+        def lookup(other: str, index: tuple[int, ...]) -> float:
+            return float(found[other].value[index])
+
+        out["kept"] = [k for k, index in enumerate(indices) if not gives(q, index, lookup)]
     if element is not None and (q.value.size > MAX_CELLS or _is_long(found, element)):
         out["resolved"] = [_resolved(found, element, dict(zip(q.index, index, strict=False))) for index in indices]
     return out
@@ -190,19 +199,9 @@ def _resolved(found: Trace, element: Expression, at: dict[str, int]) -> list[Any
     return [[*t, _plain(lookup(t[1], tuple(t[2])))] if not isinstance(t, str) and t[0] == "r" else t for t in tokens]
 
 
-def _blocks(q: Quantity) -> tuple[list[tuple[int, ...]], list[dict[str, Any]]]:
-    """Return the largest element of each block, and each block's place and root mean square."""
-    value = q.value.astype(float)
-    edges = [np.unique(np.linspace(0, size, min(size, BLOCKS) + 1).astype(int)) for size in value.shape]
-    indices, blocks = [], []
-    for corner in np.ndindex(*(len(edge) - 1 for edge in edges)):
-        start = [int(edge[c]) for edge, c in zip(edges, corner, strict=True)]
-        stop = [int(edge[c + 1]) for edge, c in zip(edges, corner, strict=True)]
-        part = value[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-        place = np.unravel_index(int(np.argmax(np.abs(part))), part.shape)
-        indices.append(tuple(a + int(p) for a, p in zip(start, place, strict=True)))
-        blocks.append({"start": start, "stop": stop, "rms": _plain(np.sqrt((part * part).mean()))})
-    return indices, blocks
+def _rms(value: Array, start: list[int], stop: list[int]) -> Any:
+    part = value[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))].astype(float)
+    return _plain(np.sqrt((part * part).mean()))
 
 
 def _paths(found: Trace) -> dict[str, Any]:
@@ -295,7 +294,3 @@ def _plain(value: Any) -> Any:
     if isfinite(value):
         return int(value) if value.is_integer() and abs(value) < 1e6 else value
     return {"nan": "NaN", "inf": "∞", "-inf": "−∞"}[str(value)]
-
-
-def _digits(value: Any) -> int | None:
-    return int(value) if isfinite(value) else None

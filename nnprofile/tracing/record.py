@@ -128,8 +128,13 @@ class Trace(Mapping[str, Quantity]):
 
     @property
     def wrong(self) -> list[str]:
-        """The gradients that do not."""
-        return [name for name, q in self.items() if q.check is not None and not q.check.ok]
+        """The gradients that are wrong, nearest to the loss first."""
+        return [name for name, q in self.items() if q.check is not None and q.check.verdict == "wrong"]
+
+    @property
+    def unclear(self) -> list[str]:
+        """The gradients that nobody can judge here, because something is not finite."""
+        return [name for name, q in self.items() if q.check is not None and q.check.verdict == "unclear"]
 
     def paths(self, name: str, index: Sequence[int]) -> list[Any]:
         """Return every way in which one element of a parameter reaches the loss; see ``nnprofile.tracing.paths``."""
@@ -177,5 +182,8 @@ class Trace(Mapping[str, Quantity]):
 
     def __repr__(self) -> str:
         n = sum(q.check is not None for q in self.values())
-        state = "all agree with their check" if self.ok else f"wrong: {', '.join(self.wrong)}"
+        bad = [
+            f"{word}: {', '.join(names)}" for word, names in (("wrong", self.wrong), ("unclear", self.unclear)) if names
+        ]
+        state = "; ".join(bad) or "all agree with their check"
         return f"<Trace of {self.title}: {len(self.steps)} steps, {len(self)} quantities, {n} gradients, {state}>"

@@ -7,23 +7,25 @@ neither the network nor the optimizer has moved afterwards.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from ..activations import Elementwise
 from ..contract import Array, Layer, Loss, Optimizer, Parameters, is_sparse
 from ..layers import Dense, Dropout
 from ..network import Sequential
 from ..validation import as_features, as_weights, check_number, check_rng
 from .expression import PLAIN, Constant, Expression, Quantities, Square, Sum
 from .formulas import Formula, LayerRule, Place, layer_rule, loss_rule, slope_of, update_rule
+from .large import wanted
 from .record import EMPTY, Link, Quantity, Step, Trace
 from .reference import check
-
-MAX_CHECKED, CHECKED = 512, 64  # a gradient of more than 512 elements is checked at its 64 largest
+from .replay import Replay
 
 
 def trace(
@@ -118,7 +120,8 @@ class _Part:
 
 def flatten(net: Layer, prefix: str = "") -> list[tuple[str, Layer]]:
     """Return the layers of a network at any depth, with the prefix of their parameters."""
-    if not isinstance(net, Sequential):
+    whole = type(net).forward is not Sequential.forward or type(net).backward is not Sequential.backward  # a user's own
+    if not isinstance(net, Sequential) or whole:
         return [(prefix, net)]
     return [part for i, layer in enumerate(net.layers) for part in flatten(layer, f"{prefix}{i}.")]
 
@@ -128,17 +131,23 @@ class _Recorder:
 
     def __init__(self, found: Trace) -> None:
         self.trace = found
+        self.net = copy.deepcopy(found.net)  # a layer of a user's may change as it computes
         self.x, self.y_true, self.weights, self.rng = found.data
         self.n = len(self.x)
         total = float(self.n if self.weights is None else self.weights.sum())
         self.total = Constant("N" if self.weights is None else "Σw", total)
+        self.decay = found.l2 / total if total else 0.0
         self.parts: list[_Part] = []
+        self.taken = {"x", "y", "t", "w", "p", "l", "L", "R", "J", "P", "D"}
         self.axes: dict[str, tuple[str, ...]] = {}
 
     def record(self) -> None:
         """Record everything."""
         with np.errstate(all="ignore"):
             y_name, y = self.forward()
+            inputs = [self.x, *(part.y for part in self.parts)]
+            layers = [(part.layer, x, part.rng) for part, x in zip(self.parts, inputs, strict=False)]
+            self.replay = Replay(layers, self.trace.loss, self.y_true, self.weights, self.decay)
             dy = self.measure(y_name, y)
             self.backward(y_name, dy)
             if self.trace.optimizer is not None:
@@ -159,25 +168,37 @@ class _Recorder:
         """Write down a step."""
         self.trace.steps.append(Step(title, phase, names, why))
 
+    def tail(self, number: int, letters: list[str]) -> str:
+        """Return the number, with letters behind it if a name that it makes is taken: "1", "1b", "1c", ..., "1bb", ..."""
+        for n in itertools.count():
+            for suffix in itertools.product("bcdefghijklmnopqrstuvwxyz", repeat=n):
+                tail = f"{number}{''.join(suffix)}"
+                names = {letter + tail for letter in letters}
+                names |= {"d" + name for name in names}
+                if not names & self.taken:
+                    self.taken |= names
+                    return tail
+        raise AssertionError("there is always another")
+
     def forward(self) -> tuple[str, Array]:
         """Record x, the parameters and the forward pass."""
-        flat = flatten(self.trace.net)
+        flat = flatten(self.net)
         given = [self.add("x", self.x, ("samples", "inputs"), "data")]
         self.step("What is given", "given", given, "The inputs x, one row a sample; the targets t; and the parameters.")
-        x_name, x, used, count = "x", self.x, {"x", "y", "t", "p", "l", "L", "R", "J", "c"}, 0
+        x_name, x, count = "x", self.x, 0
         rng = copy.deepcopy(self.rng)
         for i, (prefix, layer) in enumerate(flat):
             count += bool(len(layer.params))
             last = i == len(flat) - 1
             letter = "z" if isinstance(layer, Dense) else "h" if isinstance(layer, Dropout) else "a"
-            suffix = next(s for s in ("", *"bcdefghijklmopqrstuvw") if f"{letter}{count}{s}" not in used)
-            tail = f"{count}{suffix}"
+            extra = ["m"] if type(layer) is Dropout else ["s"] if isinstance(layer, Elementwise) else []
+            own = _letters(list(layer.params), {letter, *extra})
+            tail = self.tail(count, [letter, *own.values(), *extra])
             y_name = "y" if last and letter == "a" else letter + tail
-            used |= {letter + tail}
             before = copy.deepcopy(rng)
             y, cache = layer.forward(x, rng)
-            width = (x.shape[1] if x.ndim > 1 else 1, y.shape[1] if y.ndim > 1 else 1)
-            params = {name: _letters(name) + tail for name in layer.params}
+            width = (x.shape[-1], y.shape[-1])
+            params = {name: letters + tail for name, letters in own.items()}
             place = Place(x_name, y_name, tail, self.n, *width, params)
             rule = layer_rule(layer, place)
             x_axes = self.axes[x_name]
@@ -185,18 +206,23 @@ class _Recorder:
                 "outputs" if last or all(len(p.params) == 0 for _, p in flat[i + 1 :]) else PLAIN.name(f"hidden{count}")
             )
             y_axes = ("samples", units) if len(layer.params) else x_axes
+            if y.ndim != len(y_axes):
+                y_axes = ("samples", *(f"axis {a}" for a in range(1, y.ndim)))
             self.parts.append(_Part(layer, prefix, place, rule, before, cache, y))
             for name in layer.params:
                 value = layer.params[name]
                 axes: tuple[str, ...] = ()
-                if isinstance(layer, Dense):
+                if isinstance(layer, Dense) and len(x_axes) == 2:
                     axes = (x_axes[1], y_axes[1]) if name == "W" else (y_axes[1],)
                 axes = axes if len(axes) == value.ndim else tuple(f"axis {a}" for a in range(value.ndim))
                 given.append(self.add(params[name], value, axes, "parameter", parameter=prefix + name))
             names = []
-            if isinstance(layer, Dropout):
-                names.append(self.add(f"m{tail}", cache, y_axes, "slope", rule.slope[1]))  # type: ignore[index]
-            names.append(self.add(y_name, y, y_axes[: y.ndim], "forward", rule.forward))
+            if type(layer) is Dropout and rule.slope is not None:
+                mask = (
+                    rule.slope[1] if rng is not None else replace(rule.slope[1], why="Inference: nothing is dropped.")
+                )
+                names.append(self.add(f"m{tail}", cache, y_axes, "slope", mask))
+            names.append(self.add(y_name, y, y_axes, "forward", rule.forward))
             self.step(f"Forward: {rule.title}", "forward", names, rule.forward.why)
             x_name, x = y_name, y
         return x_name, x
@@ -208,18 +234,20 @@ class _Recorder:
         rows = y.reshape(self.n, -1)
         target = np.asarray(loss.targets(self.y_true, rows.shape[1]))
         k = rows.shape[1]
-        rule = loss_rule(loss, y_name, k)
+        plain = y.ndim == 2 and self.total.number > 0  # with weights of 0 alone, all is 0 and nothing is divided
+        rule = loss_rule(loss, y_name, k, labels=target.ndim == 1) if plain else None
         if target.ndim == 1 and rule is not None:  # labels
             target = (target[:, None] == np.arange(k)).astype(float)
-        self.add("t", target, self.axes[y_name] if target.ndim == y.ndim else ("samples",), "data")
+        axes = (
+            self.axes[y_name] if target.ndim == y.ndim else ("samples", *(f"axis {a}" for a in range(1, target.ndim)))
+        )
+        self.add("t", target, axes, "data")
         found.steps[0].names.insert(1, "t")
         names = []
-        share: Expression = 1 / self.total
+        w = Quantities("w")["n"]
         if self.weights is not None:
-            w = Quantities("w")["n"]
             self.add("w", self.weights, ("samples",), "data")
             found.steps[0].names.insert(2, "w")
-            share = w / self.total
         mean = "1/N Σ_n {l}" if self.weights is None else "Σ_n {w} {l} / Σw"
         if rule is None:
             kind = type(loss).__name__
@@ -238,8 +266,9 @@ class _Recorder:
         why = "One number says how wrong the outputs are; it is what training makes smaller."
         self.step(f"Loss: {type(loss).__name__}", "loss", names, why)
         dy = loss.backward(cache)
-        slope = None if rule is None or rule.slope is None else rule.slope
-        element = None if slope is None else (slope / self.total if self.weights is None else share * slope)
+        element = None if rule is None else rule.slope
+        if element is not None:
+            element = (element if self.weights is None else w * element) / self.total
         head = f"{{d{y_name}}} = ∂{{{self.objective}}}/∂{{{y_name}}}"
         why = (
             "Backpropagation starts here: how the loss changes with each output. Its 1/N goes through all that follows."
@@ -252,33 +281,26 @@ class _Recorder:
     def l2_term(self, names: list[str], value: Any) -> str:
         """Record R and J if there is an L2 term, and return the name of what is descended."""
         weights = [q for q in self.trace.values() if q.role == "parameter" and q.parameter.rpartition(".")[2] == "W"]
-        if not self.trace.l2 or not weights or not self.total.number:
+        if not self.decay or not weights:
             return "L"
         lam = Constant("λ", self.trace.l2)
         squares: Expression | None = None
         for q in weights:
-            part: Expression = Square(Quantities(q.name)[tuple("ij"[: q.value.ndim])])
-            for letter, size in zip("ij"[::-1], q.value.shape[::-1], strict=False):
+            part: Expression = Square(Quantities(q.name)[q.index])
+            for letter, size in zip(q.index[::-1], q.value.shape[::-1], strict=True):
                 part = Sum(letter, size, part)
             squares = part if squares is None else squares + part
-        R = self.trace.l2 / (2 * self.total.number) * sum(float((q.value.astype(float) ** 2).sum()) for q in weights)
+        R = self.decay / 2 * sum(float((q.value.astype(float) ** 2).sum()) for q in weights)
         element = lam / (2 * self.total) * squares if squares is not None else None
-        names.append(
-            self.add(
-                "R",
-                R,
-                (),
-                "loss",
-                Formula("{R} = λ/(2N) Σ W²", element, (), "17", "Large weights cost; biases do not."),
-            )
-        )
+        head, why = f"{{R}} = λ/(2 {self.total.symbol}) Σ W²", "Large weights cost; biases do not."
+        names.append(self.add("R", R, (), "loss", Formula(head, element, (), "17", why)))
         J = Formula("{J} = {L} + {R}", Quantities("L")[()] + Quantities("R")[()], (), "17")
         names.append(self.add("J", value + R, (), "loss", J))
         return "J"
 
     def backward(self, y_name: str, dy: Array) -> None:
         """Record the backward pass, and the update's gradients."""
-        self.grads = self.trace.net.params.like(float)
+        self.grads = self.net.params.like(float)
         for k in range(len(self.parts) - 1, -1, -1):
             part = self.parts[k]
             place, rule = part.place, part.rule
@@ -313,16 +335,15 @@ class _Recorder:
 
     def with_l2(self, part: _Part, name: str, value: Array, formula: Formula) -> tuple[Array, Formula]:
         """Add the L2 term's share of a weight's gradient."""
-        if name != "W" or not self.trace.l2 or not self.total.number:
+        if name != "W" or not self.decay:
             return value, formula
         symbol = part.place.params[name]
-        value = value + (self.trace.l2 / self.total.number) * part.layer.params[name]
+        value = value + self.decay * part.layer.params[name]
         element = formula.element
         if element is not None:
             element = element + Constant("λ", self.trace.l2) / self.total * Quantities(symbol)[formula.index]
-        return value, Formula(
-            formula.matrix + f" + λ/N {{{symbol}}}", element, formula.index, f"{formula.equation}, 27", formula.why
-        )
+        head = f"{formula.matrix} + λ/{self.total.symbol} {{{symbol}}}"
+        return value, replace(formula, matrix=head, element=element, equation=f"{formula.equation}, 27".strip(", "))
 
     def gradient(
         self,
@@ -335,49 +356,27 @@ class _Recorder:
         **more: Any,
     ) -> str:
         """Write down a gradient with its check: of layer k's parameter, or of what goes into layer k."""
-        value = np.asarray(value)
         if parameter_name:
-            part = self.parts[k]
-            start = np.asarray(part.layer.params[parameter_name])
-
-            def objective(moved: Array) -> Any:
-                params = Parameters(part.layer.params.layout, part.layer.params.vector.astype(moved.dtype))
-                params[parameter_name] = moved
-                twin = part.layer.with_params(params)
-                x = self.parts[k - 1].y if k else self.x
-                y, _ = twin.forward(x, copy.deepcopy(part.rng))
-                l2 = self.trace.l2 / (2 * self.total.number) * (moved * moved).sum() if parameter_name == "W" else 0.0
-                return self.rest(y, k + 1) + (l2 if self.trace.l2 and self.total.number else 0.0)
-
+            subject = self.replay.at_parameter(k, parameter_name)
         else:
-            start = self.parts[k - 1].y if k else self.x
-
-            def objective(moved: Array) -> Any:
-                return self.rest(moved, k)
-
+            subject = self.replay.at_input(k, self.parts[k - 1].y if k else self.x)
+        found = check(subject, value, wanted, single=any(part.y.dtype == np.float32 for part in self.parts))
         self.add(name, value, axes, "gradient", formula, **more)
-        self.trace.quantities[name].check = check(
-            objective, start, value, value.size if value.size <= MAX_CHECKED else CHECKED
-        )
+        self.trace.quantities[name].check = found
         return name
-
-    def rest(self, y: Array, k: int) -> Any:
-        """Return the loss, from what goes into layer k on."""
-        for part in self.parts[k:]:
-            y, _ = part.layer.forward(y, copy.deepcopy(part.rng))
-        return self.trace.loss.forward(y, self.y_true, self.weights)[0]
 
     def update(self) -> None:
         """Record the optimizer's step, and what the loss is afterwards beside what the gradient promised."""
         found = self.trace
         optimizer = copy.deepcopy(found.optimizer)
         assert optimizer is not None
-        net = copy.deepcopy(found.net)
+        net = self.net
         grads = net.params.like()
         grads.vector[:] = self.grads.vector
         optimizer.prepare(net.params)
         before = {name: moment.copy() for name, moment in optimizer.state.items()}
         rate, start = optimizer.learning_rate_at(optimizer.n_steps), net.params.vector.copy()
+        optimizer.learning_rate = rate  # asked once: a schedule may be anything
         optimizer.step(net.params, grads)
         old = Parameters(net.params.layout, start)
         for name in found.frozen:
@@ -434,7 +433,7 @@ class _Recorder:
         value = found.loss.forward(x, self.y_true, self.weights)[0]
         if self.objective == "J":
             for weight in net.params.weights():
-                value = value + found.l2 / (2 * self.total.number) * (net.params[weight] ** 2).sum()
+                value = value + self.decay / 2 * (net.params[weight] ** 2).sum()
         J = self.objective
         names.append(self.add(f"{J}+", value, (), "after", Formula("", why="And its loss.")))
         moved = net.params.vector - old.vector
@@ -463,9 +462,20 @@ class _Recorder:
         )
 
 
-def _letters(name: str) -> str:
-    """Return a parameter's name without what would end a symbol."""
-    return "".join(c for c in name if c.isalpha()) or "q"
+def _letters(names: list[str], taken: set[str]) -> dict[str, str]:
+    """Return the letters that stand for a layer's parameters: their own, lengthened until no two are the same.
+
+    A gradient is called d and then the parameter, so those count as taken too.
+    """
+    taken = taken | {"d" + letter for letter in taken}
+    out = {}
+    for name in names:
+        letters = "".join(c for c in name if c.isascii() and c.isalpha()) or "q"
+        while {letters, "d" + letters} & taken:
+            letters += "p"
+        out[name] = letters
+        taken |= {letters, "d" + letters}
+    return out
 
 
 def _jacobian(part: _Part) -> Callable[[int], Array]:

@@ -1,22 +1,25 @@
-"""The right value of a gradient, found without any backward: by the complex step, or by central differences.
+"""The right value of a gradient, found without any backward, and the verdict of the gradient checker on it.
 
-``nnprofile.gradcheck`` judges whole functions, guards against code that lies, and names bugs; here each element has a
-right value of its own to stand beside it.
+The same judge as in ``nnprofile.gradcheck``: a guarded complex step (docs/backprop.md, eq. 34), differences (eq. 35) where
+complex numbers do not pass or are lied about, a tolerance that is the measured rounding noise, and kinks told from errors.
+It judges the computation in double precision; what a float32 network shows is compared with the same right values.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..contract import Array
+from ..gradcheck.judge import Judge
+from ..gradcheck.reference import Subject, careful
 
-H = 1e-30
-FULL = 16.0  # digits: all that a float64 has
+ALL_DIGITS = 16.0  # that a float64 has
+ENOUGH = 6  # fewer agree where a gradient is a sum that cancels, as at a minimum
+EACH = 256  # elements: of a larger gradient the checker takes directions, and searches for wrong elements
+SEED = 0
 
 
 @dataclass
@@ -28,74 +31,89 @@ class Check:
     reference : Array
         The right values; NaN where none was computed.
     method : str
-        "complex step" (eq. 34 of docs/backprop.md: exact to rounding) or "central difference" (eq. 35), where complex
-        numbers do not pass through a layer.
+        "complex step", exact to rounding, or "differences", where complex numbers do not pass through a layer.
+    verdict : str
+        "right", "subgradient" (at a kink: between the derivatives of both sides), "wrong", or "unclear".
     digits : Array
         How many digits agree: -log10 of the relative difference, at most 16; NaN where there is no reference.
-    right : Array of bool
-        False where the difference is more than rounding, measured by the largest element.
+    wrong : Array of bool
+        Elements that are off by more than rounding.
+    checked : str
+        "all 6 elements", or "8 directions": then every element took part, and the reference is known for some.
     """
 
     reference: Array
     method: str
+    verdict: str
     digits: Array
-    right: Array
+    wrong: Array
+    checked: str
 
     @property
     def ok(self) -> bool:
-        """Whether all that was checked is right."""
-        return bool(self.right.all())
+        """Whether it is right, or an element of the subgradient."""
+        return self.verdict in ("right", "subgradient")
 
-    @property
-    def n_checked(self) -> int:
-        """How many elements were checked."""
-        return int(np.isfinite(self.reference).sum())
-
-
-def check(objective: Callable[[Array], Any], start: Array, gradient: Array, most: int) -> Check:
-    """Differentiate ``objective`` at ``start``, element by element, at the ``most`` largest elements of the gradient."""
-    gradient = np.asarray(gradient, float)
-    where = np.argsort(-np.abs(gradient.ravel()), kind="stable")[:most]
-    values, method = np.full(gradient.size, np.nan), "complex step"
-    single = start.dtype == np.float32
-    start = start.astype(float)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("error", np.exceptions.ComplexWarning)
-        try:
-            for i in where:
-                values[i] = _complex_step(objective, start, int(i))
-        except Exception:  # complex numbers do not pass through every layer of a user's
-            method = "central difference"
-            for i in where:
-                values[i] = _central_difference(objective, start, int(i))
-    return compare(values.reshape(gradient.shape), gradient, method, single)
+    def says(self, index: tuple[int, ...]) -> str:
+        """Say of one element how it compares."""
+        if not np.isfinite(self.reference[index]):
+            return "not checked by itself"
+        digits = self.digits[index]
+        count = f"{digits:.0f} digits" if digits >= ALL_DIGITS else f"{int(np.nan_to_num(digits))} digits"
+        if self.wrong[index]:
+            return f"WRONG, {count} agree"
+        if self.verdict == "unclear":
+            return f"unclear, {count} agree"
+        if digits >= ENOUGH:
+            return f"{count} agree"
+        return "between both sides of a kink" if self.verdict == "subgradient" else "equal within rounding"
 
 
-def compare(reference: Array, gradient: Array, method: str, single: bool = False) -> Check:
-    """Count the digits that agree."""
-    off, size = np.abs(gradient - reference), np.maximum(np.abs(gradient), np.abs(reference))
+def check(subject: Subject, gradient: Array, shown: Callable[[Array], Array], *, single: bool = False) -> Check:
+    """Judge the gradient by the first leaf of ``subject``.
+
+    Parameters
+    ----------
+    subject : Subject
+        The loss as a function, and the gradient that is claimed for it, which the checker evaluates at other points too.
+    gradient : Array
+        As the traced pass has it.
+    shown : function (Array) -> Array of int
+        The flat indices whose right values are wanted, where there are too many to know all.
+    single : bool
+        Whether the pass was in single precision.
+    """
+    gradient, start = np.asarray(gradient, float), subject.point[0]
+    reference = np.full(gradient.size, np.nan)
+    others = sum(leaf.size for leaf in subject.point[1:])
+    with careful():
+        judge = Judge(subject, np.ones(()), np.random.default_rng(SEED), full=EACH + others)
+        verdict, terms = judge.all()[0], judge.elsewhere(0)
+        reference[verdict.where] = verdict.right
+        more = np.setdiff1d(shown(gradient), verdict.where) if verdict.where.size < start.size else np.zeros(0, int)
+        reference[more], _ = judge.right(verdict, more)
+    wrong = np.zeros(gradient.size, bool)
+    wrong[verdict.wrong] = True
+    state = verdict.row.verdict
+    right: Array = reference.reshape(gradient.shape)
+    digits = _digits(gradient, right)
+    if state == "wrong":
+        wrong[more] = digits.ravel()[more] < ENOUGH
+    off: Array = wrong.reshape(gradient.shape)
+    # The judge has recomputed the gradient in double precision; what the pass itself has must be that, but for its rounding.
+    again = verdict.yours.reshape(gradient.shape)
+    size = float(np.abs(again[np.isfinite(again)]).max(initial=0.0))
+    slack = 1e-4 * max(size, terms) if single else 1e-8 * size + 1e-12 * terms
+    other = ~(np.abs(gradient - again) <= 1e-2 * np.abs(again) + slack) & np.isfinite(again)
+    if other.any():
+        off, state = off | other, "wrong"
+    return Check(right, verdict.row.method, state, digits, off, verdict.row.checked)
+
+
+def _digits(gradient: Array, reference: Array) -> Array:
     with np.errstate(all="ignore"):
-        digits = np.where(off == 0, FULL, np.clip(-np.log10(off / size), 0, FULL))
+        off, size = np.abs(gradient - reference), np.maximum(np.abs(gradient), np.abs(reference))
+        digits = np.where(off == 0, ALL_DIGITS, np.clip(-np.log10(off / size), 0, ALL_DIGITS))
+    digits = np.where(np.isnan(digits), 0.0, digits)
     digits[np.isnan(reference)] = np.nan
-    scale = float(np.nanmax(size, initial=0.0, where=np.isfinite(size)))
-    tolerance = 1e-4 if single else 1e-10 if method == "complex step" else 1e-6
-    # NaN where nothing was checked is no error; a gradient that is not finite beside a finite reference is one.
-    right = np.isnan(reference) | (off <= tolerance * scale)
-    return Check(reference, method, digits, right)
-
-
-def _complex_step(objective: Callable[[Array], Any], start: Array, i: int) -> float:
-    moved = start.astype(complex)
-    moved.ravel()[i] += 1j * H
-    value = objective(moved)
-    if not np.iscomplexobj(value):
-        raise TypeError("real numbers came out for complex ones")
-    return float(np.imag(value)) / H
-
-
-def _central_difference(objective: Callable[[Array], Any], start: Array, i: int) -> float:
-    h = 6e-6 * max(1.0, abs(float(start.ravel()[i])))
-    ahead, behind = start.copy(), start.copy()
-    ahead.ravel()[i] += h
-    behind.ravel()[i] -= h
-    return float(objective(ahead) - objective(behind)) / float(ahead.ravel()[i] - behind.ravel()[i])
+    return digits

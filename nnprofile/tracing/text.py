@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .expression import LATEX, PLAIN, Style, substituted, symbolic
+from .large import shown_in_text
+from .reference import ENOUGH
 
 if TYPE_CHECKING:
     from .record import Quantity, Step, Trace
@@ -38,15 +40,6 @@ class Line:
     right: bool = True
 
 
-def shown_elements(q: Quantity, most: int) -> list[tuple[int, ...]]:
-    """Return the indices of all elements, or, if there are more than ``most``, of the largest."""
-    everything: list[tuple[int, ...]] = list(np.ndindex(q.value.shape))
-    if len(everything) <= most:
-        return everything
-    size = np.abs(np.nan_to_num(q.value, nan=np.inf)).ravel()
-    return [everything[i] for i in sorted(np.argsort(-size, kind="stable")[: min(most, 8)])]
-
-
 def lines(trace: Trace, name: str, digits: int, most: int, style: Style) -> Iterator[Line]:
     """Yield the elements of a quantity."""
     q = trace[name]
@@ -54,50 +47,94 @@ def lines(trace: Trace, name: str, digits: int, most: int, style: Style) -> Iter
     def lookup(other: str, index: tuple[int, ...]) -> float:
         return float(trace[other].value[index])
 
-    for index in shown_elements(q, most):
+    for index in shown_in_text(q.value, most, None if q.check is None else q.check.wrong):
         at, middle = dict(zip(q.index, index, strict=False)), ""
         if q.formula.element is not None:
             tokens = q.formula.element.abridged(at, lookup).tokens()
             middle = substituted(tokens, at, lookup, lambda v: number(v, digits), style)
         value, check, right = number(q.value[index], digits), "", True
-        if q.check is not None and np.isfinite(q.check.reference[index]):
-            right = bool(q.check.right[index])
-            agreed = int(q.check.digits[index])
+        if q.formula.element is not None and not gives(q, index, lookup):
+            check = KEPT
+        if q.check is not None:
+            right = not q.check.wrong[index]
             reference = number(q.check.reference[index], digits)
-            check = f"{q.check.method} {style.rest(reference)}: " + (
-                f"{agreed} digits agree" if right else f"WRONG, {agreed} digits agree"
-            )
+            known = bool(np.isfinite(q.check.reference[index]))
+            says = (f"{q.check.method} {style.rest(reference)}: " if known else "") + q.check.says(index)
+            check = f"{says}; {check}" if check else says
         yield Line(style.element(name, list(index)), "" if middle == value else middle, style.rest(value), check, right)
 
 
-def left_out(q: Quantity, most: int) -> str:
+KEPT = "computed in a form that keeps its digits"
+
+
+def gives(q: Quantity, index: tuple[int, ...], lookup: Any) -> bool:
+    """Tell whether a formula, computed as it stands, gives the number: 1 − y² gives nothing where y is nearly 1."""
+    element = q.formula.element
+    assert element is not None
+    with np.errstate(all="ignore"):
+        try:
+            plain = element.value(dict(zip(q.index, index, strict=False)), lookup)
+        except ValueError:  # inf - inf
+            return False
+    value = float(q.value[index])
+    cancels = any(
+        isinstance(token, list) and token[0] == "s" for token in element.tokens()
+    )  # a sum may, for good reasons
+    if q.value.dtype == np.float32 or cancels:
+        return bool(np.isfinite(plain) or not np.isfinite(value))
+    return bool(abs(plain - value) <= 1e-6 * abs(value)) or not np.isfinite(value)
+
+
+def left_out(q: Quantity, most: int, shown: str = "") -> str:
     """Say in words what of a large quantity is not shown, with its norm and range; nothing if all is."""
-    shown = len(shown_elements(q, most))
-    if shown == q.value.size:
+    n = len(shown_in_text(q.value, most, None if q.check is None else q.check.wrong))
+    if n == q.value.size:
         return ""
     v = q.value.astype(float)
     text = (
-        f"{q.value.size} elements: the {shown} largest are shown. Least {number(v.min())}, largest {number(v.max())}, "
-        f"mean {number(v.mean())}, norm {number(float(np.sqrt((v * v).sum())))}"
+        f"{q.value.size} elements: {shown or f'the {n} largest are shown'}. Least {number(v.min())}, largest "
+        f"{number(v.max())}, mean {number(v.mean())}, norm {number(float(np.sqrt((v * v).sum())))}"
     )
-    if q.check is not None:
-        text += f"; {q.check.n_checked} elements checked"
-    return text + "."
+    return text + (f"; checked: {q.check.checked}." if q.check is not None else ".")
+
+
+def verdict(q: Quantity) -> str:
+    """Say of a whole gradient how it compares."""
+    check = q.check
+    assert check is not None
+    if check.verdict == "wrong":
+        return (
+            f"✗ {check.wrong.sum()} of {q.value.size} wrong"
+            if q.value.size == np.isfinite(check.reference).sum()
+            else "✗ wrong"
+        )
+    if check.verdict == "unclear":
+        return "? unclear"
+    enough = check.digits[check.digits >= ENOUGH]
+    return f"✓ {int(enough.min())} digits or more" if enough.size else "✓ within rounding"
 
 
 def summary(trace: Trace) -> str:
     """Say in one line whether the gradients are right."""
-    # The quantities stand in the order of the pass, so the first wrong gradient is nearest to its cause.
-    checks = [q.check for q in trace.values() if q.check is not None]
-    n = sum(check.n_checked for check in checks)
-    if trace.ok:
-        least = min((float(np.nanmin(c.digits)) for c in checks if c.n_checked), default=16.0)
-        return (
-            f"{n} elements of {len(checks)} gradients agree with derivatives found without backward, to {int(least)} digits "
-            "or more."
+    found = [q for q in trace.values() if q.check is not None]
+    parts = []
+    if trace.wrong:  # the quantities stand in the order of the pass, so the first wrong one is nearest to its cause
+        wrong = [PLAIN.name(name) for name in trace.wrong]
+        parts.append(
+            f"WRONG: {', '.join(wrong)} of {len(found)} gradients. The first wrong one, on the way back, is {wrong[0]}."
         )
-    wrong = [PLAIN.name(name) for name in trace.wrong]
-    return f"WRONG: {', '.join(wrong)} of {len(checks)} gradients. The first wrong one, on the way back, is {wrong[0]}."
+    if trace.unclear:
+        parts.append(f"UNCLEAR, as something is not finite: {', '.join(map(PLAIN.name, trace.unclear))}.")
+    if not parts:
+        digits = np.concatenate([q.check.digits.ravel() for q in found if q.check is not None])
+        enough = digits[digits >= ENOUGH]
+        rounding = int((digits < ENOUGH).sum())
+        parts.append(
+            f"{sum(q.value.size for q in found)} elements of {len(found)} gradients agree with derivatives found without "
+            f"backward, to {int(enough.min(initial=16))} digits or more"
+            + (f"; {rounding} of them within rounding, or at a kink." if rounding else ".")
+        )
+    return " ".join(parts)
 
 
 def _formulas(q: Quantity, style: Style) -> list[str]:
