@@ -138,6 +138,7 @@ class _Recorder:
         self.total = Constant("N" if self.weights is None else "Σw", total)
         self.decay = found.l2 / total if total else 0.0
         self.parts: list[_Part] = []
+        self.steepest = 0.0  # the largest element of all gradients so far
         self.taken = {"x", "y", "t", "w", "p", "l", "L", "R", "J", "P", "D"}
         self.axes: dict[str, tuple[str, ...]] = {}
 
@@ -360,7 +361,9 @@ class _Recorder:
             subject = self.replay.at_parameter(k, parameter_name)
         else:
             subject = self.replay.at_input(k, self.parts[k - 1].y if k else self.x)
-        found = check(subject, value, wanted, single=any(part.y.dtype == np.float32 for part in self.parts))
+        single = any(part.y.dtype == np.float32 for part in self.parts)
+        self.steepest = max(self.steepest, float(np.abs(np.nan_to_num(value)).max(initial=0.0)))
+        found = check(subject, value, wanted, self.steepest if single else 0.0)
         self.add(name, value, axes, "gradient", formula, **more)
         self.trace.quantities[name].check = found
         return name
