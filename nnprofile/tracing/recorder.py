@@ -363,7 +363,7 @@ class _Recorder:
             subject = self.replay.at_input(k, self.parts[k - 1].y if k else self.x)
         single = any(part.y.dtype == np.float32 for part in self.parts)
         self.steepest = max(self.steepest, float(np.abs(np.nan_to_num(value)).max(initial=0.0)))
-        found = check(subject, value, wanted, self.steepest if single else 0.0)
+        found = check(subject, value, wanted, self.steepest if single else None)
         self.add(name, value, axes, "gradient", formula, **more)
         self.trace.quantities[name].check = found
         return name

@@ -69,7 +69,7 @@ class Check:
         return "between both sides of a kink" if self.verdict == "subgradient" else "equal within rounding"
 
 
-def check(subject: Subject, gradient: Array, shown: Callable[[Array], Array], single: float = 0.0) -> Check:
+def check(subject: Subject, gradient: Array, shown: Callable[[Array], Array], single: float | None = None) -> Check:
     """Judge the gradient by the first leaf of ``subject``.
 
     Parameters
@@ -80,8 +80,8 @@ def check(subject: Subject, gradient: Array, shown: Callable[[Array], Array], si
         As the traced pass has it.
     shown : function (Array) -> Array of int
         The flat indices whose right values are wanted, where there are too many to know all.
-    single : float
-        If the pass was in single precision, the size of its gradients, by which their rounding is measured; else 0.
+    single : float or None
+        If the pass was in single precision, the size of its gradients, by which their rounding is measured.
     """
     gradient, start = np.asarray(gradient, float), subject.point[0]
     reference = np.full(gradient.size, np.nan)
@@ -103,7 +103,7 @@ def check(subject: Subject, gradient: Array, shown: Callable[[Array], Array], si
     # The judge has recomputed the gradient in double precision; what the pass itself has must be that, but for its rounding.
     again = verdict.yours.reshape(gradient.shape)
     size = float(np.abs(again[np.isfinite(again)]).max(initial=0.0))
-    slack = 1e-4 * max(size, terms, single) if single else 1e-8 * size + 1e-12 * terms
+    slack = 1e-4 * max(size, terms, single) if single is not None else 1e-8 * size + 1e-12 * terms
     other = ~(np.abs(gradient - again) <= 1e-2 * np.abs(again) + slack) & np.isfinite(again)
     if other.any():
         off, state = off | other, "wrong"
