@@ -13,6 +13,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import io
 import json
 import sys
 import traceback
@@ -40,6 +41,8 @@ _WIDTHS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0 if all is right, 1 if something is wrong, 2 if the command was."""
+    from .tracing.presets import PRESETS
+
     parser = argparse.ArgumentParser(
         prog="python -m nnprofile", description="Check hand-written gradients, and see backpropagation."
     )
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     selftest = commands.add_parser("selftest", help="prove that the checker catches what it should on this machine")
     selftest.add_argument("--seeds", type=int, default=1)
     show = commands.add_parser("trace", help="show one training step of an example, each number with its formula")
-    show.add_argument("--example", choices=["document", "mazur", "cs231n", "xor"], default="document")
+    show.add_argument("--example", choices=list(PRESETS), default="document")
     show.add_argument(
         "--out", type=Path, metavar="FILE", help="page.html, or .txt, .md, .tex; without it: text, printed"
     )
@@ -73,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except Exception as error:  # out of the user's own code
         traceback.print_exc()
-        print(f"{parser.prog}: could not check: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: could not {arguments.command}: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
 
 
@@ -118,15 +121,17 @@ def _trace(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.digits <= 17:
         raise ValueError(f"--digits must be 1 .. 17, got {arguments.digits}")
     writers = {".html": "to_html", ".txt": "to_text", ".md": "to_markdown", ".tex": "to_latex"}
-    if out is not None and out.suffix not in writers:
+    if out is not None and out.suffix.lower() not in writers:
         raise ValueError(f"--out must end in {', '.join(writers)}, got {out}")
     found = preset.trace()
     if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal that knows no subscripts shows question marks
         print(found.to_text(digits=arguments.digits), end="")
-    elif out.suffix == ".html":
+    elif out.suffix.lower() == ".html":
         found.to_html(out, preset=preset)
     else:
-        out.write_text(getattr(found, writers[out.suffix])(digits=arguments.digits), encoding="utf-8")
+        out.write_text(getattr(found, writers[out.suffix.lower()])(digits=arguments.digits), encoding="utf-8")
     if out is not None:
         print(f"{preset.title}: {out}")
     return 0

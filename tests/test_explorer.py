@@ -92,7 +92,7 @@ def to_step(page: Any, title: str) -> None:
 
 def test_buttons_slider_and_play(visit: Any) -> None:
     page = visit("mazur")
-    assert where(page) == "Step 0 of 13" and page.is_disabled("#back")
+    assert where(page) == "Step 0 of 13" and page.get_attribute("#back", "aria-disabled") == "true"
     page.click("#next")
     assert where(page) == "Step 1 of 13" and "Forward: Dense layer 1" in page.inner_text("#step h2")
     page.fill("#slider", "6")
@@ -169,7 +169,7 @@ def test_a_weight_in_the_picture_shows_all_its_ways(visit: Any) -> None:
     page = visit("document")
     to_step(page, "Backward: Dense layer 1")
     page.dispatch_event('[data-edge="W1:0,2"]', "click")  # lines cross, so the middle of one may belong to another
-    assert page.inner_text("#detail h2 >> nth=0").startswith("W₁[0,2]")
+    assert page.inner_text("#detail h2 >> nth=0").startswith("dW₁[0,2]")
     assert page.locator("tr.way").count() == 2
     total, gradient = page.inner_text("#waysum").split(", ")
     assert total == gradient
@@ -183,6 +183,7 @@ def test_break_it(visit: Any) -> None:
     assert page.locator("#gradients .bad").count() == 0
     page.select_option("#bug", "updated-weights")
     assert "The first wrong one, on the way back, is da₁" in page.inner_text("#summary")
+    assert page.inner_text("#detail h2 >> nth=0").startswith("da₁[0,0]"), "the page goes to the first wrong one"
     assert page.is_visible("#story") and "Mazur" in page.inner_text("#story")
     to_step(page, "Backward: Dense layer 2")
     assert page.locator('#step td.wrong [data-cell^="da1"]').count() == 2
@@ -221,7 +222,12 @@ def test_a_large_network(visit: Any) -> None:
     page.click('#step [data-quantity="dW1"] [data-cell] >> nth=5')
     _, text, value = page.inner_text("#equality").split(" = ")
     assert "more: " in text and holds(text, compute(value).value, 6)
-    assert "too many to list" in page.inner_text("#detail") or "ways" in page.inner_text("#detail").lower()
+    assert "too many to list" in page.inner_text("#detail")
+    for bug in page.eval_on_selector_all("#bug option", "options => options.map((option) => option.value)"):
+        page.select_option("#bug", bug)
+        text = page.inner_text("body")
+        assert "undefined" not in text and "NaN" not in text and "Infinity" not in text, bug
+        assert ("✗" in page.inner_text("#gradients")) == bool(bug)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -260,7 +266,10 @@ def test_for_a_screen_reader(visit: Any) -> None:
         )
         assert name, control.evaluate("n => n.outerHTML")
     assert re.search(r"dW₁\[0,0\] = −0\.04\d+, wrong", page.get_attribute('[data-cell="dW1:0,0"]', "aria-label"))
-    assert page.get_attribute("#step", "aria-live") == page.get_attribute("#detail", "aria-live") == "polite"
+    page.click('[data-cell="dW1:0,0"]')
+    assert page.get_attribute("#live", "aria-live") == "polite"
+    assert re.match(r"Step 8: Backward: Dense layer 1. dW₁\[0,0\] = .*✗ by the complex step", page.inner_text("#live"))
+    assert page.locator("[aria-live]").count() == 1, "one thing is read out, not every table"
     assert page.locator("#training svg").get_attribute("aria-label").startswith("The loss over 200 steps")
 
 

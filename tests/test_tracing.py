@@ -553,6 +553,7 @@ class TestBadInput:
             ({"l2": -1}, "l2"),
             ({"sample_weight": [-1]}, "negative"),
             ({"rng": 0}, "Generator"),
+            ({"optimizer": "sgd"}, "optimizer must be an Optimizer"),
             ({"net": 3}, "takes a Layer"),
             ({"loss": "mse"}, "takes a Layer and a Loss"),
         ],
@@ -561,6 +562,12 @@ class TestBadInput:
         given = {"net": self.net(), "loss": nn.MeanSquaredError(), "x": [[1, 2]], "y": [1]} | change
         with pytest.raises(ValueError, match=match):
             nn.trace(**given)
+
+    def test_digits(self) -> None:
+        trace = nn.trace(self.net(), nn.MeanSquaredError(), [[1, 2]], [1])
+        for write in (trace.to_text, trace.to_markdown, trace.to_latex):
+            with pytest.raises(ValueError, match="digits must be an integer of at least 1"):
+                write(digits=-1)
 
     def test_unknown_quantity(self) -> None:
         trace = nn.trace(self.net(), nn.MeanSquaredError(), [[1, 2]], [1])
@@ -679,6 +686,41 @@ class TestPage:
                     _signed,
                 )
                 assert holds(text.replace("(−", "(-"), float(quantity["values"][at])), (name, text)
+
+    def test_a_trace_is_a_record(self, rng: np.random.Generator) -> None:
+        """Training that goes on afterwards does not change the page."""
+        net, loss, x, y, optimizer = PRESETS["xor"].make()
+        trace = nn.trace(net, loss, x, y, optimizer)
+        page = trace.to_html()
+        nn.fit(net, loss, optimizer, x, y, n_epochs=5, rng=rng)
+        x += 1
+        assert trace.to_html() == page
+
+    def test_placeholders_and_braces_in_a_name_stay_text(self) -> None:
+        class Odd(nn.Layer):
+            def forward(self, x: Any, rng: Any = None) -> Any:
+                return x * 1.0, None
+
+            def backward(self, dy: Any, cache: Any) -> Any:
+                return dy * 1.0, nn.Parameters({})
+
+            def __repr__(self) -> str:
+                return "%DATA% %SCRIPT% </script><script>alert(1)</script> {x} <!-- $ _ # & `"
+
+        class OddSGD(nn.SGD):
+            def __repr__(self) -> str:
+                return "OddSGD({'lr': 1})"
+
+        net = nn.Sequential([nn.Dense(1, 1), Odd()], rng=np.random.default_rng(0))
+        trace = nn.trace(net, nn.MeanSquaredError(), [[1.0]], [[2.0]], OddSGD(0.1))
+        page = trace.to_html()
+        assert page.count('"use strict"') == 1 and "<script>alert" not in page and page.count("%DATA%") >= 2
+        assert trace.to_text() and trace.to_markdown() and trace.to_latex() and trace._repr_html_()
+
+    def test_a_network_too_large_to_break_says_so(self, rng: np.random.Generator) -> None:
+        net = nn.Sequential([nn.Dense(200, 110), nn.ReLU(), nn.Dense(110, 2)], rng=rng)
+        data = page_data(nn.trace(net, nn.SoftmaxCrossEntropy(), rng.normal(size=(4, 200)), [0, 1, 0, 1], nn.SGD(0.1)))
+        assert not data["variants"] and data["base"]["curve"] is None and "20,000 parameters" in data["cap"]
 
     def test_writing_it(self, tmp_path: Path) -> None:
         preset = PRESETS["xor"]

@@ -107,7 +107,7 @@ class BiasOfOneRow(_BugLayer, Dense):
     def bug(self, rule: LayerRule, at: Place) -> LayerRule:
         """Change db."""
         db, dy = at.name("db"), at.name("dy")
-        element = Sum("n", 1, Quantities(dy)["n", "j"])
+        element = Quantities(dy)["0", "j"]
         formula = Formula(
             f"{{{db}}} = the first row of {{{dy}}}", element, ("j",), "", "Bug: the sum over rows is missing."
         )
@@ -289,7 +289,7 @@ class Bug:
     story : str
         Where it comes from, and what comes of it.
     apply : function (net, loss, x, optimizer) -> (net, loss) or None
-        Copies with the bug; None where it cannot occur or changes nothing.
+        A network or a loss with the bug, the other as it was; None where it cannot occur or changes nothing.
     """
 
     key: str
@@ -299,12 +299,14 @@ class Bug:
 
 
 def _in_layers(
-    *kinds: type[Layer], after_first: bool = False, when: Callable[[Any], bool] = lambda _: True, **more: Any
+    *kinds: type[Layer], after_first: bool = False, when: Callable[[Any], bool] = lambda _: True, rows: int = 1
 ) -> Any:
-    """Return a function that replaces each layer whose type is the base of one of ``kinds``."""
+    """Return a function that replaces each layer whose type is the base of one of ``kinds``, for batches of so many rows."""
     table = {kind.base: kind for kind in kinds}  # type: ignore[attr-defined]
 
     def apply(net: Sequential, loss: Loss, x: Array, optimizer: Optimizer | None) -> tuple[Sequential, Loss] | None:
+        if len(x) < rows:
+            return None
         layers, changed = [], 0
         for i, layer in enumerate(net.layers):
             kind = table.get(type(layer))
@@ -349,7 +351,7 @@ BUGS = (
         "missing-weights",
         "the weights between the layers are missing",
         "Section 4.3 of the document multiplies slopes only, and leaves out the weights between the layers. The last layer "
-        "still learns; those before it walk in a wrong direction.",
+        "still learns; those before it get another direction.",
         _in_layers(WithoutWeights, after_first=True),
     ),
     Bug(
@@ -393,7 +395,7 @@ BUGS = (
         "bias-of-one-row",
         "the bias's sum over the batch is missing",
         "The bias is added in every row, so its gradient is the sum over rows; here it is that of the first row.",
-        _in_layers(BiasOfOneRow),
+        _in_layers(BiasOfOneRow, rows=2),
     ),
     Bug(
         "sum-not-mean",
@@ -415,6 +417,6 @@ def applicable(
         made = bug.apply(net, loss, x, optimizer)
         if bug.key == "updated-weights" and l2:
             continue  # its backward knows no L2 term, so it would step by another gradient than the trace shows
-        if made is not None and (bug.key != "bias-of-one-row" or len(x) > 1):
+        if made is not None:
             found.append((bug, *made))
     return found

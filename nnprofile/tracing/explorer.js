@@ -47,7 +47,7 @@
   function flat(tokens, at) {
     return tokens.flatMap((token) => {
       if (typeof token === "string" || token[0] === "c") return [token];
-      if (token[0] === "r") return [["r", token[1], token[2].map((i) => (typeof i === "number" ? i : at[i])), token[3]]];
+      if (token[0] === "r") return [["r", token[1], token[2].map((i) => (i in at ? at[i] : Number(i))), token[3]]];
       return Array.from({ length: token[2] }, (_, i) => [...(i ? [" + "] : []), ...flat(token[3], { ...at, [token[1]]: i })]).flat();
     });
   }
@@ -150,7 +150,8 @@
     });
     step.names.forEach((name) => get(name).tokens && search(get(name).tokens));
     step.names.forEach((name) => found.delete(name));
-    return [...found].filter((name) => step.phase !== "after" || !/^d|\+$/.test(name) || get(name).shape.length === 0);
+    // After the update its new parameters are what is looked at, and the gradients that promised; the old ones are not.
+    return [...found].filter((name) => step.phase !== "after" || get(name).role !== "parameter");
   }
   function usedBy(cell) {
     const used = new Set();
@@ -159,6 +160,7 @@
     (pieces(q, cell.index, at) || []).forEach((t) => typeof t !== "string" && t[0] === "r" && used.add(`${t[1]}:${t[2].join(",")}`));
     return used;
   }
+  function say(text) { $("live").textContent = text; }
   function drawStep() {
     const step = data.steps[state.step], box = $("step"), used = usedBy(state.cell);
     box.replaceChildren(el("h2", {}, `${state.step}. ${step.title}`));
@@ -196,8 +198,9 @@
       box.append(el("p", { class: wrong ? "bad" : "ok", id: "verdict" }, `${wrong ? "✗" : q.verdict[0]} ${value}${q.says[at]}`));
     }
     if (q.kept && q.kept.includes(at)) box.append(el("p", { id: "kept" }, `The number was ${data.keptText}; as it stands, the formula loses them here.`));
-    if (state.variant && q.role === "gradient" && data.base.quantities[name].values[at] !== q.values[at]) {
-      box.append(el("p", {}, `Without the bug it is ${show(data.base.quantities[name].values[at])}.`));
+    const base = data.base.quantities[name];
+    if (state.variant && q.role === "gradient" && base.values[position(base, index)] !== q.values[at]) {
+      box.append(el("p", {}, `Without the bug it is ${show(base.values[position(base, index)])}.`));
     }
     const parameter = q.role === "parameter" ? name : q.role === "gradient" && q.parameter ? name.slice(1) : "";
     if (parameter) box.append(...drawPaths(parameter, index));
@@ -231,10 +234,12 @@
     const here = new Set(step.names);
     const x = (k) => 60 + (k * (W - 120)) / Math.max(data.columns.length - 1, 1);
     const y = (k, i) => { const n = Math.min(data.columns[k].size, SHOWN); return 60 + (rows - n) * 28 + i * 56 + 20; };
-    const svg = el("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "The network; its weights and units are buttons" });
+    const svg = el("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "The network; the tables beside it have the same numbers" });
     const onPath = pathEdges();
     for (const edge of data.edges) {
-      const value = get(backward && reached.has("d" + edge.W) ? "d" + edge.W : edge.W), base = get(edge.W);
+      const drawn = backward && reached.has("d" + edge.W) ? "d" + edge.W : edge.W;
+      const value = get(drawn), base = get(edge.W);
+      svg.append(el("text", { class: "label", x: (x(edge.from) + x(edge.to)) / 2, y: 42 }, value.symbol));
       if (base.cells) continue;
       const top = Math.max(...value.values.map((v) => Math.abs(Number(v)) || 0)) || 1;
       for (let i = 0; i < Math.min(base.shape[0], SHOWN); i++) for (let j = 0; j < Math.min(base.shape[1], SHOWN); j++) {
@@ -242,8 +247,9 @@
         const d = `M${x(edge.from)} ${y(edge.from, i)} L${x(edge.to)} ${y(edge.to, j)}`;
         const picked = state.cell && (state.cell.name === edge.W || state.cell.name === "d" + edge.W) && state.cell.index[0] === i && state.cell.index[1] === j;
         const path = onPath.has(`${edge.W}:${i},${j}`);
-        svg.append(el("path", { class: `edge ${v < 0 ? "minus" : "plus"}${picked ? " picked" : path ? " onpath" : ""}`, d, "stroke-width": (0.6 + (5 * Math.abs(v)) / top).toFixed(2) }));
-        svg.append(el("path", { class: "hit", d, "data-edge": `${edge.W}:${i},${j}`, onclick: () => pick(edge.W, [i, j]) }, el("title", {}, `${element(edge.W, [i, j])} = ${exact(base.values[at])}`)));
+        if (picked) svg.append(el("path", { class: "halo", d }));
+        svg.append(el("path", { class: `edge ${v < 0 ? "minus" : "plus"}${path && !picked ? " onpath" : ""}`, d, "stroke-width": (0.6 + (5 * Math.abs(v)) / top).toFixed(2) }));
+        svg.append(el("path", { class: "hit", d, "data-edge": `${edge.W}:${i},${j}`, onclick: () => pick(drawn, [i, j]) }, el("title", {}, `${element(drawn, [i, j])} = ${exact(value.values[at])}`)));
       }
     }
     data.columns.forEach((column, k) => {
@@ -262,8 +268,7 @@
       }
     });
     $("net").replaceChildren(svg);
-    const weights = backward && reached.has("d" + (data.edges[data.edges.length - 1] || {}).W) ? "Lines: the gradients of the weights" : "Lines: the weights";
-    $("caption").textContent = `${weights}; the thicker the larger, blue and solid if positive, orange and dashed if negative. Click one to see its ways to the loss.`;
+    $("caption").textContent = "The lines of a layer are what stands above them: the thicker the larger within the layer, blue and solid if positive, orange and dashed if negative. Click one: it gets a border, and its ways to the loss turn green.";
   }
   function pathEdges() {
     const on = new Set();
@@ -282,10 +287,10 @@
   function drawGradients() {
     const rows = Object.keys(data.base.quantities).filter((name) => get(name).role === "gradient").map((name) => {
       const q = get(name);
-      return el("tr", {}, el("td", {}, q.symbol), el("td", {}, q.parameter), el("td", {}, q.shapeText), el("td", {}, q.matrix),
-        el("td", { class: q.verdict[0] === "✓" ? "ok" : "bad" }, q.verdict));
+      return el("tr", {}, el("td", {}, q.symbol), el("td", { class: q.verdict[0] === "✓" ? "ok" : "bad" }, q.verdict), el("td", {}, q.parameter),
+        el("td", {}, q.shapeText), el("td", {}, q.matrix));
     });
-    $("gradients").querySelector("div").replaceChildren(list(["gradient", "in the library", "shape", "formula", "beside the derivative without backward"], rows));
+    $("gradients").querySelector("div").replaceChildren(list(["gradient", "beside the derivative without backward", "in the library", "shape", "formula"], rows));
   }
   function drawTraining() {
     const right = data.base.curve;
@@ -299,16 +304,18 @@
     const text = `The loss over ${n} steps on this batch: from ${show(right[0])} to ${end(right)}${broken ? `; with the bug to ${end(broken)}` : ""}.`;
     const after = ["J+", "L+"].find((name) => data.base.quantities[name]);
     const one = `After one step it is ${broken ? `${show(get(after).values[0], 9)} with the bug, and ${show(data.base.quantities[after].values[0], 9)} without` : show(get(after).values[0], 9)}.`;
-    $("training").querySelector("div").replaceChildren(el("p", {}, text), el("p", { id: "onestep" }, one), el("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": text },
+    const warning = broken ? "A lower loss does not make the gradient right: one that is too long acts like a larger learning rate, and on a few samples much goes down that is not the gradient." : "";
+    $("training").querySelector("div").replaceChildren(el("p", {}, text), el("p", { id: "onestep" }, one), el("p", {}, warning), el("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": text },
       el("path", { class: "axis", d: `M70 20 V${H - 40} H${W - 20}` }), el("text", { class: "tick", x: 64, y: y(top) + 4 }, show(top, 3)), el("text", { class: "tick", x: 64, y: y(low) + 4 }, show(low, 3)),
       el("text", { class: "tick", x: W - 20, y: H - 20 }, `step ${n}`), line(right, "right"), broken ? line(broken, "broken") : null,
       el("text", { class: "key", x: 90, y: 20 }, "solid: right" + (broken ? "; dashed: with the bug" : ""))));
   }
   function drawPrinted() {
     $("printed").hidden = !data.printed.length;
-    const rows = data.printed.map((p) => el("tr", {}, el("td", {}, p.label), el("td", { class: "number" }, p.printed.replace(/-/g, "−")), el("td", { class: "number" }, exact(p.ours)),
-      el("td", {}, el("span", { class: p.agrees ? "ok" : "bad" }, p.agrees ? "✓ to the last digit" : "✗ "), p.note)));
-    $("printed").querySelector("div").replaceChildren(list(["", "printed", "ours", ""], rows), ...data.errata.map((text) => el("p", {}, text)));
+    const rows = data.printed.flatMap((p) => [el("tr", {}, el("td", { class: p.agrees ? "ok" : "bad" }, p.agrees ? "✓" : "✗"), el("td", {}, p.label),
+      el("td", { class: "number" }, p.printed.replace(/-/g, "−")), el("td", { class: "number" }, exact(p.ours))),
+      ...(p.note ? [el("tr", {}, el("td", {}), el("td", { colspan: 3, class: "note" }, p.note))] : [])]);
+    $("printed").querySelector("div").replaceChildren(list(["", "", "printed", "ours"], rows), ...data.errata.map((text) => el("p", {}, text)));
   }
 
   // --- moving about ------------------------------------------------------------------------------------------------------------
@@ -317,8 +324,8 @@
     $("slider").value = state.step;
     $("slider").setAttribute("aria-valuetext", `step ${state.step} of ${data.steps.length - 1}: ${step.title}`);
     $("where").textContent = `Step ${state.step} of ${data.steps.length - 1}`;
-    $("back").disabled = state.step === 0;
-    $("next").disabled = state.step === data.steps.length - 1;
+    $("back").setAttribute("aria-disabled", String(state.step === 0));  // not disabled: that would throw the focus away
+    $("next").setAttribute("aria-disabled", String(state.step === data.steps.length - 1));
     const side = state.variant || data.base;
     $("summary").textContent = side.summary;
     $("summary").className = side.bad.length ? "bad" : "ok";
@@ -327,12 +334,19 @@
     drawStep();
     drawDetail();
     drawNet();
+    const cell = state.cell && $("equality") ? `. ${$("equality").textContent}. ${$("verdict") ? $("verdict").textContent : ""}` : "";
+    say(`Step ${state.step}: ${step.title}${cell}`);
+  }
+  function firstCell(q) {
+    if (q.wrong && q.wrong.length) return q.cells ? q.cells[q.wrong[0]] : unravel(q.wrong[0], q.shape);
+    if (q.cells) return q.cells[0];
+    return q.shape.map((size, k) => (k === 0 && q.axes[0] === "samples" ? Math.min(state.row, size - 1) : 0));
   }
   function go(step) {
     state.step = Math.max(0, Math.min(data.steps.length - 1, step));
     const names = data.steps[state.step].names, name = names.find((n) => get(n).tokens && get(n).role !== "slope") || names.find((n) => get(n).tokens);
-    const q = name && get(name);
-    state.cell = q ? { name, index: q.cells ? q.cells[0] : q.shape.map((size, k) => (k === 0 && q.axes[0] === "samples" ? Math.min(state.row, size - 1) : 0)) } : null;
+    if (state.cell && get(state.cell.name).role === "parameter") { draw(); return; }  // one follows a weight through the steps
+    state.cell = name ? { name, index: firstCell(get(name)) } : null;
     draw();
   }
   function play(on) {
@@ -351,7 +365,9 @@
   $("bug").append(el("option", { value: "" }, "nothing: all is right"), ...data.variants.map((v) => el("option", { value: v.key }, v.title)));
   $("bug").addEventListener("change", (event) => {
     state.variant = data.variants.find((v) => v.key === event.target.value) || null;
-    draw(); drawGradients(); drawTraining();
+    const first = state.variant && data.steps.findIndex((step) => step.names.includes(state.variant.bad[0]));
+    if (first !== null && first >= 0) { go(first); pick(state.variant.bad[0], firstCell(get(state.variant.bad[0]))); } else draw();
+    drawGradients(); drawTraining();
   });
   $("digits").addEventListener("change", (event) => { state.digits = Number(event.target.value); draw(); drawPrinted(); drawTraining(); });
   const n = data.base.quantities.x.shape[0];
@@ -366,6 +382,7 @@
     go(to);
   });
   addEventListener("beforeprint", () => { $("text").open = true; });
+  addEventListener("afterprint", () => { $("text").open = false; });
   drawGradients();
   drawTraining();
   drawPrinted();

@@ -130,7 +130,7 @@ class Element(Expression):
 
     def value(self, at: Mapping[str, int], lookup: Lookup) -> float:
         """Look the element up."""
-        return lookup(self.name, tuple(at[i] for i in self.index))
+        return lookup(self.name, tuple(int(i) if i.isdigit() else at[i] for i in self.index))
 
 
 class Quantities:
@@ -413,9 +413,21 @@ def flat(tokens: list[Token], indices: Mapping[str, int], *, partial: bool = Fal
         if isinstance(token, str) or token[0] == "c":
             out.append(token)
         elif token[0] == "r":
-            index = [i if isinstance(i, int) or (partial and i not in indices) else indices[i] for i in token[2]]
+            index = [_number(i, indices, partial=partial) for i in token[2]]
             out.append(["r", token[1], index, token[3]])
         else:
             for i in range(token[2]):
                 out += [" + "] * (i > 0) + flat(token[3], {**indices, token[1]: i}, partial=partial)
     return out
+
+
+def _number(letter: Any, indices: Mapping[str, int], *, partial: bool) -> Any:
+    if isinstance(letter, int) or (partial and letter not in indices):
+        return letter
+    return int(letter) if letter.isdigit() else indices[letter]
+
+
+def matrix(text: str, style: Style) -> str:
+    """Return a formula for whole arrays, "{z1} = {x} {W1} + {b1}", with the names in this style."""
+    pieces = re.split(r"\{(.*?)\}", text)
+    return "".join(style.name(piece) if i % 2 else style.rest(piece) for i, piece in enumerate(pieces))

@@ -9,6 +9,7 @@ import base64
 import copy
 import hashlib
 import json
+import re
 from html import escape
 from importlib.resources import files
 from math import isfinite
@@ -19,17 +20,18 @@ import numpy as np
 from ..contract import Array, Layer, Loss
 from ..training import objective
 from .bugs import applicable
-from .expression import PLAIN, Expression, flat
+from .expression import PLAIN, Expression, flat, matrix
 from .large import MAX_CELLS, blocks
 from .paths import MAX_PATHS, n_paths, paths, total
 from .recorder import trace
-from .text import KEPT, gives, left_out, matrix, summary, to_table, verdict
+from .text import KEPT, gives, left_out, summary, verdict
 
 if TYPE_CHECKING:
     from .presets import Preset
     from .record import Trace
 
 MAX_LISTED = 4096  # paths in the page
+MAX_BROKEN = 20_000  # parameters: a larger network would take minutes to break and train
 N_STEPS = 200  # of training, right and with a bug
 
 
@@ -51,22 +53,16 @@ def to_html(found: Trace, *, preset: Preset | None = None, break_it: bool = True
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
     )
-    # In the order of their size: what is replaced must not hold another placeholder.
-    for name, text in (
-        ("POLICY", policy),
-        ("TITLE", escape(data["title"])),
-        ("TEXT", escape(found.to_text())),
-        ("STYLE", style),
-        ("SCRIPT", script),
-        ("DATA", json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")),
-    ):
-        body = body.replace(f"%{name}%", text)
-    return body
-
-
-def to_notebook(found: Trace) -> str:
-    """Return what a notebook shows: tables, without script, which a notebook may not run."""
-    return to_table(found)
+    parts = {
+        "POLICY": policy,
+        "TITLE": escape(data["title"]),
+        "TEXT": escape(found.to_text()),
+        "STYLE": style,
+        "SCRIPT": script,
+        "DATA": json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+    }
+    # In one pass, so that a placeholder in somebody's text stays text.
+    return re.sub(f"%({'|'.join(parts)})%", lambda place: parts[place[1]], body)
 
 
 def _hash(text: str) -> str:
@@ -75,12 +71,16 @@ def _hash(text: str) -> str:
 
 def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = True, n_steps: int = N_STEPS) -> Any:
     """Return all that the page shows, as JSON takes it."""
+    small = found.net.params.vector.size <= MAX_BROKEN
+    n_steps = n_steps if small else 0
     base = _side(found, n_steps)
+    cells = {name: q["cells"] for name, q in base["quantities"].items() if "cells" in q}
     data: dict[str, Any] = {
         "title": preset.title if preset else found.title,
         "intro": preset.intro if preset else "One training step, from the library's own numbers.",
         "about": found.title,
-        "cap": f"Arrays of more than {MAX_CELLS} elements are shown in blocks, each with its largest element.",
+        "cap": f"Arrays of more than {MAX_CELLS} elements are shown in blocks, each with its largest element. Networks of more "
+        f"than {MAX_BROKEN:,} parameters are neither broken nor trained here.",
         "steps": [
             {"title": step.title, "phase": step.phase, "why": matrix(step.why, PLAIN), "names": step.names}
             for step in found.steps
@@ -108,13 +108,13 @@ def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = Tr
             }
             for c in preset.compare(found)
         ]
-    if break_it:
+    if break_it and small:
         x, y, weights, rng = found.data
         for bug, net, loss in applicable(found.net, found.loss, x, found.optimizer, found.l2):
             broken = trace(net, loss, x, y, found.optimizer, found.l2, found.frozen, sample_weight=weights, rng=rng)
             if broken.ok:
                 continue  # it changes nothing here
-            side = _side(broken, n_steps)
+            side = _side(broken, n_steps, cells)
             changed = {name: q for name, q in side["quantities"].items() if q != base["quantities"].get(name)}
             data["variants"].append(
                 {**side, "key": bug.key, "title": bug.title, "story": bug.story, "quantities": changed}
@@ -122,17 +122,18 @@ def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = Tr
     return data
 
 
-def _side(found: Trace, n_steps: int) -> dict[str, Any]:
+def _side(found: Trace, n_steps: int, cells: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return what differs between the right step and one with a bug."""
     return {
-        "quantities": {name: _quantity(found, name) for name in found},
-        "curve": _curve(found, n_steps) if found.optimizer is not None else None,
+        "quantities": {name: _quantity(found, name, (cells or {}).get(name)) for name in found},
+        "curve": _curve(found, n_steps) if found.optimizer is not None and n_steps else None,
         "bad": found.wrong + found.unclear,
         "summary": summary(found),
     }
 
 
-def _quantity(found: Trace, name: str) -> dict[str, Any]:
+def _quantity(found: Trace, name: str, cells: list[list[int]] | None = None) -> dict[str, Any]:
+    """Return a quantity; of a large one the largest element of each block, or the ``cells`` that another side shows."""
     q = found[name]
     element = q.formula.element
     out: dict[str, Any] = {
@@ -153,7 +154,7 @@ def _quantity(found: Trace, name: str) -> dict[str, Any]:
         indices = list(np.ndindex(q.value.shape))
     else:
         cut = blocks(q.value, None if q.check is None else q.check.wrong)
-        indices = [index for *_, index in cut]
+        indices = [tuple(cell) for cell in cells] if cells else [index for *_, index in cut]
         out["blocks"] = [{"start": a, "stop": b, "rms": _rms(q.value, a, b)} for a, b, _ in cut]
         out["leftOut"] = left_out(q, MAX_CELLS, "shown in blocks")
         out["cells"] = [list(index) for index in indices]

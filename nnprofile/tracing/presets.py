@@ -148,6 +148,7 @@ _EARLY = (
     "The post's program, in the version that printed this, updates w5 to w8 before the gradient has passed through them; "
     "the break-it switch “updated weights in backward” shows its number."
 )
+_EARLY_TOO = "The same cause, 10,000 steps long."
 _ROUNDED = "The source multiplied numbers that it had rounded to 12 digits before."
 
 PRESETS = {
@@ -190,9 +191,9 @@ PRESETS = {
                 Printed("w3 after", "0.24975114", _at("W1+", 0, 1)),
                 Printed("w4 after", "0.29950229", _at("W1+", 1, 1)),
                 Printed("E after one step", "0.291027924", _at("L+"), _EARLY),
-                Printed("E after 10,000 steps", "0.000035085", lambda _: _mazur_after(10_000)[0], _EARLY),
-                Printed("out o1 after 10,000 steps", "0.015912196", lambda _: _mazur_after(10_000)[1], _EARLY),
-                Printed("out o2 after 10,000 steps", "0.984065734", lambda _: _mazur_after(10_000)[2], _EARLY),
+                Printed("E after 10,000 steps", "0.000035085", lambda _: _mazur_after(10_000)[0], _EARLY_TOO),
+                Printed("out o1 after 10,000 steps", "0.015912196", lambda _: _mazur_after(10_000)[1], _EARLY_TOO),
+                Printed("out o2 after 10,000 steps", "0.984065734", lambda _: _mazur_after(10_000)[2], _EARLY_TOO),
             ),
             errata=(
                 "The numbers up to the new weights are right. The last four come from an earlier version of the post's program: "

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..contract import Array, Layer, Loss, Optimizer
+from .expression import PLAIN, matrix
 from .formulas import Formula
 from .reference import Check
+
+if TYPE_CHECKING:
+    from .presets import Preset
 
 EMPTY = Formula("")
 
 
-@dataclass
+@dataclass(eq=False)
 class Quantity:
     """An array of the step: a parameter, an activation, a gradient, ...
 
@@ -48,6 +52,11 @@ class Quantity:
         return self.formula.index or tuple("nijklm"[: self.value.ndim])
 
     @property
+    def formula_text(self) -> str:
+        """The formula for the whole array: "dz₂ = ∂L/∂z₂"."""
+        return matrix(self.formula.matrix, PLAIN)
+
+    @property
     def shape_text(self) -> str:
         """The shape with the axes' names: "(samples 1, inputs 3)"; "a number" if there are none."""
         axes = [f"{axis} {size}" for axis, size in zip(self.axes, self.value.shape, strict=True)]
@@ -76,7 +85,7 @@ class Link:
     jacobian: Callable[[int], Array] | None = None  # sample -> (n_in, n_out), of "rows"
 
 
-@dataclass
+@dataclass(eq=False)
 class Trace(Mapping[str, Quantity]):
     """One training step: a mapping from names to quantities, in the order in which they come about.
 
@@ -88,7 +97,7 @@ class Trace(Mapping[str, Quantity]):
     links : list of Link
         The layers, first to last.
     net, loss, optimizer : Layer, Loss, Optimizer or None
-        As they were given; they have not moved.
+        Copies, as they were before the step.
     l2 : float
     frozen : tuple of str
         Parameters that the update leaves alone.
@@ -163,19 +172,30 @@ class Trace(Mapping[str, Quantity]):
 
         return to_latex(self, digits=digits, max_elements=max_elements)
 
-    def to_html(self, path: str | Path | None = None, **more: Any) -> str:
-        """Return the page that shows the step, one file that needs nothing else; write it to ``path`` if there is one."""
+    def to_html(
+        self,
+        path: str | Path | None = None,
+        *,
+        preset: Preset | None = None,
+        break_it: bool = True,
+        n_steps: int = 200,
+    ) -> str:
+        """Return the page that shows the step, one file that needs nothing else; write it to ``path`` if there is one.
+
+        ``preset`` adds its story and its printed numbers; ``break_it`` the known bugs that the network can have; the page
+        shows ``n_steps`` steps of training, right and with each bug.
+        """
         from .page import to_html
 
-        page = to_html(self, **more)
+        page = to_html(self, preset=preset, break_it=break_it, n_steps=n_steps)
         if path is not None:
             Path(path).write_text(page, encoding="utf-8")
         return page
 
     def _repr_html_(self) -> str:
-        from .page import to_notebook
+        from .text import to_table
 
-        return to_notebook(self)
+        return to_table(self)
 
     def __str__(self) -> str:
         return self.to_text()

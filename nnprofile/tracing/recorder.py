@@ -92,7 +92,10 @@ def trace(
     weights = None if sample_weight is None else as_weights(sample_weight, len(x))
     frozen = _frozen(frozen, net.params)
     title = f"{net!r} with {loss!r}"
-    found = Trace(title, net, loss, optimizer, check_number(l2, "l2"), frozen, (x, y, weights, copy.deepcopy(rng)))
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise ValueError(f"optimizer must be an Optimizer, such as SGD(0.1), got {optimizer!r}")
+    given = copy.deepcopy((np.array(x), y, weights, rng))  # the trace is a record: training may go on
+    found = Trace(title, copy.deepcopy(net), loss, copy.deepcopy(optimizer), check_number(l2, "l2"), frozen, given)
     _Recorder(found).record()
     return found
 
@@ -421,7 +424,7 @@ class _Recorder:
                 old, new = (Parameters(params.layout, state[moment])[name] for state in (before, optimizer.state))
                 names.append(self.add(f"{moment}{symbol}", old, axes, "update"))
                 names.append(self.add(f"{moment}{symbol}+", new, axes, "update", formula))
-        by = Formula(f"{{{symbol}+}} from {optimizer!r}") if rule is None else rule.update
+        by = Formula(f"{{{symbol}+}} from {type(optimizer).__name__}.step") if rule is None else rule.update
         names.append(self.add(f"{symbol}+", params[name], axes, "update", by, parameter=name))
 
     def after(self, net: Layer, old: Parameters) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .expression import LATEX, PLAIN, Style, substituted, symbolic
+from ..validation import check_size
+from .expression import LATEX, PLAIN, Style, matrix, substituted, symbolic
 from .large import shown_in_text
 from .reference import ENOUGH
 
@@ -20,13 +21,7 @@ if TYPE_CHECKING:
 
 def number(value: float, digits: int = 6) -> str:
     """Return a number to that many significant digits, with a true minus sign: "−4.38568e−05"."""
-    return f"{value:.{digits}g}".replace("-", "−")
-
-
-def matrix(text: str, style: Style) -> str:
-    """Return a formula for whole arrays, "{z1} = {x} {W1} + {b1}", with the names in this style."""
-    pieces = re.split(r"\{(.*?)\}", text)
-    return "".join(style.name(piece) if i % 2 else style.rest(piece) for i, piece in enumerate(pieces))
+    return f"{value + 0.0:.{digits}g}".replace("-", "−")  # + 0.0 makes a negative zero 0
 
 
 @dataclass
@@ -153,6 +148,7 @@ def _equation(q: Quantity) -> str:
 
 def to_text(trace: Trace, *, digits: int, max_elements: int) -> str:
     """Return plain text."""
+    check_size(digits, "digits")
     out = [trace.title, summary(trace)]
     for k, step in enumerate(trace.steps):
         out += ["", f"{k}. {step.title}"]
@@ -178,7 +174,8 @@ def to_text(trace: Trace, *, digits: int, max_elements: int) -> str:
 
 def to_markdown(trace: Trace, *, digits: int, max_elements: int) -> str:
     """Return Markdown with LaTeX between dollars; gradients as tables with their checks."""
-    out = [f"# {trace.title}", "", summary(trace)]
+    check_size(digits, "digits")
+    out = ["# One training step", "", f"`{trace.title}`", "", summary(trace)]
     for k, step in enumerate(trace.steps):
         out += ["", f"## {k}. {step.title}"]
         if step.why:
@@ -209,6 +206,7 @@ def _prose(text: str) -> str:
 
 def to_latex(trace: Trace, *, digits: int, max_elements: int) -> str:
     """Return LaTeX: a section a step, an aligned line an element."""
+    check_size(digits, "digits")
     out = [f"% {trace.title}", f"% {summary(trace)}"]
     for k, step in enumerate(trace.steps):
         out += [rf"\subsection*{{{k}. {_latex_text(step.title)}}}", _latex_text(step.why)]
