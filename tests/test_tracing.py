@@ -74,7 +74,7 @@ def assert_matrix_formulas(trace: nn.Trace) -> int:
     step = optimizer.n_steps + 1 if optimizer else 0
     b1, b2 = getattr(optimizer, "beta1", 0.0), getattr(optimizer, "beta2", 0.0)
     numbers = {
-        **{"N": total, "Sw": total, "k": k, "lam": t.l2, "eta": rate},
+        **{"N": total, "Sw": total, "K": k, "lam": t.l2, "eta": rate},
         **{"mu": getattr(optimizer, "momentum", 0), "delta": getattr(optimizer, "weight_decay", 0)},
         **{"b1": b1, "b2": b2, "c1": 1 - b1**step, "c2": 1 - b2**step, "eps": getattr(optimizer, "epsilon", 0)},
     }
@@ -88,7 +88,7 @@ def assert_matrix_formulas(trace: nn.Trace) -> int:
             ("μ", "mu "),
             ("δ", "*delta"),
         ),
-        *(("ε", "eps"), ("λ", "lam"), ("Σw", "Sw"), ("½", "0.5 *"), ("1/k", "1/k *"), ("1/N", "1/N *"), ("−", "-")),
+        *(("ε", "eps"), ("λ", "lam"), ("Σw", "Sw"), ("½", "0.5 *"), ("1/K", "1/K *"), ("1/N", "1/N *"), ("−", "-")),
         *(("ᵀ", ".T"), ("⊙", "*"), ("²", "**2"), ("σ(", "s("), ("λ/N", "lam/N"), ("[", "("), ("]", ")")),
     ]
     for name, q in t.items():

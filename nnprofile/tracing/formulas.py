@@ -302,20 +302,20 @@ def loss_rule(loss: Loss, y_name: str, k: int, *, labels: bool = False) -> LossR
     if own is not None:
         return own(loss, y_name, k, labels=labels)  # type: ignore[no-any-return]
     y, t, p = Quantities(y_name), Quantities("t")["n", "j"], Quantities("p")["n", "j"]
-    y_nj, share = y["n", "j"], Constant("k", k)
+    y_nj, share = y["n", "j"], Constant("K", k)
     name = f"{{{y_name}}}"
     n, kind = ("n",), type(loss)
     mean: Callable[[Expression], Expression] = (lambda e: e) if k == 1 else (lambda e: e / share)
     if kind is HalfSquaredError:
         return LossRule(Formula(f"{{l}} = ½ Σ_j ({name} − {{t}})²", _squares(y, k) / 2, n, "10"), y_nj - t)
     if kind is MeanSquaredError:
-        head = "" if k == 1 else "1/k "
+        head = "" if k == 1 else "1/K "
         return LossRule(
             Formula(f"{{l}} = {head}Σ_j ({name} − {{t}})²", mean(_squares(y, k)), n, "11"), mean(2 * (y_nj - t))
         )
     if kind is MeanAbsoluteError:
         return LossRule(
-            Formula(f"{{l}} = 1/k Σ_j |{name} − {{t}}|", mean(Sum("j", k, call("abs", y_nj - t))), n, "12"),
+            Formula(f"{{l}} = 1/K Σ_j |{name} − {{t}}|", mean(Sum("j", k, call("abs", y_nj - t))), n, "12"),
             mean(call("sign", y_nj - t)),
         )
     if kind is Huber:
@@ -324,7 +324,7 @@ def loss_rule(loss: Loss, y_name: str, k: int, *, labels: bool = False) -> LossR
         h = near * (Square(d) / 2) + far * (delta * (call("abs", d) - delta / 2))
         return LossRule(
             Formula(
-                f"{{l}} = 1/k Σ_j h({name} − {{t}})",
+                f"{{l}} = 1/K Σ_j h({name} − {{t}})",
                 mean(Sum("j", k, h)),
                 n,
                 "13",
@@ -335,13 +335,13 @@ def loss_rule(loss: Loss, y_name: str, k: int, *, labels: bool = False) -> LossR
     if kind is BinaryCrossEntropy:
         l = -Sum("j", k, t * call("log", y_nj) + (1 - t) * call("log", 1 - y_nj))
         return LossRule(
-            Formula(f"{{l}} = −1/k Σ_j [{{t}} log {name} + (1 − {{t}}) log(1 − {name})]", mean(l), n, "14"),
+            Formula(f"{{l}} = −1/K Σ_j [{{t}} log {name} + (1 − {{t}}) log(1 − {name})]", mean(l), n, "14"),
             mean((1 - t) / (1 - y_nj) - t / y_nj),
         )
     if kind is SigmoidCrossEntropy:
         l = Sum("j", k, t * call("log", 1 + call("exp", -y_nj)) + (1 - t) * call("log", 1 + call("exp", y_nj)))
         return LossRule(
-            Formula("{l} = −1/k Σ_j [{t} log {p} + (1 − {t}) log(1 − {p})]", mean(l), n, "15"),
+            Formula("{l} = −1/K Σ_j [{t} log {p} + (1 − {t}) log(1 − {p})]", mean(l), n, "15"),
             mean(p - t),
             Formula(f"{{p}} = σ({name})", 1 / (1 + call("exp", -y_nj)), NJ, "5", "Probabilities out of logits."),
         )
