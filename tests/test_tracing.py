@@ -435,6 +435,20 @@ class TestVerdict:
         assert trace.ok
         assert ("computed in a form that keeps its digits" in trace.to_text()) == (abs(logit) > 600)
 
+    def test_the_number_of_digits(self) -> None:
+        """A backward that is off by a millionth agrees to six digits, and is wrong."""
+        trace = self.trace(OfUsers(lambda x: (x * 1.0, None), lambda dy, _: dy * (1 + 1e-6)))
+        digits = trace["dx"].check.digits
+        assert trace.wrong == ["dx"] and (abs(digits - 6) < 0.01).all()
+        assert f"{int(digits[0, 0])} digits agree" in trace.to_text()
+
+    @pytest.mark.parametrize("layer", [nn.ReLU(), nn.LeakyReLU(0.1)])
+    def test_formulas_at_a_kink(self, layer: nn.Layer) -> None:
+        net = nn.Sequential([layer], rng=None)
+        for loss in (nn.Huber(0.5), nn.MeanAbsoluteError()):
+            trace = nn.trace(net, loss, [[0.0, -0.0, 0.5]], [[0.5, -0.5, 0.5]])
+            assert trace.ok and assert_equalities(trace)
+
     def test_kinks(self) -> None:
         net = nn.Sequential([nn.Dense(1, 2), nn.ReLU(), nn.Dense(2, 1)], rng=None)
         net.params.vector[:] = [0.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.0]

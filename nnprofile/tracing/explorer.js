@@ -240,7 +240,10 @@
       const drawn = backward && reached.has("d" + edge.W) ? "d" + edge.W : edge.W;
       const value = get(drawn), base = get(edge.W);
       svg.append(el("text", { class: "label", x: (x(edge.from) + x(edge.to)) / 2, y: 42 }, value.symbol));
-      if (base.cells) continue;
+      if (base.cells) {
+        svg.append(el("text", { class: "label", x: (x(edge.from) + x(edge.to)) / 2, y: 60 }, "too many lines to draw"));
+        continue;
+      }
       const top = Math.max(...value.values.map((v) => Math.abs(Number(v)) || 0)) || 1;
       for (let i = 0; i < Math.min(base.shape[0], SHOWN); i++) for (let j = 0; j < Math.min(base.shape[1], SHOWN); j++) {
         const at = i * base.shape[1] + j, v = Number(value.values[at]) || 0;
@@ -312,10 +315,10 @@
   }
   function drawPrinted() {
     $("printed").hidden = !data.printed.length;
-    const rows = data.printed.flatMap((p) => [el("tr", {}, el("td", { class: p.agrees ? "ok" : "bad" }, p.agrees ? "✓" : "✗"), el("td", {}, p.label),
+    const rows = data.printed.flatMap((p) => [el("tr", {}, el("td", { class: p.agrees ? "ok" : "bad" }, p.agrees ? "✓" : "✗"), el("td", {}, p.label), el("td", {}, p.here),
       el("td", { class: "number" }, p.printed.replace(/-/g, "−")), el("td", { class: "number" }, exact(p.ours))),
-      ...(p.note ? [el("tr", {}, el("td", {}), el("td", { colspan: 3, class: "note" }, p.note))] : [])]);
-    $("printed").querySelector("div").replaceChildren(list(["", "", "printed", "ours"], rows), ...data.errata.map((text) => el("p", {}, text)));
+      ...(p.note ? [el("tr", {}, el("td", {}), el("td", { colspan: 4, class: "note" }, p.note))] : [])]);
+    $("printed").querySelector("div").replaceChildren(list(["", "there", "here", "printed", "ours"], rows), ...data.errata.map((text) => el("p", {}, text)));
   }
 
   // --- moving about ------------------------------------------------------------------------------------------------------------

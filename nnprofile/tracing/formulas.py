@@ -104,6 +104,8 @@ class LayerRule:
 
 
 NJ, NI = ("n", "j"), ("n", "i")
+_LOGISTIC = "Written so that nothing is rounded to log 0: −log σ(z) = log(1 + exp(−z)), and 1 − σ(z) = σ(−z)."
+_LOG_SUM = "The logarithm of a softmax: −log p[n,j] = log Σ_k exp(z[n,k]) − z[n,j]."
 
 
 def _dense(layer: Layer, at: Place) -> LayerRule:
@@ -341,7 +343,7 @@ def loss_rule(loss: Loss, y_name: str, k: int, *, labels: bool = False) -> LossR
     if kind is SigmoidCrossEntropy:
         l = Sum("j", k, t * call("log", 1 + call("exp", -y_nj)) + (1 - t) * call("log", 1 + call("exp", y_nj)))
         return LossRule(
-            Formula("{l} = −1/K Σ_j [{t} log {p} + (1 − {t}) log(1 − {p})]", mean(l), n, "15"),
+            Formula("{l} = −1/K Σ_j [{t} log {p} + (1 − {t}) log(1 − {p})]", mean(l), n, "15", _LOGISTIC),
             mean(p - t),
             Formula(f"{{p}} = σ({name})", 1 / (1 + call("exp", -y_nj)), NJ, "5", "Probabilities out of logits."),
         )
@@ -349,7 +351,7 @@ def loss_rule(loss: Loss, y_name: str, k: int, *, labels: bool = False) -> LossR
         all_, total = Sum("k", k, call("exp", y["n", "k"])), Sum("k", k, Quantities("t")["n", "k"])
         l = call("log", all_) - Sum("j", k, t * y_nj) if labels else Sum("j", k, t * (call("log", all_) - y_nj))
         return LossRule(
-            Formula("{l} = −Σ_j {t} log {p}", l, n, "16"),
+            Formula("{l} = −Σ_j {t} log {p}", l, n, "16", _LOG_SUM),
             p - t if labels else total * p - t,
             Formula(f"{{p}} = softmax({name})", call("exp", y_nj) / all_, NJ, "7", "Probabilities out of logits."),
         )

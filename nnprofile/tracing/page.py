@@ -101,6 +101,7 @@ def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = Tr
         data["printed"] = [
             {
                 "label": c.label,
+                "here": c.here,
                 "printed": c.printed,
                 "ours": c.ours,
                 "agrees": c.agrees,
@@ -118,6 +119,10 @@ def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = Tr
             changed = {name: q for name, q in side["quantities"].items() if q != base["quantities"].get(name)}
             data["variants"].append(
                 {**side, "key": bug.key, "title": bug.title, "story": bug.story, "quantities": changed}
+            )
+        if not data["variants"]:
+            data["cap"] += (
+                " No known bug is tried on this network: they need a Sequential of the library's layers, not nested."
             )
     return data
 

@@ -19,8 +19,24 @@ from ..losses import HalfSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ..network import Sequential
 from ..optimizers import SGD
 from ..training import objective
+from .expression import PLAIN
 from .record import Trace
 from .recorder import trace
+
+
+@dataclass(frozen=True)
+class At:
+    """The place of a number in a trace."""
+
+    name: str
+    index: tuple[int, ...]
+
+    def __call__(self, found: Trace) -> float:
+        """Return the number."""
+        return float(found[self.name].value[self.index])
+
+    def __str__(self) -> str:
+        return PLAIN.element(self.name, list(self.index))
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class Comparison:
     """A printed number beside ours: how many units of its last digit they differ by; up to 0.5 is rounding."""
 
     label: str
+    here: str
     printed: str
     ours: float
     units: float
@@ -84,7 +101,8 @@ class Preset:
         for p in self.printed:
             ours = float(p.value(found))
             digits = len(p.text.partition(".")[2])
-            out.append(Comparison(p.label, p.text, ours, abs(ours - float(p.text)) * 10.0**digits, p.note))
+            here = str(p.value) if isinstance(p.value, At) else ""
+            out.append(Comparison(p.label, here, p.text, ours, abs(ours - float(p.text)) * 10.0**digits, p.note))
         return out
 
 
@@ -100,8 +118,8 @@ def network(*layers: Any) -> Sequential:
     return Sequential(made, rng=None)
 
 
-def _at(name: str, *index: int) -> Callable[[Trace], float]:
-    return lambda found: float(found[name].value[index])
+def _at(name: str, *index: int) -> At:
+    return At(name, index)
 
 
 def _document() -> tuple[Sequential, Loss, Array, Array, Optimizer]:

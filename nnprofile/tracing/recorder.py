@@ -172,6 +172,16 @@ class _Recorder:
         """Write down a step."""
         self.trace.steps.append(Step(title, phase, names, why))
 
+    def given(self) -> str:
+        """Say what is given, with the constants that have no table."""
+        optimizer, numbers = self.trace.optimizer, [f"{self.total.symbol} = {self.total.number:g}"]
+        if optimizer is not None:
+            self.rate = optimizer.learning_rate_at(optimizer.n_steps)
+            numbers.append(f"η = {self.rate:g}")
+        if self.trace.l2:
+            numbers.append(f"λ = {self.trace.l2:g}")
+        return f"The inputs x, one row a sample; the targets t; and the parameters. {', '.join(numbers)}."
+
     def tail(self, number: int, letters: list[str]) -> str:
         """Return the number, with letters behind it if a name that it makes is taken: "1", "1b", "1c", ..., "1bb", ..."""
         for n in itertools.count():
@@ -188,7 +198,7 @@ class _Recorder:
         """Record x, the parameters and the forward pass."""
         flat = flatten(self.net)
         given = [self.add("x", self.x, ("samples", "inputs"), "data")]
-        self.step("What is given", "given", given, "The inputs x, one row a sample; the targets t; and the parameters.")
+        self.step("What is given", "given", given, self.given())
         x_name, x, count = "x", self.x, 0
         rng = copy.deepcopy(self.rng)
         for i, (prefix, layer) in enumerate(flat):
@@ -210,6 +220,8 @@ class _Recorder:
                 "outputs" if last or all(len(p.params) == 0 for _, p in flat[i + 1 :]) else PLAIN.name(f"hidden{count}")
             )
             y_axes = ("samples", units) if len(layer.params) else x_axes
+            if not len(layer.params) and y.ndim == 2 and y.shape[1:] != x.shape[1:]:
+                y_axes = ("samples", f"columns of {PLAIN.name(y_name)}")
             if y.ndim != len(y_axes):
                 y_axes = ("samples", *(f"axis {a}" for a in range(1, y.ndim)))
             self.parts.append(_Part(layer, prefix, place, rule, before, cache, y))
@@ -381,7 +393,7 @@ class _Recorder:
         grads.vector[:] = self.grads.vector
         optimizer.prepare(net.params)
         before = {name: moment.copy() for name, moment in optimizer.state.items()}
-        rate, start = optimizer.learning_rate_at(optimizer.n_steps), net.params.vector.copy()
+        rate, start = self.rate, net.params.vector.copy()
         optimizer.learning_rate = rate  # asked once: a schedule may be anything
         optimizer.step(net.params, grads)
         old = Parameters(net.params.layout, start)

@@ -59,13 +59,14 @@ class Check:
         if not np.isfinite(self.reference[index]):
             return "not checked by itself"
         digits = self.digits[index]
-        count = f"{digits:.0f} digits" if digits >= ALL_DIGITS else f"{int(np.nan_to_num(digits))} digits"
+        n = int(np.nan_to_num(digits))
+        count = f"{n} digit{' agrees' if n == 1 else 's agree'}"
         if self.wrong[index]:
-            return f"WRONG, {count} agree"
+            return f"WRONG, {count}"
         if self.verdict == "unclear":
-            return f"unclear, {count} agree"
+            return f"unclear, {count}"
         if digits >= ENOUGH:
-            return f"{count} agree"
+            return count
         return "between both sides of a kink" if self.verdict == "subgradient" else "equal within rounding"
 
 

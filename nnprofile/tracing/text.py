@@ -207,7 +207,7 @@ def _prose(text: str) -> str:
 def to_latex(trace: Trace, *, digits: int, max_elements: int) -> str:
     """Return LaTeX: a section a step, an aligned line an element."""
     check_size(digits, "digits")
-    out = [f"% {trace.title}", f"% {summary(trace)}"]
+    out = [f"% {trace.title}", f"% {summary(trace)}", "% needs amsmath and amssymb", r"\allowdisplaybreaks"]
     for k, step in enumerate(trace.steps):
         out += [rf"\subsection*{{{k}. {_latex_text(step.title)}}}", _latex_text(step.why)]
         for name in step.names:
