@@ -684,12 +684,12 @@ class TestPage:
                 assert abs(row["sum"] - right["d" + name]["values"][k]) <= 4e-15 * fsum(map(abs, terms))
 
     def test_a_large_network_in_blocks(self, rng: np.random.Generator) -> None:
-        net = nn.Sequential([nn.Dense(40, 30), nn.ReLU(), nn.Dense(30, 10)], rng=rng)
-        x, y = rng.normal(size=(64, 40)), rng.integers(0, 10, 64)
+        net = nn.Sequential([nn.Dense(24, 20), nn.ReLU(), nn.Dense(20, 10)], rng=rng)
+        x, y = rng.normal(size=(30, 24)), rng.integers(0, 10, 30)
         data = page_data(nn.trace(net, nn.SoftmaxCrossEntropy(), x, y, nn.Adam()), n_steps=3)
         q = data["base"]["quantities"]["dW1"]
         assert len(q["blocks"]) == len(q["cells"]) == len(q["resolved"]) == 64
-        assert "1200 elements: shown in blocks" in q["leftOut"] and "more than 256 elements" in data["cap"]
+        assert "480 elements: shown in blocks" in q["leftOut"] and "more than 256 elements" in data["cap"]
         assert "too many to list" in data["paths"]["W1"]["why"]
         for name, quantity in data["base"]["quantities"].items():
             for at, tokens in enumerate(quantity.get("resolved", [])):

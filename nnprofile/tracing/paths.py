@@ -30,7 +30,7 @@ class Factor:
 
 
 @dataclass(frozen=True)
-class Path:
+class ChainPath:
     """One way to the loss: ``contribution`` is the product of the factors' values.
 
     Attributes
@@ -49,7 +49,7 @@ class Path:
     contribution: float
 
 
-def paths(trace: Trace, name: str, index: tuple[int, ...]) -> list[Path]:
+def paths(trace: Trace, name: str, index: tuple[int, ...]) -> list[ChainPath]:
     """Return all paths from one element of the parameter ``name`` to the loss.
 
     Raises
@@ -71,7 +71,7 @@ def paths(trace: Trace, name: str, index: tuple[int, ...]) -> list[Path]:
     if count > MAX_PATHS:
         raise ValueError(f"{count} paths lead from an element of {name} to the loss; at most {MAX_PATHS} are listed")
     link = links[start]
-    found: list[Path] = []
+    found: list[ChainPath] = []
     for n in range(len(trace["x"].value)):
         if value.ndim == 2:
             first: tuple[Factor, ...] = (_element(trace, link.x, (n, index[0])),)
@@ -81,7 +81,7 @@ def paths(trace: Trace, name: str, index: tuple[int, ...]) -> list[Path]:
     if value.ndim == 2 and "R" in trace:
         share = trace.l2 / _total(trace)
         factors = (Factor("", (), share, "λ/N"), _element(trace, name, index))
-        found.append(Path(None, (), factors, _product(factors)))
+        found.append(ChainPath(None, (), factors, _product(factors)))
     return found
 
 
@@ -106,12 +106,12 @@ def _walk(
     unit: int,
     units: tuple[tuple[str, int], ...],
     factors: tuple[Factor, ...],
-    found: list[Path],
+    found: list[ChainPath],
 ) -> None:
     """Go on from column ``unit`` of what goes into layer k."""
     if k == len(trace.links):
         end = (*factors, _element(trace, "d" + units[-1][0], (n, unit)))
-        found.append(Path(n, units, end, _product(end)))
+        found.append(ChainPath(n, units, end, _product(end)))
         return
     link = trace.links[k]
     if link.kind == "elementwise":
@@ -141,6 +141,6 @@ def _total(trace: Trace) -> float:
     return float(len(trace["x"].value) if weights is None else weights.sum())
 
 
-def total(found: list[Path]) -> float:
+def total(found: list[ChainPath]) -> float:
     """Return the sum of the contributions, rounded once."""
     return fsum(path.contribution for path in found)

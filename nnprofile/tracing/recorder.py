@@ -163,6 +163,7 @@ class _Recorder:
         self, name: str, value: Any, axes: tuple[str, ...], role: str, formula: Formula = EMPTY, **more: Any
     ) -> str:
         """Write down a quantity."""
+        assert name not in self.trace.quantities, f"two quantities are called {name}"
         value = np.array(value)  # a copy, which nothing changes afterwards
         self.trace.quantities[name] = Quantity(name, value, axes, role, formula, **more)
         self.axes[name] = axes
@@ -469,7 +470,7 @@ class _Recorder:
         why = "What the gradient promises: each move times its gradient. For plain SGD that is −η Σ dw²."
         names.append(self.add("P", predicted, (), "after", Formula("{P} = Σ dw Δw", parts, (), "33", why)))
         real = Quantities(f"{J}+")[()] - Quantities(J)[()]
-        why = "What happened; the difference to the promise is the curvature, and is small for small steps."
+        why = "What happened; the difference to the promise is the curvature and what comes after it: small for small steps."
         change = Formula(f"{{D}} = {{{J}+}} − {{{J}}}", real, (), "33", why)
         names.append(self.add("D", value - found[J].value, (), "after", change))
         self.step(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..validation import check_size
-from .expression import LATEX, PLAIN, Style, matrix, substituted, symbolic
+from .expression import LATEX, MAX_TERMS, PLAIN, Style, matrix, substituted, symbolic
 from .large import shown_in_text
 from .reference import ENOUGH
 
@@ -66,16 +66,16 @@ def gives(q: Quantity, index: tuple[int, ...], lookup: Any) -> bool:
     """Tell whether a formula, computed as it stands, gives the number: 1 − y² gives nothing where y is nearly 1."""
     element = q.formula.element
     assert element is not None
+    sums = [token[2] for token in element.tokens() if isinstance(token, list) and token[0] == "s"]
+    if max(sums, default=0) > MAX_TERMS:
+        return True  # a long sum of products is no place where digits are lost at once
     with np.errstate(all="ignore"):
         try:
             plain = element.value(dict(zip(q.index, index, strict=False)), lookup)
         except ValueError:  # inf - inf
             return False
     value = float(q.value[index])
-    cancels = any(
-        isinstance(token, list) and token[0] == "s" for token in element.tokens()
-    )  # a sum may, for good reasons
-    if q.value.dtype == np.float32 or cancels:
+    if q.value.dtype == np.float32 or sums:  # a sum may cancel, for good reasons
         return bool(np.isfinite(plain) or not np.isfinite(value))
     return bool(abs(plain - value) <= 1e-6 * abs(value)) or not np.isfinite(value)
 
