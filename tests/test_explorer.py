@@ -52,6 +52,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         x, y = rng.normal(size=(20, 40)), rng.integers(0, 12, 20)
         out["large"] = folder / "large.html"
         nn.trace(net, nn.SoftmaxCrossEntropy(), x, y, nn.Adam(), 0.1).to_html(out["large"], n_steps=2)
+        net = nn.Sequential([nn.Dense(2, 4), nn.ReLU(), nn.Dense(4, 1)], rng=rng)
+        x, y = rng.normal(size=(5, 2)), rng.normal(size=5)
+        with np.errstate(all="ignore"):
+            out["diverging"] = folder / "diverging.html"
+            nn.trace(net, nn.HalfSquaredError(), x, y, nn.SGD(1e60)).to_html(out["diverging"])
+            net.params["0.W"][1, 1] = np.nan
+            out["nan"] = folder / "nan.html"
+            nn.trace(net, nn.HalfSquaredError(), x, y, nn.SGD(0.1)).to_html(out["nan"])
     return out
 
 
@@ -228,6 +236,19 @@ def test_a_large_network(visit: Any) -> None:
         text = page.inner_text("body")
         assert "undefined" not in text and "NaN" not in text and "Infinity" not in text, bug
         assert ("✗" in page.inner_text("#gradients")) == bool(bug)
+
+
+def test_numbers_that_are_not_finite(visit: Any) -> None:
+    page = visit("diverging")
+    for bug in page.eval_on_selector_all("#bug option", "options => options.map((option) => option.value)"):
+        page.select_option("#bug", bug)
+        text = page.inner_text("#training")
+        assert "numbers that are not finite, at step" in text and "undefined" not in text
+        assert "NaN" not in (page.get_attribute("polyline.right", "points") or "")
+    page = visit("nan")
+    assert "UNCLEAR" in page.inner_text("#summary") and page.is_hidden("#training")
+    to_step(page, "Backward: Dense layer 1")
+    assert "undefined" not in page.inner_text("body")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -564,6 +564,7 @@ class TestBadInput:
             ({"x": [[np.nan, 1]]}, "finite"),
             ({"y": [1, 2]}, "2 rows"),
             ({"frozen": "W1"}, "no parameter is called 'W1'; there are 0.W, 0.b"),
+            ({"frozen": 3}, "frozen takes names or patterns"),
             ({"l2": -1}, "l2"),
             ({"sample_weight": [-1]}, "negative"),
             ({"rng": 0}, "Generator"),
@@ -582,6 +583,13 @@ class TestBadInput:
         for write in (trace.to_text, trace.to_markdown, trace.to_latex):
             with pytest.raises(ValueError, match="digits must be an integer of at least 1"):
                 write(digits=-1)
+
+    def test_of_the_page(self) -> None:
+        trace = nn.trace(self.net(), nn.MeanSquaredError(), [[1, 2]], [1], nn.SGD(0.1))
+        with pytest.raises(ValueError, match="preset must be one of"):
+            trace.to_html(preset="mazur")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="n_steps must be an integer of at least 0"):
+            trace.to_html(n_steps=-1)
 
     def test_unknown_quantity(self) -> None:
         trace = nn.trace(self.net(), nn.MeanSquaredError(), [[1, 2]], [1])

@@ -32,6 +32,7 @@
     return index.reduce((sum, i, k) => sum * q.shape[k] + i, 0);
   }
   const valueAt = (name, index) => get(name).values[position(get(name), index)];
+  const parameterOf = (name) => (get(name).role === "parameter" ? name : get(name).role === "gradient" && get(name).parameter ? name.slice(1) : "");
   const isWrong = (q, at) => Boolean(q.wrong) && q.wrong.includes(at);
   const element = (name, index) => get(name).symbol + (index.length ? `[${index.join(",")}]` : "");
 
@@ -202,7 +203,7 @@
     if (state.variant && q.role === "gradient" && base.values[position(base, index)] !== q.values[at]) {
       box.append(el("p", {}, `Without the bug it is ${show(base.values[position(base, index)])}.`));
     }
-    const parameter = q.role === "parameter" ? name : q.role === "gradient" && q.parameter ? name.slice(1) : "";
+    const parameter = parameterOf(name);
     if (parameter) box.append(...drawPaths(parameter, index));
   }
   function drawPaths(parameter, index) {
@@ -276,10 +277,10 @@
   function pathEdges() {
     const on = new Set();
     if (!state.cell) return on;
-    const name = state.cell.name.replace(/^d(?=[A-Z b])/, ""), found = data.paths[name];
+    const name = parameterOf(state.cell.name), found = data.paths[name], drawn = new Set(data.edges.map((edge) => edge.W));
     if (!found || !found.rows) return on;
     const row = found.rows[position(data.base.quantities[name], state.cell.index)];
-    if (row) row.ways.forEach(([, , factors]) => factors.forEach(([factor, i]) => Array.isArray(i) && factor.startsWith("W") && on.add(`${factor}:${i.join(",")}`)));
+    if (row) row.ways.forEach(([, , factors]) => factors.forEach(([factor, i]) => drawn.has(factor) && on.add(`${factor}:${i.join(",")}`)));
     return on;
   }
 
@@ -299,11 +300,11 @@
     const right = data.base.curve;
     $("training").hidden = !right;
     if (!right) return;
-    const broken = state.variant && state.variant.curve, W = 640, H = 260, n = right.length - 1;
+    const broken = state.variant && state.variant.curve, W = 640, H = 260, n = Math.max(right.length, broken ? broken.length : 0) - 1;
     const all = [...right, ...(broken || [])].filter((v) => v !== null), top = Math.max(...all), low = Math.min(0, ...all);
     const x = (k) => 70 + (k * (W - 90)) / n, y = (v) => H - 40 - ((v - low) * (H - 70)) / (top - low || 1);
     const line = (values, kind) => el("polyline", { class: kind, points: values.map((v, k) => (v === null ? "" : `${x(k).toFixed(1)},${y(v).toFixed(1)}`)).filter(Boolean).join(" ") });
-    const end = (values) => (values[n] === undefined || values[n] === null ? "not finite" : show(values[n]));
+    const end = (values) => (last(values) === null ? `numbers that are not finite, at step ${values.length - 1}` : show(last(values)));
     const text = `The loss over ${n} steps on this batch: from ${show(right[0])} to ${end(right)}${broken ? `; with the bug to ${end(broken)}` : ""}.`;
     const after = ["J+", "L+"].find((name) => data.base.quantities[name]);
     const one = `After one step it is ${broken ? `${show(get(after).values[0], 9)} with the bug, and ${show(data.base.quantities[after].values[0], 9)} without` : show(get(after).values[0], 9)}.`;

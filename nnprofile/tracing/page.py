@@ -19,6 +19,7 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss
 from ..training import objective
+from ..validation import check_size
 from .bugs import applicable
 from .expression import PLAIN, Expression, flat, matrix
 from .large import MAX_CELLS, blocks
@@ -71,6 +72,9 @@ def _hash(text: str) -> str:
 
 def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = True, n_steps: int = N_STEPS) -> Any:
     """Return all that the page shows, as JSON takes it."""
+    check_size(n_steps, "n_steps", least=0)
+    if preset is not None and not hasattr(preset, "intro"):
+        raise ValueError(f"preset must be one of nnprofile.tracing.presets.PRESETS, got {preset!r}")
     small = found.net.params.vector.size <= MAX_BROKEN
     n_steps = n_steps if small else 0
     base = _side(found, n_steps)
@@ -262,7 +266,7 @@ def _columns(found: Trace) -> list[dict[str, Any]]:
     return columns
 
 
-def _curve(found: Trace, n_steps: int) -> list[Any]:
+def _curve(found: Trace, n_steps: int) -> list[Any] | None:
     """Return the objective before each step of training on this batch, as the trace trains; it ends where it diverges."""
     net, loss = copy.deepcopy(found.net), found.loss
     optimizer = copy.deepcopy(found.optimizer)
@@ -280,7 +284,7 @@ def _curve(found: Trace, n_steps: int) -> list[Any]:
             optimizer.step(net.params, grads)
             for name, old in kept.items():
                 net.params[name] = old
-    return values
+    return values if len(values) > 1 else None  # not finite from the first step on: nothing to draw
 
 
 def _objective(net: Layer, loss: Loss, x: Array, y: Any, weights: Any, l2: float, rng: Any) -> tuple[Any, Any]:

@@ -102,6 +102,8 @@ def trace(
 
 def _frozen(patterns: str | Sequence[str], params: Parameters) -> tuple[str, ...]:
     patterns = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"frozen takes names or patterns of parameters, such as '*.b', got {patterns!r}")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in params):
             raise ValueError(f"frozen: no parameter is called {pattern!r}; there are {', '.join(params) or 'none'}")
@@ -443,13 +445,20 @@ class _Recorder:
     def after(self, net: Layer, old: Parameters) -> None:
         """Record the loss after the update, beside what the gradient promised (docs/backprop.md, eq. 33)."""
         found = self.trace
-        x, name = self.x, "x"
-        for (_, layer), part in zip(flatten(net), self.parts, strict=True):
-            x, _ = layer.forward(x, copy.deepcopy(part.rng))
-            name = part.place.y
+        x, name = self.x, self.parts[-1].place.y
+        try:
+            for (_, layer), part in zip(flatten(net), self.parts, strict=True):
+                x, _ = layer.forward(x, copy.deepcopy(part.rng))
+            value = found.loss.forward(x, self.y_true, self.weights)[0]
+        except ValueError:
+            if np.isfinite(net.params.vector).all():
+                raise
+            x, value = (
+                np.full_like(self.parts[-1].y, np.nan),
+                np.nan,
+            )  # the step has led to numbers that nobody can go on with
         by = Formula("", why="The forward pass with the new parameters.")
         names = [self.add(f"{name}+", x, self.axes[name], "after", by)]
-        value = found.loss.forward(x, self.y_true, self.weights)[0]
         if self.objective == "J":
             for weight in net.params.weights():
                 value = value + self.decay / 2 * (net.params[weight] ** 2).sum()
