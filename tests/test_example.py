@@ -174,9 +174,10 @@ def log() -> Any:
 
 
 def test_customers_from_a_log_by_hand() -> None:
-    table = features.customers(log(), raw({}))
-    assert table.y.tolist() == [0, 1]  # customer 3 was not known by the cut-off
-    one, two = table.frame.iloc[0], table.frame.iloc[1]
+    frame, y = features.customers(log())
+    assert y.tolist() == [0, 1]  # customer 3 was not known by the cut-off
+    assert frame.index.tolist() == ["1", "2"] and frame.index.name == "customer"
+    one, two = frame.iloc[0], frame.iloc[1]
     assert (one["days_since_last"], one["days_since_first"], one["purchases"], one["days_with_purchase"]) == (
         0,
         29,
@@ -190,11 +191,11 @@ def test_customers_from_a_log_by_hand() -> None:
 
 
 def test_features_do_not_see_the_future() -> None:
-    before = features.customers(log(), raw({})).frame
+    before, _ = features.customers(log())
     changed = log()
     changed.loc[changed["date"] > features.CUTOFF, ["discs", "dollars"]] *= 100
     more = pd.concat([changed, changed[changed["date"] > features.CUTOFF]])
-    pd.testing.assert_frame_equal(features.customers(more, raw({})).frame, before)
+    pd.testing.assert_frame_equal(features.customers(more)[0], before)
 
 
 def test_the_encoder_learns_from_the_rows_it_is_given_and_survives_json(customers: preprocess.Table) -> None:
@@ -309,7 +310,18 @@ def test_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_the_whole_of_it(tmp_path: Path) -> None:
     write_customers(tmp_path / "customers.csv")
     command = [sys.executable, "-W", "error", "-m", "examples.user_profile", "--csv", str(tmp_path / "customers.csv")]
-    command += ["--target", "has left", "--out", str(tmp_path / "out"), "--fast", "--seeds", "2", "--balanced"]
+    command += [
+        "--target",
+        "has left",
+        "--out",
+        str(tmp_path / "out"),
+        "--fast",
+        "--seeds",
+        "2",
+        "--balanced",
+        "--cost",
+        "3",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "customer id: left out" in done.stdout
@@ -323,7 +335,14 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     )
     assert found["network"]["roc_auc"][0] > 0.7
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 and "customer id" in page
+    assert page.count("data:image/png;base64,") == 6 and "customer id" in page
+    words = re.sub(r"base64,[^\"]*", "", page)
+    card = (tmp_path / "out" / "customers" / "model" / "model_card.md").read_text()
+    for text in (words, card):
+        assert not re.search(r"\b10[0-5]\d\d\b", text), "a customer id"
+        assert "suppressed" in text and "home city" in text
+    lines = (tmp_path / "out" / "customers" / "profiles.csv").read_text().splitlines()
+    assert len(lines) > 100 and lines[0].startswith("record,probability,band,reason_1,value_1,moved_1")
     assert "http://" not in page and "https://" not in page and "<script" not in page
 
 

@@ -8,14 +8,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from . import collect, deploy, evaluate, features, preprocess, train
+from . import collect, deploy, evaluate, features, live, preprocess, profiles, report, targeting, train, update
 
 FAST_ROWS = 4000
+N_ANSWERS = 200
+KINDS = (("number", "numbers"), ("category", "categories"), ("code", "whole numbers that may be names"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,13 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
                 table = _some_rows(table)
             # Threads do not pay for matrices of this size, and waiting for each other they suffer on a busy machine.
             with threadpool_limits(1):
-                results = _measure(table, options)
-            found[table.name] = evaluate.values(results)
-            sections.append(_section(raw, table, results, found[table.name]))
-            print(f"\n{evaluate.text_table(table.name, found[table.name])}")
-            print(
-                f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(options.out / table.name / 'model')}"
-            )
+                section = _one(raw, table, options)
+            found[table.name] = section["found"]
+            sections.append(section)
             print(f"({time.perf_counter() - started:.0f} seconds)", flush=True)
     except (collect.CollectError, preprocess.PreprocessError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -49,13 +49,47 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     evaluate.write_metrics(options.out / "metrics.json", found)
-    evaluate.write_report(options.out / "report.html", sections)
-    print(f"\nmetrics  {options.out / 'metrics.json'}\nreport   {options.out / 'report.html'}")
+    report.write_report(options.out / "report.html", sections)
+    print(f"\nmetrics   {options.out / 'metrics.json'}\nreport    {options.out / 'report.html'}")
     for name in found:
-        print(
-            f"model    {options.out / name / 'model'}   (python -m examples.user_profile.deploy that-folder --example)"
-        )
+        folder = options.out / name
+        print(f"profiles  {folder / 'profiles.csv'}")
+        print(f"model     {folder / 'model'}   (python -m examples.user_profile.deploy that-folder --example)")
+        if (folder / "live").is_dir():
+            print(f"live      {folder / 'live'}   (python -m examples.user_profile.live that-folder --status)")
     return 0
+
+
+def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace) -> dict[str, Any]:
+    """Do everything for one data set, and return its section of the report."""
+    folder = options.out / table.name
+    is_log = raw.target not in raw.frame
+    splits = preprocess.splits(table)[: 2 if options.fast else None]
+    model, results = _measure(table, splits, options)
+    found = evaluate.values(results)
+    print(f"\n{evaluate.text_table(table.name, found)}")
+
+    fit, _, test = splits[0]
+    people = profiles.make(table, model, fit, test, is_log=is_log)
+    print(f"profiles of the {len(test)} people of the first test set; the shares add up to {people.completeness:.0e}")
+    print(f"what moves scores most: {', '.join(people.importance.index[:3])}")
+    actions = _actions(raw, table, test, results[0], options, is_log=is_log)
+    for action in actions:
+        print(f"{action['title']}: {_in_words(action['outcome'])}")
+        people.people[action["title"].lower().replace(" ", "_")] = action["acted"]
+    people.people.to_csv(folder / "profiles.csv", float_format="%.6g")
+    section = _section(raw, table, splits, model, results, people, actions, options)
+    report.write_card(folder / "model" / "model_card.md", section)
+    print(f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(folder / 'model')}")
+    if is_log:
+        log = preprocess.clean_log(raw)
+        if options.fast:
+            log = log[log["customer"].isin(table.frame.index)].reset_index(drop=True)
+        months = update.backtest(log, n_epochs=5 if options.fast else 20)
+        print(f"\n{update.text_table(months)}")
+        section |= {"months": _months(months), "live": _rehearse(folder / "live", log)}
+        section["pictures"] |= {"months": report.picture_of_months(months), "drift": report.picture_of_drift(months)}
+    return section
 
 
 def _collect(options: argparse.Namespace) -> list[collect.Raw]:
@@ -67,8 +101,11 @@ def _collect(options: argparse.Namespace) -> list[collect.Raw]:
 
 def _preprocess(raw: collect.Raw, keep: Sequence[str] = ()) -> preprocess.Table:
     print(f"{raw.name}: {raw.about}")
-    is_log = raw.target not in raw.frame  # a purchase log: its target is made from what happens later
-    table = features.customers(preprocess.clean_log(raw), raw) if is_log else preprocess.clean(raw, keep)
+    if raw.target in raw.frame:
+        table = preprocess.clean(raw, keep)
+    else:  # a purchase log: its target is made from what happens later
+        frame, y = features.customers(preprocess.clean_log(raw))
+        table = preprocess.Table(raw.name, frame, y, dict.fromkeys(frame, "number"), raw.positive or "yes", raw.about)
     kinds = list(table.kinds.values())
     print(
         f"  {len(table.y)} records, {kinds.count('number')} numbers, {kinds.count('category')} categories, "
@@ -81,13 +118,14 @@ def _preprocess(raw: collect.Raw, keep: Sequence[str] = ()) -> preprocess.Table:
 
 def _some_rows(table: preprocess.Table) -> preprocess.Table:
     rows = np.random.default_rng(0).permutation(len(table.y))[:FAST_ROWS]
-    return dataclasses.replace(table, frame=table.frame.iloc[rows].reset_index(drop=True), y=table.y[rows])
+    return dataclasses.replace(table, frame=table.frame.iloc[rows], y=table.y[rows])
 
 
-def _measure(table: preprocess.Table, options: argparse.Namespace) -> list[evaluate.SplitResult]:
+def _measure(
+    table: preprocess.Table, splits: list[tuple[np.ndarray, ...]], options: argparse.Namespace
+) -> tuple[train.Model, list[evaluate.SplitResult]]:
     """Train and evaluate on every split; deploy the first split's network."""
-    splits = preprocess.splits(table)[: 2 if options.fast else None]
-    results = []
+    results, first = [], None
     for k, (fit, validate, test) in enumerate(tqdm(splits, desc=table.name, unit="split")):
         networks = []
         for seed in range(options.seeds):
@@ -99,30 +137,175 @@ def _measure(table: preprocess.Table, options: argparse.Namespace) -> list[evalu
                 progress=options.progress,
             )
             proba = model.predict_proba(table.frame.iloc[validate])
-            networks.append(dataclasses.replace(model, threshold=evaluate.best_threshold(table.y[validate], proba)))
+            threshold, bands = evaluate.best_threshold(table.y[validate], proba), profiles.band_edges(proba)
+            networks.append(dataclasses.replace(model, threshold=threshold, bands=bands))
         results.append(evaluate.evaluate(table, fit, validate, test, networks))
-        if k == 0:
-            deploy.save(options.out / table.name / "model", networks[0], table)
-    return results
+        first = first or networks[0]
+    deploy.save(options.out / table.name / "model", first, table)
+    return first, results
+
+
+def _actions(
+    raw: collect.Raw,
+    table: preprocess.Table,
+    test: np.ndarray,
+    result: evaluate.SplitResult,
+    options: argparse.Namespace,
+    *,
+    is_log: bool,
+) -> list[dict[str, Any]]:
+    """Return what acting on the scores would have brought: on the yes or the no; for a purchase log, targeting and churn."""
+    business = targeting.Business(options.cost, options.value, options.success)
+    everyone = np.ones(len(test), bool)
+    if is_log:
+        again = table.frame["days_with_purchase"].iloc[test].to_numpy() >= 2
+        asked = [
+            ("Targeting", "Aimed at customers who will buy again.", everyone, True),
+            (
+                "Churn warning",
+                "Aimed at those who will not come back, of the customers who came twice at least.",
+                again,
+                False,
+            ),
+        ]
+    else:
+        yes = options.act_on == "yes"
+        whose = f"Aimed at those whose “{raw.target}” is {'' if yes else 'not '}“{table.positive}”."
+        asked = [("Targeting", whose, everyone, yes)]
+    found = []
+    for title, text, who, yes in asked:
+        y = (result.y if yes else 1 - result.y)[who]
+        proba = {m: (p if yes else 1 - p)[who] for m, p in result.proba.items() if m != "majority"}
+        acted = who.copy()
+        acted[who] = proba["network"] >= business.threshold
+        found.append(
+            {
+                **{"title": title, "text": text, "examples": options.examples, "acted": acted},
+                "outcome": targeting.outcome(y, proba["network"], business),
+                "picture": report.picture_of_action(y, proba, business),
+            }
+        )
+    return found
+
+
+def _in_words(found: targeting.Outcome) -> str:
+    return (
+        f"acting on {found.n_acted} of {found.n} would have brought {found.gain:.0f} (± {found.interval:.0f}), "
+        f"on all {found.gain_all:.0f}, at the best threshold in hindsight {found.gain_best:.0f}"
+    )
+
+
+def _months(found: update.Backtest) -> dict[str, Any]:
+    drills = [month.drill for month in found.months if month.drill is not None]
+    return {
+        "launch": f"{found.launch:%Y-%m-%d}",
+        "frozen": found.difference("frozen"),
+        "retrained": found.difference("retrained"),
+        "time": found.seconds("incremental") / found.seconds("retrained"),
+        "n_drills": len(drills),
+        "caught": sum(not drill.promoted for drill in drills),
+        "rows": [
+            {
+                **{"date": f"{m.date:%Y-%m-%d}", "share": m.share, "loss": m.loss},
+                **{"said": m.said, "drill": "–" if m.drill is None else "promoted" if m.drill.promoted else "refused"},
+            }
+            for m in found.months
+        ],
+    }
+
+
+def _rehearse(folder: Path, log: pd.DataFrame) -> dict[str, Any]:
+    """Live through the log's last month: feedback on some customers, then the month's purchases, then one is forgotten."""
+    eve = update.month_ends(log)[-1]
+    by_then = log["date"] <= eve
+    store = live.Store.create(folder, log[by_then].reset_index(drop=True))
+    rows = update.rows_of(log, eve)
+    told = list(zip(rows.frame.index, rows.y, strict=True))[:N_ANSWERS]
+    store.add_feedback(*({"customer": c, "date": f"{eve:%Y-%m-%d}", "bought": bool(bought)} for c, bought in told))
+    batch = store.learn()
+    verdicts = store.add_purchases(log[~by_then].reset_index(drop=True))
+    started = time.perf_counter()
+    removed = store.forget(max((c for c, _ in told), key=lambda c: rows.frame.at[c, "purchases"]))
+    seconds = time.perf_counter() - started
+    status = store.status()
+    print(
+        f"live: {N_ANSWERS} answers {'learned' if batch['learned'] else 'refused'}; "
+        + "".join(f"{month} {'learned' if verdict.promoted else 'refused'}; " for month, verdict in verdicts)
+        + f"one customer forgotten ({removed['purchases']} purchases), trained anew in {seconds:.1f} s"
+    )
+    return {
+        **{"n_answers": N_ANSWERS, "batch": batch, "eve": f"{eve:%Y-%m-%d}"},
+        "months": [(month, verdict.promoted) for month, verdict in verdicts],
+        **{"removed": removed, "seconds": seconds, "status": status},
+    }
 
 
 def _section(
-    raw: collect.Raw, table: preprocess.Table, results: list[evaluate.SplitResult], found: dict
-) -> dict[str, object]:
+    raw: collect.Raw,
+    table: preprocess.Table,
+    splits: list[tuple[np.ndarray, ...]],
+    model: train.Model,
+    results: list[evaluate.SplitResult],
+    people: profiles.Profiles,
+    actions: list[dict[str, Any]],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Return all that the report and the model card say of a data set."""
+    found, (fit, _, test) = evaluate.values(results), splits[0]
+    y, proba = table.y[test], people.people["probability"].to_numpy()
+    cards = profiles.cards(table, people, fit, test)
+    segments = people.people.get("segment")
+    lift = [row for row in targeting.lift(y, proba) if row["n"] >= profiles.K]
+
+    def by(labels: pd.Series, names: Sequence[str]) -> list[dict[str, Any]]:
+        return profiles.groups(labels.to_numpy(), y, proba, model.threshold, list(names))
+
     return {
-        "name": table.name,
-        "about": table.about,
-        "target": raw.target,
-        "positive": table.positive,
-        "n_rows": len(table.y),
-        "n_columns": len(table.kinds),
-        "share": float(table.y.mean()),
-        "n_splits": len(results),
-        "found": found,
-        "differences": evaluate.differences(found),
-        "pictures": evaluate.pictures(results),
-        "notes": table.notes,
+        **{"name": table.name, "about": table.about, "target": raw.target, "positive": table.positive},
+        **{"sha256": raw.sha256, "n_rows": len(table.y), "n_columns": len(table.kinds), "notes": table.notes},
+        "columns": {said: names for kind, said in KINDS if (names := [n for n, k in table.kinds.items() if k == kind])},
+        **{"share": float(table.y.mean()), "n_splits": len(results), "sizes": [f"{len(part):,}" for part in splits[0]]},
+        **{"found": found, "differences": evaluate.differences(found), "spread": evaluate.spreads(found)},
+        "auc": {name: float(np.mean(found[name]["roc_auc"])) for name in found},
+        **{"network": repr(model.net), "encoding": model.encoding, "threshold": model.threshold},
+        **{"lift": lift, "top": next((row for row in lift if row["share"] >= 0.1), None)},
+        "bands": by(people.people["band"], profiles.BANDS),
+        "segments": None if segments is None else by(segments, profiles.SEGMENTS),
+        "by_column": profiles.groups_of_columns(table, people, fit, test, model.threshold),
+        **{"importance": list(people.importance.index), "completeness": people.completeness, "n_test": len(test)},
+        **{"average": float(1 / (1 + np.exp(-people.average))), "cards": cards},
+        "largest": max((abs(reason["moved"]) for card in cards for reason in card["reasons"]), default=1.0),
+        **{"actions": actions, "business": targeting.Business(options.cost, options.value, options.success)},
+        "pictures": report.pictures(results[0]) | {"importance": report.picture_of_importance(people.importance)},
+        "limits": _limits(table, y, proba, balanced=options.balanced),
+        "stored": STORED,
+        **{"months": None, "live": None},
     }
+
+
+STORED = (
+    "profiles.csv has a line for each person of the test set, by record number or customer, with the values that moved the "
+    "score: personal data. The model's folder has no record, but names of columns, categories seen five times or more, and "
+    "edges of bins, the outermost of which are values of training rows. A live folder has all purchases and answers. The "
+    "report and the model card have aggregates, and ranges of values."
+)
+
+
+def _limits(table: preprocess.Table, y: np.ndarray, proba: np.ndarray, *, balanced: bool) -> list[str]:
+    limits = [
+        f"On the first test set the mean probability is {proba.mean():.1%}, and {y.mean():.1%} are a yes.",
+        "Measured on people of the same source and time; others, and later ones, may differ.",
+        "A reason is what the model used, not a cause: changing the value need not change the person.",
+        "Where groups differ in the tables below, so will whatever is decided by these scores.",
+    ]
+    if balanced:
+        limits.append("Trained with balanced classes: the probabilities are too high for the rarer class.")
+    rarer = int(min(table.y.sum(), len(table.y) - table.y.sum()))
+    if rarer < 100:
+        limits.append(f"Only {rarer} people of the rarer kind: all figures are rough.")
+    elif len(table.y) < 2000:
+        limits.append(f"Only {len(table.y)} people: differences between models, and between groups, are mostly chance.")
+    return limits
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -139,7 +322,20 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fast", action="store_true", help="4,000 rows, 2 splits, 15 epochs: to see that it runs")
     parser.add_argument("--balanced", action="store_true", help="weight both classes equally in training")
     parser.add_argument("--progress", action="store_true", help="show a bar for every training, with its losses")
+    business = parser.add_argument_group("figures of business")
+    business.add_argument("--cost", type=float, metavar="X", help="of acting on one person (default 1)")
+    business.add_argument("--value", type=float, metavar="X", help="of one who responds (default 30)")
+    business.add_argument("--success", type=float, metavar="SHARE", help="of those aimed at who respond (default 0.1)")
+    business.add_argument("--act-on", choices=("yes", "no"), default="yes", help="whom it is aimed at, for a table")
     options = parser.parse_args(arguments)
+    given = {
+        name: getattr(options, name) for name in ("cost", "value", "success") if getattr(options, name) is not None
+    }
+    options.examples = not given
+    try:
+        vars(options).update(dataclasses.asdict(targeting.Business(**given)))
+    except ValueError as error:
+        parser.error(f"--{error}")
     if (options.csv is None) != (options.target is None):
         parser.error("--csv and --target go together")
     if options.csv is None and (options.positive is not None or options.keep):

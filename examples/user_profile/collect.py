@@ -18,6 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 DOWNLOADS = Path(__file__).with_name(".data")
+ADULT = "9791f289391d1c169c52b0c325601d9e82f97eac620b7ac9fba381cb063da1af"  # sha256 of the published files
+CDNOW = "eff6889ed364c5199d6eacbbeb7a6d559971df4406ac876f322c373f00a072ef"
 
 
 class CollectError(RuntimeError):
@@ -34,34 +36,31 @@ class Raw:
     positive: str | None
     about: str
     decimal: str = "."
+    sha256: str = ""  # of the file
 
 
 def adult() -> Raw:
     """Return the Adult census profiles: 32,561 people of 1994, 12 attributes, income above 50,000 dollars or not."""
-    path = _packaged(
-        *("xai==0.3.0", "xai/data/census.csv"),
-        "9791f289391d1c169c52b0c325601d9e82f97eac620b7ac9fba381cb063da1af",
-    )
+    path = _packaged("xai==0.3.0", "xai/data/census.csv", ADULT)
     frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True).iloc[:, 1:]
     return Raw(
         *("adult", frame.rename(columns={"loan": "income"}), "income", ">50K"),
         "Adult (UCI, 1996): census profiles of 1994; who earns more than 50,000 dollars a year. It holds sex, ethnicity "
         "and marital status: it is here to teach and to compare methods, and must not be used to decide about people.",
+        sha256=ADULT,
     )
 
 
 def cdnow() -> Raw:
     """Return the CDNOW purchase log: 69,659 purchases by 23,570 customers of an online shop, 1997-01 to 1998-06."""
-    path = _packaged(
-        *("lifetimes==0.11.3", "lifetimes/datasets/CDNOW_master.txt"),
-        "eff6889ed364c5199d6eacbbeb7a6d559971df4406ac876f322c373f00a072ef",
-    )
+    path = _packaged("lifetimes==0.11.3", "lifetimes/datasets/CDNOW_master.txt", CDNOW)
     frame = pd.read_csv(path, sep=r"\s+", dtype=str)
     return Raw(
         *("cdnow", frame, "buys_again", "yes"),
         "CDNOW (Fader and Hardie): the purchases of customers who joined an online music shop in early 1997. What is known "
         "by 1997-09-30 is to say who buys again in the nine months that follow. The log holds no personal attributes; "
         "customers, prices and habits are those of one shop in 1997.",
+        sha256=CDNOW,
     )
 
 
@@ -99,7 +98,8 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
         f"{path.name}: {len(rows) - 1} records, delimiter {delimiter!r}. Its source and licence are the user's to know."
     )
     frame = pd.DataFrame(rows[1:], columns=names, dtype=object)
-    return Raw(path.stem, frame, target, positive, about, "," if delimiter == ";" else ".")
+    decimal = "," if delimiter == ";" else "."
+    return Raw(path.stem, frame, target, positive, about, decimal, hashlib.sha256(content).hexdigest())
 
 
 def _decode(content: bytes) -> str:

@@ -24,6 +24,8 @@ import nnprofile as nn
 
 from .features import MISSING_TEXT, Encoder
 from .preprocess import LARGEST, MISSING, Table
+from .profiles import N_REASONS, bands
+from .reasons import reasons
 from .train import LOSS, Model
 
 NETWORK, PROFILE = "network.safetensors", "profile.json"
@@ -50,6 +52,24 @@ class Profiler:
         RecordError
             If a field is unknown, missing, or of the wrong type. A value that is not known is None (in JSON: null).
         """
+        return self.model.predict_proba(self._frame(records))
+
+    def profile(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is said of one person: probability, answer, band, and the columns that moved the log-odds most."""
+        frame = self._frame([record])
+        probability = self.model.predict_proba(frame)
+        shares, _, _ = reasons(self.model, frame)
+        strongest = shares.iloc[0].sort_values(key=np.abs, ascending=False)[:N_REASONS]
+        return {
+            "probability": float(probability[0]),
+            "threshold": self.model.threshold,
+            "answer": bool(probability[0] >= self.model.threshold),
+            "of": self.positive,
+            "band": str(bands(self.model, probability)[0]),
+            "reasons": {str(name): round(float(share), 4) for name, share in strongest.items()},
+        }
+
+    def _frame(self, records: list[Mapping[str, Any]]) -> pd.DataFrame:
         records = list(records)
         columns = {column["name"]: column["kind"] for column in self.model.encoder.columns}
         for i, record in enumerate(records):
@@ -58,7 +78,7 @@ class Profiler:
         for name, kind in columns.items():
             if kind != "category":
                 frame[name] = frame[name].astype(float)
-        return self.model.predict_proba(frame)
+        return frame
 
 
 def save(folder: Path, model: Model, table: Table) -> None:
@@ -72,6 +92,7 @@ def save(folder: Path, model: Model, table: Table) -> None:
         "about": table.about,
         "positive": table.positive,
         "threshold": model.threshold,
+        "bands": model.bands,
         "encoding": model.encoding,
         "encoder": model.encoder.to_json(),
         "samples": [{"record": r, "score": s} for r, s in zip(records, scores, strict=True)],
@@ -116,7 +137,8 @@ def load(folder: Path) -> Profiler:
     if profile["network_sha256"] != _sha256(folder / NETWORK):
         raise ValueError(f"{folder}: {PROFILE} was written for another {NETWORK}")
     encoder = Encoder(**profile["encoder"])
-    model = Model(encoder, nn.load(folder / NETWORK).net, nn.History(), profile["encoding"], profile["threshold"])
+    net, bands = nn.load(folder / NETWORK).net, tuple(profile["bands"])
+    model = Model(encoder, net, nn.History(), profile["encoding"], profile["threshold"], bands)
     return Profiler(model, profile["positive"], profile["samples"])
 
 
@@ -182,17 +204,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps(profiler.samples[0]["record"]))
             return 0
         record = json.loads(sys.stdin.read() if options.record == "-" else options.record)
-        probability = float(profiler.score([record])[0])
+        answer = profiler.profile(record)
     except (ValueError, OSError, KeyError, TypeError, OverflowError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    said = probability >= profiler.model.threshold
-    answer = {
-        "probability": probability,
-        "threshold": profiler.model.threshold,
-        "answer": bool(said),
-        "of": profiler.positive,
-    }
     print(json.dumps(answer, ensure_ascii=False))
     return 0
 

@@ -1,18 +1,15 @@
 """Step 5, evaluate: measure the network on rows it has not seen, beside three other models on the very same rows.
 
-Every model learns from the rows to fit, and takes its threshold from the validation rows. Numbers, pictures, one page.
+Every model learns from the rows to fit, and takes its threshold from the validation rows.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from sklearn import metrics
@@ -28,12 +25,8 @@ from .features import as_text, signed_log
 from .preprocess import Table
 from .train import Model
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "brier")
 MODELS = ("network", "logistic_regression", "gradient_boosting", "majority")
-COLORS = {"network": "#0b6e4f", "logistic_regression": "#c1666b", "gradient_boosting": "#48639c", "majority": "#999999"}
 
 
 @dataclass(frozen=True)
@@ -131,6 +124,11 @@ def differences(found: dict[str, dict[str, list[float]]], metric: str = "roc_auc
     return {model: (float(d.mean()), _spread(d)) for model, d in pairs.items()}
 
 
+def spreads(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    """Return model -> metric -> standard deviation over splits."""
+    return {model: {name: _spread(values) for name, values in scores.items()} for model, scores in found.items()}
+
+
 def _spread(values: Sequence[float]) -> float:
     """Return the standard deviation over splits, as of a sample."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -149,94 +147,6 @@ def text_table(name: str, found: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
-def pictures(results: list[SplitResult]) -> dict[str, str]:
-    """Return the four pictures of the first split, as base64 PNG."""
-    first = results[0]
-    return {
-        "losses": _png(_draw_losses, first),
-        "curves": _png(_draw_curves, first),
-        "calibration": _png(_draw_calibration, first),
-        "confusion": _png(_draw_confusion, first),
-    }
-
-
-def _png(draw, result: SplitResult) -> str:
-    figure = plt.figure(figsize=(8.4 if draw is _draw_curves else 4.4, 3.6), layout="constrained")
-    draw(figure, result)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _draw_losses(figure, result: SplitResult) -> None:
-    axes = figure.subplots()
-    loss, validation = result.history["loss"], result.history["val_loss"]
-    axes.plot(loss, color="#999999", label="training, with dropout")
-    axes.plot(validation, color=COLORS["network"], label="validation")
-    best = int(np.argmin(validation))
-    axes.plot(best, validation[best], "o", color=COLORS["network"], label=f"kept: epoch {best}")
-    axes.set(xlabel="epoch", ylabel="cross-entropy", title="Losses")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
-
-
-def _draw_curves(figure, result: SplitResult) -> None:
-    left, right = figure.subplots(1, 2)
-    for model in MODELS[:3]:
-        fpr, tpr, _ = metrics.roc_curve(result.y, result.proba[model])
-        precision, recall, _ = metrics.precision_recall_curve(result.y, result.proba[model])
-        label = model.replace("_", " ")
-        left.plot(fpr, tpr, color=COLORS[model], label=f"{label} ({result.scores[model]['roc_auc']:.3f})")
-        right.plot(
-            recall, precision, color=COLORS[model], label=f"{label} ({result.scores[model]['average_precision']:.3f})"
-        )
-    left.plot([0, 1], [0, 1], ":", color=COLORS["majority"], label="majority (0.500)")
-    right.axhline(result.y.mean(), ls=":", color=COLORS["majority"], label=f"majority ({result.y.mean():.3f})")
-    left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC (area)")
-    right.set(xlabel="recall", ylabel="precision", title="Precision and recall (average precision)", ylim=(0, 1.03))
-    left.legend(loc="lower right", fontsize=8)
-    right.legend(loc="lower left", fontsize=8)
-
-
-def _draw_calibration(figure, result: SplitResult) -> None:
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], ":", color="#999999", label="perfect")
-    proba = result.proba["network"]
-    bins = np.array_split(np.argsort(proba, kind="stable"), min(10, len(proba)))
-    axes.plot(
-        [proba[b].mean() for b in bins],
-        [result.y[b].mean() for b in bins],
-        "o-",
-        color=COLORS["network"],
-        label="network, tenths of the rows",
-    )
-    axes.set(xlabel="predicted probability", ylabel="share of yes", title="Calibration", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(loc="upper left")
-
-
-def _draw_confusion(figure, result: SplitResult) -> None:
-    axes = figure.subplots()
-    threshold = result.threshold["network"]
-    counts = metrics.confusion_matrix(result.y, result.proba["network"] >= threshold)
-    axes.imshow(counts / counts.sum(axis=1, keepdims=True), cmap="Greens", vmin=0, vmax=1.3)
-    for (i, j), count in np.ndenumerate(counts):
-        axes.text(j, i, f"{count}\n{count / counts[i].sum():.0%} of {('no', 'yes')[i]}", ha="center", va="center")
-    axes.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["no", "yes"], yticklabels=["no", "yes"])
-    axes.set(xlabel=f"said, at threshold {threshold:.2f}", ylabel="true", title="Confusion matrix")
-
-
 def write_metrics(path: Path, found: dict[str, dict[str, dict[str, list[float]]]]) -> None:
     """Write data set -> model -> metric -> one value a split."""
     path.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def write_report(path: Path, sections: list[dict[str, object]]) -> None:
-    """Write one self-contained page: no script, no other file, no network."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("report.html.jinja").render(sections=sections, metrics=METRICS, models=MODELS)
-    path.write_text(page, encoding="utf-8")

@@ -14,20 +14,39 @@ import pandas as pd
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
-from .collect import Raw
-from .preprocess import Table
-
 CUTOFF = pd.Timestamp("1997-09-30")
 WINDOWS = (30, 60, 90, 180)
 MISSING_TEXT = "(missing)"
+MEANING = {  # of the columns made from a purchase log
+    "days_since_last": "days since the last purchase",
+    "days_since_first": "days since the first purchase",
+    "purchases": "purchases so far",
+    "days_with_purchase": "days with a purchase",
+    "discs": "discs bought",
+    "dollars": "dollars spent",
+    "dollars_mean": "dollars a purchase",
+    "dollars_max": "dollars of the largest purchase",
+    "dollars_last": "dollars of the last purchase",
+    "gap_mean": "days between purchases, on average",
+    "gap_max": "days of the longest gap between purchases",
+    "gap_last": "days between the last two purchases",
+    **{f"purchases_{days}_days": f"purchases in the last {days} days" for days in WINDOWS},
+    **{f"dollars_{days}_days": f"dollars in the last {days} days" for days in WINDOWS},
+}
+PIECE = 2048  # rows at a time: what is in between stays in the processor's cache
 
 
-def customers(log: pd.DataFrame, raw: Raw, cutoff: pd.Timestamp = CUTOFF) -> Table:
-    """Return one row a customer known by ``cutoff`` (its last day included); the label is whether a purchase follows it.
+def customers(
+    log: pd.DataFrame, cutoff: pd.Timestamp = CUTOFF, horizon: pd.Timedelta | None = None
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return one row a customer known by ``cutoff`` (its last day included), and whether a purchase follows: 0 or 1.
 
+    It counts if it comes within ``horizon``, if one is given: at the latest on the day ``cutoff + horizon``.
     Recency, frequency, money, tenure, gaps between days of purchase, and recent windows; days and dollars.
     """
     past, future = log[log["date"] <= cutoff], log[log["date"] > cutoff]
+    if horizon is not None:
+        future = future[future["date"] <= cutoff + horizon]
     by = past.groupby("customer")
     frame = pd.DataFrame(
         {
@@ -50,8 +69,7 @@ def customers(log: pd.DataFrame, raw: Raw, cutoff: pd.Timestamp = CUTOFF) -> Tab
         frame[f"purchases_{window}_days"] = recent.size().reindex(frame.index, fill_value=0)
         frame[f"dollars_{window}_days"] = recent["dollars"].sum().reindex(frame.index, fill_value=0.0)
     y = frame.index.isin(future["customer"]).astype(int)
-    frame = frame.astype(float).reset_index(drop=True)
-    return Table(raw.name, frame, y, dict.fromkeys(frame, "number"), raw.positive or "yes", raw.about)
+    return frame.astype(float), y
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,12 @@ class Encoder:
 
     def transform(self, frame: pd.DataFrame) -> np.ndarray:
         """Return float32 features, shape (n_rows, n_features)."""
+        x = np.empty((len(frame), len(self.feature_columns())), np.float32)
+        for i in range(0, len(frame), PIECE):
+            x[i : i + PIECE] = self._encode(frame.iloc[i : i + PIECE]) - (self.center or 0.0)
+        return x
+
+    def _encode(self, frame: pd.DataFrame) -> np.ndarray:
         parts = []
         for column in self.columns:
             if column["kind"] != "category":
@@ -116,8 +140,11 @@ class Encoder:
                 text = as_text(frame[column["name"]]).to_numpy(object)
                 seen = text[:, None] == np.array(column["categories"], object)[None, :]
                 parts.append(np.hstack([seen, ~seen.any(axis=1, keepdims=True)]).astype(float))
-        encoded = np.hstack(parts)
-        return (encoded - (self.center or 0.0)).astype(np.float32)
+        return np.hstack(parts)
+
+    def feature_columns(self) -> np.ndarray:
+        """Return, for each feature, the number of the column it was made from, shape (n_features,)."""
+        return np.repeat(np.arange(len(self.columns)), [_n_features(column) for column in self.columns])
 
     def to_json(self) -> dict[str, Any]:
         """Return the state."""
@@ -159,6 +186,12 @@ def _encode_number(x: np.ndarray, column: dict[str, Any]) -> np.ndarray:
         if column["indicators"]:
             parts.append(np.searchsorted(edges[1:-1], x)[:, None] == np.arange(len(edges) - 1))
     return np.hstack(parts).astype(float)
+
+
+def _n_features(column: dict[str, Any]) -> int:
+    n_bins = max(len(column.get("edges", [])) - 1, 0)
+    number = 0 if column["kind"] == "category" else 2 + n_bins * (1 + column["indicators"])
+    return number + (0 if column["kind"] == "number" else len(column["categories"]) + 1)
 
 
 def signed_log(x: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ class Table:
     """Typed records: float columns with NaN, and text columns with None, for what is missing."""
 
     name: str
-    frame: pd.DataFrame
+    frame: pd.DataFrame  # its index says whom a row is about: the record's number in the file, from 1, or the customer
     y: np.ndarray
     kinds: dict[str, str]  # column -> "number", "code" (a number that may be a name) or "category"
     positive: str
@@ -70,7 +70,8 @@ def clean(raw: Raw, keep: Sequence[str] = ()) -> Table:
             notes[name] = note
     if not columns:
         raise PreprocessError(f"no column of {raw.name} can be learned from: {notes}")
-    frame = pd.DataFrame(columns).reset_index(drop=True)
+    frame = pd.DataFrame(columns)
+    frame.index = pd.RangeIndex(1, len(text) + 1, name="record")[known.to_numpy()]
     return Table(raw.name, frame, y, kinds, positive, raw.about, notes)
 
 
@@ -121,6 +122,8 @@ def _typed(text: pd.Series, decimal: str, *, keep: bool) -> tuple[pd.Series, str
     if n_distinct == 1:
         return category, "category", ""  # there or not there
     nearly_all_distinct = n_distinct > IDENTIFIER * len(present) and len(present) >= FEW and not keep
+    if present.str.fullmatch(r"0\d+").any() and not nearly_all_distinct:
+        return category, "category", "kept as text: numbers with leading zeros, such as postcodes, are names"
     numbers = _numbers(present, decimal)
     n_slips = int(numbers.isna().sum())
     if n_slips <= (1 - NUMERIC) * len(present):

@@ -24,6 +24,7 @@ class Model:
     history: nn.History
     encoding: str
     threshold: float = 0.5
+    bands: tuple[float, ...] = ()  # see profiles.py
 
     def predict_proba(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the probability of yes for each record, shape (n_records,)."""

@@ -1,0 +1,443 @@
+"""A model in use. It takes feedback, learns it exactly once, takes in new purchases, and forgets who asks.
+
+python -m examples.user_profile.live FOLDER --status (or --score, --feedback, --learn, --purchases, --forget: see --help)
+
+A version is a folder with everything: the purchases, the feedback, the model, and what it has learned. ``current`` is a link to
+the version in use. Feedback is appended to it; all else makes a new version beside it, moves the link, which the system does
+at once or not at all, and deletes the old one. So a kill at any moment leaves the state before or the state after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import io
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+import nnprofile as nn
+
+from .features import Encoder, customers
+from .train import LOSS
+from .update import HORIZON, N_JUDGING, Learner, Rows, Verdict, held_back, judge, month_ends, rows_of
+
+COLUMNS = ["customer", "date", "discs", "dollars"]
+EVENTS, FEEDBACK, MODEL, SAMPLE, STATE = (
+    *("events.csv", "feedback.jsonl", "learner.safetensors", "sample.npz", "state.json"),
+)
+
+
+class LiveError(ValueError):
+    """What was asked for cannot be done; nothing has been changed."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The model, and what it has learned."""
+
+    learner: Learner
+    months: list[str]  # whose labels were learned from the log
+    refused_months: list[str]
+    batches: list[
+        dict[str, Any]
+    ]  # of feedback, in order: lines "first" to before "end"; whether it was "learned", or refused
+
+    @property
+    def n_feedback(self) -> int:
+        """The number of lines of feedback that have had their turn."""
+        return self.batches[-1]["end"] if self.batches else 0
+
+    def learned(self, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the answers that were learned."""
+        return [a for b in self.batches if b["learned"] for a in answers[b["first"] : b["end"]]]
+
+
+class Store:
+    """The folder of a live model. Processes may share it: a lock, which a dead process can't keep, orders those that write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.current = self.folder / "current"
+        if not self.current.is_dir():
+            raise LiveError(f"{folder} holds no live model")
+
+    @classmethod
+    def create(cls, folder: Path, log: pd.DataFrame) -> Store:
+        """Train on everything in ``log`` whose label is known, and write the folder; one that exists is written anew."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        state = _train(log, [f"{end:%Y-%m-%d}" for end in month_ends(log)], [])
+        _write_version(folder / "000001", state, log[COLUMNS].to_csv(index=False).encode(), b"")
+        _switch(folder, "000001")
+        return cls(folder)
+
+    def events(self) -> pd.DataFrame:
+        """Return the purchases, in order of time."""
+        return read_purchases(self.current / EVENTS)
+
+    def feedback(self) -> list[dict[str, Any]]:
+        """Return all answers that were acknowledged; a line without its end was not."""
+        return [json.loads(line) for line in _whole_lines(self.current / FEEDBACK).splitlines()]
+
+    def state(self) -> State:
+        """Return the model, and what it has learned."""
+        return _read_state(self.current)
+
+    def add_feedback(self, *answers: Mapping[str, Any]) -> int:
+        """Append answers: {"customer", "date", "bought"}, did the customer buy within the 30 days after the date?
+
+        Returns once they are on the disk: how many there are that were not there already.
+
+        Raises
+        ------
+        LiveError
+            If one is malformed, of an unknown customer, of a date whose answer the log has or that is yet to come, or
+            contradicts an earlier answer. None is appended then.
+        """
+        checked = [_checked(answer) for answer in answers]
+        with self._locked():
+            known = {(answer["customer"], answer["date"]): answer["bought"] for answer in self.feedback()}
+            log = self.events()
+            last = log["date"].max()
+            since = log.groupby("customer")["date"].min()
+            lines = []
+            for answer in checked:
+                key, date = (answer["customer"], answer["date"]), pd.Timestamp(answer["date"])
+                if known.get(key, answer["bought"]) != answer["bought"]:
+                    raise LiveError(f"{answer}: the answer was {known[key]} before, and may have been learned")
+                if key in known:
+                    continue
+                if not last - HORIZON < date <= last:
+                    raise LiveError(
+                        f"{answer}: the date must be after {last - HORIZON:%Y-%m-%d}, up to which the log has the answers, "
+                        f"and not after {last:%Y-%m-%d}, where the log ends"
+                    )
+                if answer["customer"] not in since.index or since[answer["customer"]] > date:
+                    raise LiveError(f"{answer}: no purchase of this customer by that date is known")
+                known[key] = answer["bought"]
+                lines.append(json.dumps(answer).encode() + b"\n")
+            whole = len(_whole_lines(self.current / FEEDBACK))
+            with (self.current / FEEDBACK).open("r+b") as file:
+                file.truncate(whole)  # after it: a line that a kill cut off
+                file.seek(whole)
+                file.write(b"".join(lines))
+                file.flush()
+                os.fsync(file.fileno())
+        return len(lines)
+
+    def learn(self) -> dict[str, Any] | None:
+        """Give the waiting feedback its turn: learned, or refused if held-back rows say that it harms; None if none waits."""
+        with self._locked():
+            state, answers, log = self.state(), self.feedback(), self.events()
+            batch = {"first": state.n_feedback, "end": len(answers)}
+            if batch["first"] == batch["end"]:
+                return None
+            updated = state.learner.learn(_answer_rows(log, answers[batch["first"] :]))
+            judges = _judges(log, state.months, answers)
+            verdict = judge(state.learner, updated, judges.take(np.arange(0)), judges)
+            batch["learned"] = verdict.promoted
+            learner = updated if verdict.promoted else state.learner
+            self._commit(replace(state, learner=learner, batches=[*state.batches, batch]))
+            return batch
+
+    def add_purchases(self, purchases: pd.DataFrame) -> list[tuple[str, Verdict]]:
+        """Append purchases dated after the log's end, learn the months whose labels they make known; return the verdicts.
+
+        Raises
+        ------
+        LiveError
+            If a purchase is not after the log's end: it may have been added before.
+        """
+        with self._locked():
+            log, state, answers = self.events(), self.state(), self.feedback()
+            if not len(purchases) or purchases["date"].min() <= log["date"].max():
+                raise LiveError(f"purchases must be dated after {log['date'].max():%Y-%m-%d}, where the log ends")
+            log = pd.concat([log, purchases], ignore_index=True)
+            verdicts = []
+            for month in (f"{end:%Y-%m-%d}" for end in month_ends(log)):
+                if month in state.months + state.refused_months:
+                    continue
+                rows = _month_rows(log, month, answers)
+                held = held_back(rows.frame.index)
+                updated = state.learner.learn(rows.take(~held))
+                verdict = judge(state.learner, updated, rows.take(held), _judges(log, state.months, answers))
+                if verdict.promoted:
+                    state = replace(state, learner=updated, months=[*state.months, month])
+                else:
+                    state = replace(state, refused_months=[*state.refused_months, month])
+                verdicts.append((month, verdict))
+            self._commit(state, log[COLUMNS].to_csv(index=False).encode())
+            return verdicts
+
+    def forget(self, customer: str) -> dict[str, int]:
+        """Remove a customer's purchases and feedback, and train anew without them; return how many there were."""
+        with self._locked():
+            log, answers, state = self.events(), self.feedback(), self.state()
+            own = (log["customer"] == customer).to_numpy()
+            found = {"purchases": int(own.sum()), "feedback": sum(a["customer"] == customer for a in answers)}
+            if not own.any():
+                raise LiveError(f"nobody here is called {customer!r}")
+            log = log[~own].reset_index(drop=True)
+            fates: list[bool | None] = [b["learned"] for b in state.batches for _ in range(b["first"], b["end"])]
+            fates += [None] * (len(answers) - len(fates))  # those that wait go on waiting
+            kept = [(a, fate) for a, fate in zip(answers, fates, strict=True) if a["customer"] != customer]
+            months = [f"{end:%Y-%m-%d}" for end in month_ends(log) if f"{end:%Y-%m-%d}" not in state.refused_months]
+            new = _train(log, months, [a for a, fate in kept if fate])
+            new = replace(new, refused_months=state.refused_months, batches=_batches([fate for _, fate in kept]))
+            lines = b"".join(json.dumps(a).encode() + b"\n" for a, _ in kept)
+            self._commit(new, log[COLUMNS].to_csv(index=False).encode(), lines)
+            return found
+
+    def score(self, customer: str) -> float:
+        """Return the probability that a customer buys within 30 days after the log's last day."""
+        with self._locked(shared=True):
+            log, state = self.events(), self.state()
+        own = log[log["customer"] == customer]
+        if not len(own):
+            raise LiveError(f"nobody here is called {customer!r}")
+        return float(state.learner.predict_proba(customers(own, log["date"].max())[0])[0])
+
+    def status(self) -> dict[str, Any]:
+        """Return counts: nobody's data."""
+        with self._locked(shared=True):
+            log, state, answers = self.events(), self.state(), self.feedback()
+        return {
+            "customers": int(log["customer"].nunique()),
+            "purchases": len(log),
+            "from": f"{log['date'].min():%Y-%m-%d}",
+            "to": f"{log['date'].max():%Y-%m-%d}",
+            "months learned": len(state.months),
+            "months refused": state.refused_months,
+            "feedback": len(answers),
+            "feedback learned": len(state.learned(answers)),
+            "feedback refused": state.n_feedback - len(state.learned(answers)),
+            "feedback waiting": len(answers) - state.n_feedback,
+        }
+
+    def _commit(self, state: State, events: bytes | None = None, feedback: bytes | None = None) -> None:
+        """Write the next version, with the purchases and feedback of this one unless others are given, and switch to it."""
+        old = self.current.resolve()
+        new = self.folder / f"{int(old.name) + 1:06d}"
+        _write_version(
+            *(new, state),
+            (old / EVENTS).read_bytes() if events is None else events,
+            _whole_lines(old / FEEDBACK) if feedback is None else feedback,
+        )
+        _switch(self.folder, new.name)
+        shutil.rmtree(old)
+
+    @contextmanager
+    def _locked(self, *, shared: bool = False) -> Iterator[None]:
+        with (self.folder / "lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            if not shared:  # what a kill left behind: a version that was begun, or was to be deleted
+                for path in self.folder.iterdir():
+                    if path.is_dir() and not path.is_symlink() and path != self.current.resolve():
+                        shutil.rmtree(path)
+            yield
+
+
+def read_purchases(path: Path) -> pd.DataFrame:
+    """Return a file of purchases with the columns customer, date, discs, dollars, in order of time.
+
+    Raises
+    ------
+    LiveError
+        If it is not such a file.
+    """
+    try:
+        text = pd.read_csv(path, dtype=str, keep_default_na=False)
+        found = pd.DataFrame(
+            {"customer": text["customer"].str.strip(), "date": pd.to_datetime(text["date"], format="%Y-%m-%d")}
+        )
+        for name in COLUMNS[2:]:
+            found[name] = text[name].astype(float)
+    except (OSError, KeyError, ValueError) as error:
+        raise LiveError(f"{path} is no file of purchases with the columns {', '.join(COLUMNS)}: {error}") from error
+    amounts = found[COLUMNS[2:]].to_numpy()
+    if not (np.isfinite(amounts) & (amounts >= 0)).all() or (found["customer"] == "").any():
+        raise LiveError(f"{path}: a purchase needs a customer, and amounts that are finite and not negative")
+    return found.sort_values("date", kind="stable", ignore_index=True)
+
+
+def _checked(answer: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {"customer": str, "date": str, "bought": bool}
+    right = isinstance(answer, Mapping) and answer.keys() == fields.keys()
+    if not right or not all(isinstance(answer[name], kind) for name, kind in fields.items()):
+        raise LiveError(
+            f'feedback looks like {{"customer": "00042", "date": "1998-06-15", "bought": true}}, got {answer!r}'
+        )
+    try:
+        date = pd.to_datetime(answer["date"], format="%Y-%m-%d")
+    except ValueError as error:
+        raise LiveError(f"{dict(answer)}: the date must be written as 1998-06-15") from error
+    return {"customer": answer["customer"].strip(), "date": f"{date:%Y-%m-%d}", "bought": answer["bought"]}
+
+
+def _train(log: pd.DataFrame, months: list[str], answers: list[dict[str, Any]]) -> State:
+    """Train anew on these months and answers."""
+    if not months:
+        raise LiveError("the log is too short: it holds no month with the 30 days after it")
+    parts = [_month_rows(log, month, answers) for month in months]
+    parts = [rows.take(~held_back(rows.frame.index)) for rows in parts]
+    if answers:
+        parts.append(_answer_rows(log, answers))
+    learner = Learner.from_scratch(Rows.join(parts), _judges(log, months, answers))
+    return State(learner, months, [], [])
+
+
+def _month_rows(log: pd.DataFrame, month: str, answers: list[dict[str, Any]]) -> Rows:
+    """Return the rows of a month without those whom feedback speaks of on that date: nothing is to be learned twice."""
+    rows = rows_of(log, pd.Timestamp(month))
+    return rows.take(~rows.frame.index.isin([a["customer"] for a in answers if a["date"] == month]))
+
+
+def _judges(log: pd.DataFrame, months: list[str], answers: list[dict[str, Any]]) -> Rows:
+    """Return the held-back rows of the last months learned, without customers who are learned from feedback."""
+    parts = [rows_of(log, pd.Timestamp(month)) for month in months[-N_JUDGING:]]
+    told = [answer["customer"] for answer in answers]
+    return Rows.join(rows.take(held_back(rows.frame.index) & ~rows.frame.index.isin(told)) for rows in parts)
+
+
+def _answer_rows(log: pd.DataFrame, answers: list[dict[str, Any]]) -> Rows:
+    """Return the customers of the answers as they were on the dates, in order."""
+    log = log[log["customer"].isin([answer["customer"] for answer in answers])]
+    frames = {date: customers(log, pd.Timestamp(date))[0] for date in {answer["date"] for answer in answers}}
+    frame = pd.concat([frames[answer["date"]].loc[[answer["customer"]]] for answer in answers])
+    return Rows(frame, np.array([int(answer["bought"]) for answer in answers]))
+
+
+def _batches(fates: list[bool | None]) -> list[dict[str, Any]]:
+    """Return runs of equal fate as batches."""
+    batches, first = [], 0
+    for fate, run in itertools.groupby(fates):
+        end = first + len(list(run))
+        if fate is not None:
+            batches.append({"first": first, "end": end, "learned": fate})
+        first = end
+    return batches
+
+
+def _whole_lines(path: Path) -> bytes:
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _write_version(folder: Path, state: State, events: bytes, feedback: bytes) -> None:
+    learner, sample = state.learner, state.learner.sample
+    folder.mkdir()
+    nn.save(learner.net, folder / MODEL, loss=LOSS, optimizer=learner.optimizer, rng=learner.rng)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        customer=sample.frame.index.to_numpy(str),
+        columns=np.array(sample.frame.columns, str),
+        values=sample.frame.to_numpy(float),
+        y=sample.y,
+        lots=learner.lots,
+    )
+    about = {
+        "encoder": learner.encoder.to_json(),
+        "months": state.months,
+        "refused_months": state.refused_months,
+        "batches": state.batches,
+    }
+    files = {SAMPLE: buffer.getvalue(), STATE: json.dumps(about).encode(), EVENTS: events, FEEDBACK: feedback}
+    for name, content in files.items():
+        with (folder / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _read_state(folder: Path) -> State:
+    about = json.loads((folder / STATE).read_text())
+    saved = nn.load(folder / MODEL)
+    with np.load(folder / SAMPLE) as arrays:
+        index = pd.Index(arrays["customer"].astype(object), name="customer")
+        sample = Rows(pd.DataFrame(arrays["values"], index=index, columns=arrays["columns"].tolist()), arrays["y"])
+        learner = Learner(Encoder(**about["encoder"]), saved.net, saved.optimizer, saved.rng, sample, arrays["lots"])
+    return State(learner, about["months"], about["refused_months"], about["batches"])
+
+
+def _switch(folder: Path, name: str) -> None:
+    link = folder / "next"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name)
+    os.replace(link, folder / "current")
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do one thing with a live model."""
+    parser = argparse.ArgumentParser(prog="python -m examples.user_profile.live", description="Use a live model.")
+    parser.add_argument("folder", type=Path, help="where it lives: OUT/cdnow/live")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--status", action="store_true", help="what it holds, in numbers")
+    what.add_argument("--score", metavar="CUSTOMER", help="how probable a purchase within 30 days is")
+    what.add_argument("--feedback", metavar="JSON", help="what became of a customer; - reads lines from standard input")
+    what.add_argument("--learn", action="store_true", help="learn the feedback that waits")
+    what.add_argument("--purchases", type=Path, metavar="FILE", help="add purchases, and learn what they make known")
+    what.add_argument("--forget", metavar="CUSTOMER", help="remove a customer, and train anew")
+    options = parser.parse_args(arguments)
+    try:
+        store = Store(options.folder)
+        with threadpool_limits(1):
+            _do(store, options)
+    except (LiveError, OSError, json.JSONDecodeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _do(store: Store, options: argparse.Namespace) -> None:
+    if options.status:
+        for name, value in store.status().items():
+            print(f"{name:18}{value}")
+    elif options.score is not None:
+        print(f"{store.score(options.score):.4f}")
+    elif options.feedback is not None:
+        lines = [line for line in sys.stdin if line.strip()] if options.feedback == "-" else [options.feedback]
+        n = store.add_feedback(*map(json.loads, lines))
+        print(f"{n} answers kept, {len(lines) - n} known already")  # only now is it promised
+    elif options.learn:
+        batch = store.learn()
+        if batch is None:
+            print("no feedback waits")
+        else:
+            said = "learned" if batch["learned"] else "refused: held-back customers are predicted worse after it"
+            print(f"{batch['end'] - batch['first']} answers {said}")
+    elif options.purchases is not None:
+        for month, verdict in store.add_purchases(read_purchases(options.purchases)):
+            print(
+                f"{month} {'learned' if verdict.promoted else 'refused: held-back customers are predicted worse after it'}"
+            )
+        print(f"the log ends on {store.status()['to']}")
+    else:
+        found = store.forget(options.forget)
+        print(f"removed {found['purchases']} purchases and {found['feedback']} answers; trained anew without them")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

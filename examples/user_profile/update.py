@@ -1,0 +1,319 @@
+"""Keep the model up to date, month by month, as labels become known, and see whether that was worth it.
+
+The task is its own: who buys within the next 30 days? Each month every customer is scored first; only then is learned what
+has become known since. The same launch model, frozen, and a model retrained from nothing go through the same months.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import log_loss, roc_auc_score
+from tqdm import tqdm
+
+import nnprofile as nn
+
+from .features import ENCODINGS, Encoder, customers
+from .train import LOSS, build
+
+HORIZON = pd.Timedelta(days=30)  # a label is known so many days after its date
+LAUNCH = pd.Timestamp("1997-06-30")
+ENCODING = "coarse"
+HELD_BACK = 10  # one customer in so many is never learned from
+CAPACITY = 20_000  # older rows that are kept for replay
+ENCODER_ROWS = 50_000  # are enough to find the edges of bins
+TOLERANCE = 0.002  # by how much, in log loss, an update may be worse on held-back rows
+N_JUDGING = 3  # months of held-back rows judge an update
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Customers on a date, or on several, and whether each bought within the 30 days after it."""
+
+    frame: pd.DataFrame  # the index is the customer
+    y: np.ndarray
+
+    def take(self, which: np.ndarray) -> Rows:
+        """Return some of the rows, by a mask or by number."""
+        return Rows(self.frame.iloc[np.flatnonzero(which) if which.dtype == bool else which], self.y[which])
+
+    @staticmethod
+    def join(parts: Iterable[Rows]) -> Rows:
+        """Return the rows of all parts, one after the other."""
+        parts = list(parts)
+        return Rows(pd.concat([p.frame for p in parts]), np.concatenate([p.y for p in parts]))
+
+
+def month_ends(log: pd.DataFrame) -> list[pd.Timestamp]:
+    """Return the last days of the months whose labels the log holds in full; the first month is left out, nobody is known."""
+    first, last = log["date"].min() + pd.offsets.MonthEnd(1), log["date"].max()
+    return [
+        month for month in pd.date_range(first + pd.offsets.MonthEnd(1), last, freq="ME") if month + HORIZON <= last
+    ]
+
+
+def rows_of(log: pd.DataFrame, date: pd.Timestamp) -> Rows:
+    """Return every customer known by ``date``, described by what was known then."""
+    return Rows(*customers(log[log["date"] <= date + HORIZON], date, HORIZON))
+
+
+def held_back(index: pd.Index) -> np.ndarray:
+    """Return who is held back, by a hash of the customer: the same ones for ever."""
+    return np.array([zlib.crc32(str(customer).encode()) % HELD_BACK == 0 for customer in index], bool)
+
+
+@dataclass
+class Learner:
+    """A model that goes on learning: network, optimizer with its moments, generator, and a sample of the rows learned."""
+
+    encoder: Encoder
+    net: nn.Sequential
+    optimizer: nn.Adam
+    rng: np.random.Generator
+    sample: Rows
+    lots: (
+        np.ndarray
+    )  # one a row of the sample, drawn once; the rows with the lowest are kept: a uniform sample, whatever comes
+
+    @classmethod
+    def from_scratch(cls, rows: Rows, held: Rows, *, seed: int = 0, n_epochs: int = 20) -> Learner:
+        """Train a new model on ``rows``, until the loss on ``held`` stops falling."""
+        rng = np.random.default_rng(seed)
+        some = rows.take(rng.permutation(len(rows.y))[:ENCODER_ROWS])
+        kinds = dict.fromkeys(rows.frame, "number")
+        encoder = Encoder.fit(some.frame, kinds, some.y, ENCODINGS[ENCODING])
+        x = encoder.transform(rows.frame)
+        net = build(x.shape[1], ENCODINGS[ENCODING].dropout, rng)
+        optimizer = nn.Adam(0.001, weight_decay=0.3)
+        history = nn.fit(
+            *(net, LOSS, optimizer, x, rows.y),
+            n_epochs=n_epochs,
+            batch_size=min(1024, max(32, len(x) // 100)),
+            rng=rng,
+            validation_data=(encoder.transform(held.frame), held.y),
+            early_stopping=nn.EarlyStopping(patience=2),
+        )
+        if history.stop_reason == "interrupted":
+            raise KeyboardInterrupt
+        lots = rng.random(len(rows.y))
+        kept = np.argsort(lots)[:CAPACITY]
+        return cls(encoder, net, optimizer, rng, rows.take(kept), lots[kept])
+
+    def learn(self, rows: Rows) -> Learner:
+        """Return a model that has also learned ``rows``, once, among as many older ones; this one stays as it is.
+
+        Few rows come among more older ones, so that a step is never made of a handful.
+        """
+        new = copy.deepcopy(self)
+        new.optimizer.learning_rate = 0.0002
+        n_older = max(len(rows.y), 256 - len(rows.y))
+        older = new.sample.take(new.rng.permutation(len(new.sample.y))[:n_older])
+        both = Rows.join([rows, older])
+        history = nn.fit(
+            *(new.net, LOSS, new.optimizer, new.encoder.transform(both.frame), both.y),
+            n_epochs=1,
+            batch_size=256,
+            rng=new.rng,
+        )
+        if history.stop_reason == "interrupted":
+            raise KeyboardInterrupt
+        lots = np.concatenate([new.lots, new.rng.random(len(rows.y))])
+        kept = np.argsort(lots, kind="stable")[:CAPACITY]
+        new.sample, new.lots = Rows.join([new.sample, rows]).take(kept), lots[kept]
+        return new
+
+    def predict_proba(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return the probability of a purchase within 30 days, shape (n_rows,)."""
+        logits = self.net.predict(self.encoder.transform(frame)).astype(float)
+        return LOSS.link.forward(logits)[0][:, 0]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an update is promoted, and the log losses on held-back rows it was judged by, before and after it."""
+
+    promoted: bool
+    newest: tuple[float, float]  # in the month it learned from
+    believed: tuple[float, float]  # in the months before, whose labels were believed already
+
+
+def judge(current: Learner, updated: Learner, newest: Rows, believed: Rows) -> Verdict:
+    """Compare an update with the current model on held-back rows; one that is worse on either set is refused.
+
+    Worse: by more than the tolerance and two standard errors of the mean difference. Wrong labels are wrong in the held-back
+    rows of their month too, so the newest month would praise what it should catch; the months before are not so easily bribed.
+    """
+    pairs, promoted = [], True
+    for rows in (newest, believed):
+        before, after = (losses(model, rows) for model in (current, updated))
+        worse = after - before
+        chance = 2 * worse.std() / max(len(worse), 1) ** 0.5 if len(worse) else 0.0
+        promoted = promoted and not (len(worse) and worse.mean() > TOLERANCE + chance)
+        pairs.append((before.mean(), after.mean()) if len(worse) else (float("nan"), float("nan")))
+    return Verdict(bool(promoted), *pairs)
+
+
+def losses(model: Learner, rows: Rows) -> np.ndarray:
+    """Return the cross-entropy of each row."""
+    if not len(rows.y):
+        return np.empty(0)
+    p = model.predict_proba(rows.frame)
+    return -np.where(rows.y == 1, np.log(p), np.log1p(-p))
+
+
+@dataclass(frozen=True)
+class Month:
+    """What happened at the end of one month."""
+
+    date: pd.Timestamp
+    n_customers: int
+    share: float  # of yes
+    loss: dict[str, float]  # of "frozen", "incremental", "retrained"
+    auc: dict[str, float]
+    drift: pd.Series  # of each column, since launch
+    learned: list[pd.Timestamp]  # the months whose labels became known
+    seconds: dict[str, float]  # of "incremental" and "retrained"
+    verdict: Verdict | None  # on the update; None if no label had become known
+    drill: Verdict | None  # on an update from the same labels, flipped
+
+    @property
+    def said(self) -> str:
+        """What became of the update, in words."""
+        if self.verdict is None:
+            return "the log ends" if self.learned else "no label became known"
+        return "promoted" if self.verdict.promoted else "refused"
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """All months after the launch, and the models as they were at the end."""
+
+    launch: pd.Timestamp
+    months: list[Month]
+    incremental: Learner
+    held: Rows  # the held-back rows that would judge the next update
+
+    def difference(self, other: str) -> tuple[float, float, float]:
+        """Return the mean over months of incremental minus ``other``, in log loss, and its 95 % interval.
+
+        The interval is a bootstrap of whole months: customers of one month share its season, and are no independent draws.
+        """
+        d = np.array([month.loss["incremental"] - month.loss[other] for month in self.months])
+        draws = np.random.default_rng(0).integers(0, len(d), (10_000, len(d)))
+        low, high = np.quantile(d[draws].mean(axis=1), [0.025, 0.975])
+        return float(d.mean()), float(low), float(high)
+
+    def seconds(self, which: str) -> float:
+        """Return the time that all months with new labels took."""
+        return sum(month.seconds[which] for month in self.months)
+
+
+def backtest(log: pd.DataFrame, launch: pd.Timestamp = LAUNCH, *, n_epochs: int = 20, seed: int = 0) -> Backtest:
+    """Go through the months after ``launch``: score everyone, then learn what has become known."""
+    ends = month_ends(log)
+    all_rows = {end: rows_of(log, end) for end in ends}
+    held = {end: held_back(rows.frame.index) for end, rows in all_rows.items()}
+
+    def to_learn(months: list[pd.Timestamp]) -> Rows:
+        return Rows.join(all_rows[month].take(~held[month]) for month in months)
+
+    def to_judge(months: list[pd.Timestamp]) -> Rows:
+        return Rows.join(all_rows[month].take(held[month]) for month in months)
+
+    def known(now: pd.Timestamp) -> list[pd.Timestamp]:
+        return [end for end in ends if end + HORIZON <= now]
+
+    believed = known(launch)
+    if not believed or launch >= ends[-1]:
+        raise ValueError(f"no label is known on {launch:%Y-%m-%d}, or no month follows it; the log has {ends}")
+    settings = {"seed": seed, "n_epochs": n_epochs}
+    frozen = Learner.from_scratch(to_learn(believed), to_judge(believed[-N_JUDGING:]), **settings)
+    incremental = retrained = frozen
+    at_launch = to_learn(believed).frame
+    months, asked = [], set(believed)
+    for now in tqdm([end for end in ends if end > launch], desc="months", unit="month"):
+        rows = all_rows[now]
+        models = {"frozen": frozen, "incremental": incremental, "retrained": retrained}
+        proba = {name: model.predict_proba(rows.frame) for name, model in models.items()}
+        new = [month for month in known(now) if month not in asked]
+        seconds, verdict, drill = {"incremental": 0.0, "retrained": 0.0}, None, None
+        if new and now != ends[-1]:  # after the last month, nobody would be scored with it
+            asked |= set(new)
+            sets = to_judge(new), to_judge(believed[1 - N_JUDGING :])
+            started = time.perf_counter()
+            updated = incremental.learn(to_learn(new))
+            verdict = judge(incremental, updated, *sets)
+            seconds["incremental"] = time.perf_counter() - started
+            drill = judge(incremental, incremental.learn(_flipped(to_learn(new))), _flipped(sets[0]), sets[1])
+            if verdict.promoted:
+                incremental = updated
+                believed = believed + new
+            started = time.perf_counter()
+            retrained = Learner.from_scratch(to_learn(known(now)), to_judge(known(now)[-N_JUDGING:]), **settings)
+            seconds["retrained"] = time.perf_counter() - started
+        months.append(
+            Month(
+                *(now, len(rows.y), float(rows.y.mean())),
+                {name: float(log_loss(rows.y, p)) for name, p in proba.items()},
+                {name: float(roc_auc_score(rows.y, p)) for name, p in proba.items()},
+                drift(at_launch, rows.frame),
+                *(new, seconds, verdict, drill),
+            )
+        )
+    return Backtest(launch, months, incremental, to_judge(believed[-N_JUDGING:]))
+
+
+def _flipped(rows: Rows) -> Rows:
+    return Rows(rows.frame, 1 - rows.y)
+
+
+def drift(then: pd.DataFrame, now: pd.DataFrame, n_bins: int = 10) -> pd.Series:
+    """Return the population stability index of each column: sum over bins of (q - p) log(q / p), p then and q now.
+
+    The bins are tenths of ``then``, and one for missing values; half a row is added to each. Below 0.1 is calm, above 0.25 is
+    usually called a shift.
+    """
+    found = {}
+    for name in then:
+        edges = (
+            np.unique(np.nanquantile(then[name], np.linspace(0, 1, n_bins + 1)[1:-1]))
+            if then[name].notna().any()
+            else []
+        )
+        p, q = (_shares(frame[name].to_numpy(float), edges) for frame in (then, now))
+        found[name] = float(((q - p) * np.log(q / p)).sum())
+    return pd.Series(found)
+
+
+def _shares(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    bins = np.where(np.isnan(x), len(edges) + 1, np.searchsorted(edges, x))
+    counts = np.bincount(bins, minlength=len(edges) + 2) + 0.5
+    return counts / counts.sum()
+
+
+def text_table(found: Backtest) -> str:
+    """Return the months for a terminal."""
+    lines = [
+        f"month by month since {found.launch:%Y-%m-%d}: log loss of 'buys within 30 days', before anything is learned"
+    ]
+    lines.append(f"{'':12}{'bought':>8}{'frozen':>9}{'incremental':>13}{'retrained':>11}   update")
+    for month in found.months:
+        said = month.said
+        if month.drill is not None:
+            said += f" (with flipped labels: {'PROMOTED' if month.drill.promoted else 'refused'})"
+        lines.append(
+            f"{month.date:%Y-%m-%d}  {month.share:8.1%}{month.loss['frozen']:9.4f}{month.loss['incremental']:13.4f}"
+            f"{month.loss['retrained']:11.4f}   {said}"
+        )
+    for other in ("frozen", "retrained"):
+        mean, low, high = found.difference(other)
+        lines.append(f"incremental minus {other}: {mean:+.4f}, 95 % interval over months {low:+.4f} to {high:+.4f}")
+    ours, theirs = found.seconds("incremental"), found.seconds("retrained")
+    lines.append(f"seconds: all updates {ours:.1f}, all retrainings {theirs:.1f}: {ours / theirs:.0%}")
+    return "\n".join(lines)

@@ -1,0 +1,494 @@
+"""The user-profile example through time: months, feedback, new purchases, being forgotten, and a kill at any moment."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+pytest.importorskip("fcntl")
+
+from examples.user_profile import features, live, update  # noqa: E402
+
+
+def purchases(n: int = 150, months: int = 7, seed: int = 0) -> Any:
+    """Return a log of made-up customers, each with a rate of their own that falls as time goes by."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for customer in range(n):
+        first = rng.integers(0, 45)
+        times = first + np.concatenate([[0], np.cumsum(rng.exponential(rng.gamma(2, 18) + 3, 40))])
+        rows += [(f"c{customer:04d}", int(t)) for t in times if t < 30.5 * months]
+    found = pd.DataFrame(rows, columns=["customer", "day"])
+    found["date"] = pd.Timestamp("2001-01-01") + pd.to_timedelta(found.pop("day"), unit="D")
+    found["discs"] = rng.integers(1, 5, len(found)).astype(float)
+    found["dollars"] = (found["discs"] * rng.uniform(8, 15, len(found))).round(2)
+    return found.sort_values("date", kind="stable", ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def log() -> Any:
+    return purchases()
+
+
+@pytest.fixture(scope="module")
+def made(log: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "live"
+    live.Store.create(folder, log)
+    return folder
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> live.Store:
+    shutil.copytree(made, tmp_path / "live", symlinks=True)
+    return live.Store(tmp_path / "live")
+
+
+def answers(log: Any, n: int, bought: bool = True) -> list[dict[str, Any]]:
+    last = log["date"].max()
+    return [
+        {"customer": c, "date": f"{last - pd.Timedelta(days=k % 20):%Y-%m-%d}", "bought": bought == bool(k % 3)}
+        for k, c in enumerate(log["customer"].unique()[:n])
+    ]
+
+
+def vector(store: live.Store) -> np.ndarray:
+    return store.state().learner.net.params.vector.copy()
+
+
+def test_months_end_when_their_labels_are_known(log: Any) -> None:
+    ends = update.month_ends(log)
+    assert ends[0] == pd.Timestamp("2001-02-28") and all(end.is_month_end for end in ends)
+    assert ends[-1] + update.HORIZON <= log["date"].max() < ends[-1] + pd.offsets.MonthEnd(1) + update.HORIZON
+
+
+def test_labels_are_of_the_30_days_after_and_rows_of_the_time_before(log: Any) -> None:
+    end = pd.Timestamp("2001-04-30")
+    rows = update.rows_of(log, end)
+    assert set(rows.frame.index) == set(log.loc[log["date"] <= end, "customer"])
+    for customer, y in zip(rows.frame.index, rows.y, strict=True):
+        dates = log.loc[log["customer"] == customer, "date"]
+        assert y == int(((dates > end) & (dates <= end + pd.Timedelta(days=30))).any())
+    later = log.copy()
+    later.loc[later["date"] > end, "dollars"] *= 100
+    pd.testing.assert_frame_equal(update.rows_of(later, end).frame, rows.frame)
+
+
+def test_the_same_customers_are_held_back_for_ever() -> None:
+    index = pd.Index([f"c{i}" for i in range(5000)])
+    held = update.held_back(index)
+    assert 0.08 < held.mean() < 0.12
+    np.testing.assert_array_equal(update.held_back(index[::-1]), held[::-1])
+
+
+def test_learning_leaves_the_current_model_as_it_is_and_goes_on_where_it_was(store: live.Store) -> None:
+    learner = store.state().learner
+    before, moments, state = (
+        learner.net.params.vector.copy(),
+        copy.deepcopy(learner.optimizer),
+        learner.rng.bit_generator.state,
+    )
+    rows = update.Rows(learner.sample.frame.iloc[:50], learner.sample.y[:50])
+    one, two = learner.learn(rows), learner.learn(rows)
+    np.testing.assert_array_equal(learner.net.params.vector, before)
+    assert learner.rng.bit_generator.state == state
+    np.testing.assert_array_equal(one.net.params.vector, two.net.params.vector)
+    assert not np.array_equal(one.net.params.vector, before)
+    assert one.optimizer.n_steps > moments.n_steps > 0
+
+
+def test_the_sample_is_uniform_over_all_that_was_learned(store: live.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = store.state().learner
+    n = len(learner.sample.y)
+    monkeypatch.setattr(update, "CAPACITY", n)
+    rows = update.Rows(learner.sample.frame.rename(index=lambda c: f"new-{c}"), learner.sample.y)
+    new = learner.learn(rows)
+    assert len(new.sample.y) == n and (np.diff(new.lots) >= 0).all()
+    share = np.mean([str(c).startswith("new-") for c in new.sample.frame.index])
+    assert abs(share - 0.5) < 4 * 0.5 / n**0.5
+
+
+def test_flipped_labels_are_refused_and_would_please_their_own_month(log: Any) -> None:
+    found = update.backtest(purchases(4000, 9), pd.Timestamp("2001-05-31"), n_epochs=8)
+    drills = [month.drill for month in found.months if month.drill is not None]
+    assert len(drills) >= 2
+    for drill in drills:
+        assert not drill.promoted
+        assert drill.newest[1] < drill.newest[0] and drill.believed[1] > drill.believed[0] + update.TOLERANCE
+    text = update.text_table(found)
+    assert "(with flipped labels: refused)" in text and "PROMOTED" not in text
+    assert found.months[0].loss["incremental"] == found.months[0].loss["frozen"]  # scored before anything is learned
+    assert found.months[-1].said == "the log ends"
+    mean, low, high = found.difference("frozen")
+    assert low <= mean <= high
+    with pytest.raises(ValueError, match="no label is known"):
+        update.backtest(log, log["date"].min())
+
+
+def test_drift_is_the_population_stability_index() -> None:
+    rng = np.random.default_rng(0)
+    then = pd.DataFrame({"same": rng.normal(size=4000), "moved": rng.normal(size=4000), "zero": 0.0, "gone": 1.0})
+    now = pd.DataFrame(
+        {"same": rng.normal(size=4000), "moved": rng.normal(1, 1, size=4000), "zero": 0.0, "gone": np.nan}
+    )
+    found = update.drift(then, now)
+    assert found["same"] < 0.02 and found["zero"] < 1e-3 and found["moved"] > 0.25 and found["gone"] > 5
+    p, q = np.full(10, 0.1), np.array([0.1] * 8 + [0.05, 0.15])
+    exact = ((q - p) * np.log(q / p)).sum()
+    x = np.repeat(np.arange(10.0), 1000)
+    z = np.repeat(np.arange(10.0), (10000 * q).astype(int))
+    assert update.drift(pd.DataFrame({"x": x}), pd.DataFrame({"x": z}))["x"] == pytest.approx(exact, rel=0.02)
+
+
+def test_a_version_is_read_back_bit_for_bit(store: live.Store) -> None:
+    state = store.state()
+    live._write_version(store.folder / "again", state, b"", b"")
+    again = live._read_state(store.folder / "again")
+    np.testing.assert_array_equal(again.learner.net.params.vector, state.learner.net.params.vector)
+    pd.testing.assert_frame_equal(again.learner.sample.frame, state.learner.sample.frame)
+    np.testing.assert_array_equal(again.learner.lots, state.learner.lots)
+    rows = state.learner.sample.take(np.arange(40))
+    one, two = (s.learner.learn(rows).net.params.vector for s in (state, again))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_feedback_is_kept_learned_once_and_checked(store: live.Store, log: Any) -> None:
+    told = answers(log, 12)
+    assert store.add_feedback(*told[:5]) == 5 and store.add_feedback(*told) == 7 and store.add_feedback(told[3]) == 0
+    assert store.feedback() == told
+    before = vector(store)
+    batch = store.learn()
+    assert batch == {"first": 0, "end": 12, "learned": True} and not np.array_equal(vector(store), before)
+    after = vector(store)
+    assert store.learn() is None
+    np.testing.assert_array_equal(vector(store), after)
+    assert store.status()["feedback learned"] == 12 and store.status()["feedback waiting"] == 0
+    last = log["date"].max()
+    right = {"customer": "c0020", "date": f"{last:%Y-%m-%d}", "bought": True}
+    for wrong, says in (
+        (told[0] | {"bought": not told[0]["bought"]}, "the answer was"),
+        (right | {"customer": "nobody"}, "no purchase of this customer"),
+        (right | {"date": f"{last - update.HORIZON:%Y-%m-%d}"}, "the date must be after"),
+        (right | {"date": f"{last + pd.Timedelta(days=1):%Y-%m-%d}"}, "where the log ends"),
+        (right | {"date": "31.12.2001"}, "must be written as"),
+        (right | {"bought": "yes"}, "feedback looks like"),
+        (right | {"more": 1}, "feedback looks like"),
+        ({}, "feedback looks like"),
+        ([], "feedback looks like"),
+    ):
+        with pytest.raises(live.LiveError, match=says):
+            store.add_feedback(right, wrong)  # type: ignore[arg-type]
+        assert store.feedback() == told  # not even the right one of the two
+
+
+def test_feedback_that_harms_is_refused_and_has_had_its_turn(
+    store: live.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_feedback(*answers(store.events(), 10))
+    monkeypatch.setattr(live, "judge", lambda *a: update.Verdict(False, (0.0, 0.0), (0.1, 0.9)))
+    before = vector(store)
+    assert store.learn() == {"first": 0, "end": 10, "learned": False}
+    np.testing.assert_array_equal(vector(store), before)
+    assert store.learn() is None and store.status()["feedback refused"] == 10
+
+
+def test_a_line_without_its_end_was_never_acknowledged(store: live.Store, log: Any) -> None:
+    told = answers(log, 3)
+    store.add_feedback(*told[:2])
+    path = store.current / live.FEEDBACK
+    whole = path.read_bytes()
+    line = json.dumps(told[2]).encode()
+    for n in range(len(line) + 1):
+        path.write_bytes(whole + line[:n])
+        assert store.feedback() == told[:2]
+    assert store.add_feedback(told[2]) == 1 and store.feedback() == told
+    assert path.read_bytes() == whole + line + b"\n"
+
+
+def test_purchases_make_months_known_and_answered_customers_are_not_learned_twice(
+    store: live.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = store.events()
+    last = log["date"].max()
+    end = last - pd.Timedelta(days=1)
+    while not end.is_month_end:
+        end -= pd.Timedelta(days=1)
+    told = [{"customer": c, "date": f"{end:%Y-%m-%d}", "bought": True} for c in log["customer"].unique()[:30]]
+    store.add_feedback(*told)
+    store.learn()
+    new = log[log["date"] > last - pd.Timedelta(days=40)].copy()
+    new["date"] += pd.Timedelta(days=40)
+    seen = []
+    learn = update.Learner.learn
+    monkeypatch.setattr(update.Learner, "learn", lambda self, rows: seen.append(rows) or learn(self, rows))
+    before = store.state()
+    verdicts = store.add_purchases(new)
+    assert next(month for month, _ in verdicts) == f"{end:%Y-%m-%d}"
+    assert not set(seen[0].frame.index) & {a["customer"] for a in told}
+    assert not update.held_back(seen[0].frame.index).any()
+    after = store.state()
+    assert after.months + after.refused_months != before.months
+    assert len(store.events()) == len(log) + len(new)
+    with pytest.raises(live.LiveError, match="must be dated after"):
+        store.add_purchases(new)
+    assert len(store.events()) == len(log) + len(new)
+
+
+def test_who_is_forgotten_leaves_no_trace(store: live.Store) -> None:
+    log = store.events()
+    gone, *_ = customer_of(log)
+    store.add_feedback(*answers(log, 20))
+    store.learn()
+    store.add_feedback({"customer": "c0100", "date": f"{log['date'].max():%Y-%m-%d}", "bought": True})
+    n = int((log["customer"] == gone).sum())
+    assert store.forget(gone) == {"purchases": n, "feedback": 1}
+    assert gone not in set(store.events()["customer"]) and len(store.events()) == len(log) - n
+    assert len(store.feedback()) == 20 and store.status()["feedback waiting"] == 1
+    assert gone not in store.state().learner.sample.frame.index
+    for path in store.folder.rglob("*"):
+        for code in ("utf-8", "utf-32-le"):  # as in the files of text, and of arrays
+            assert path.is_dir() or gone.encode(code) not in path.read_bytes()
+    names = sorted(path.name for path in store.folder.iterdir())
+    assert names == ["000003", "current", "lock"]
+    with pytest.raises(live.LiveError, match="nobody here is called"):
+        store.forget(gone)
+    with pytest.raises(live.LiveError, match="nobody here"):
+        store.score(gone)
+
+
+def customer_of(log: Any) -> Any:
+    return log["customer"].unique()[:1]
+
+
+def test_a_model_made_anew_equals_one_that_never_knew_them(store: live.Store, log: Any, tmp_path: Path) -> None:
+    gone, *_ = customer_of(log)
+    store.forget(gone)
+    other = live.Store.create(tmp_path / "other", log[log["customer"] != gone].reset_index(drop=True))
+    np.testing.assert_array_equal(vector(store), vector(other))
+
+
+def test_scores_are_of_the_last_day(store: live.Store, log: Any) -> None:
+    customer = log["customer"].iloc[-1]
+    frame, _ = features.customers(log, log["date"].max())
+    everyone = store.state().learner.predict_proba(frame)
+    assert store.score(customer) == pytest.approx(everyone[frame.index.get_loc(customer)])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("customer,date,discs\na,2001-01-01,1\n", "columns customer, date, discs, dollars"),
+        ("customer,date,discs,dollars\na,01/02/2001,1,2\n", "no file of purchases"),
+        ("customer,date,discs,dollars\na,2001-01-01,1,x\n", "no file of purchases"),
+        ("customer,date,discs,dollars\na,2001-01-01,1,-2\n", "finite and not negative"),
+        ("customer,date,discs,dollars\n,2001-01-01,1,2\n", "needs a customer"),
+        ("", "no file of purchases"),
+    ],
+)
+def test_files_that_are_no_purchases(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "new.csv").write_text(content)
+    with pytest.raises(live.LiveError, match=says):
+        live.read_purchases(tmp_path / "new.csv")
+    with pytest.raises(live.LiveError, match="no file of purchases"):
+        live.read_purchases(tmp_path / "nothing.csv")
+
+
+def test_from_the_command_line(
+    store: live.Store, log: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = str(store.folder)
+    told = answers(log, 6)
+    assert live.main([folder, "--feedback", json.dumps(told[0])]) == 0
+    assert capsys.readouterr().out == "1 answers kept, 0 known already\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, told)) + "\n\n"))
+    assert live.main([folder, "--feedback", "-"]) == 0
+    assert capsys.readouterr().out == "5 answers kept, 1 known already\n"
+    assert live.main([folder, "--learn"]) == 0 and live.main([folder, "--learn"]) == 0
+    assert capsys.readouterr().out == "6 answers learned\nno feedback waits\n"
+    assert live.main([folder, "--score", told[1]["customer"]]) == 0
+    assert 0 < float(capsys.readouterr().out) < 1
+    assert live.main([folder, "--forget", told[1]["customer"]]) == 0
+    assert "and 1 answers; trained anew" in capsys.readouterr().out
+    new = log.tail(40).assign(date=log["date"].max() + pd.Timedelta(days=31))
+    new.to_csv(tmp_path / "new.csv", index=False)
+    assert live.main([folder, "--purchases", str(tmp_path / "new.csv")]) == 0
+    assert months_said(capsys.readouterr().out)
+    assert live.main([folder, "--status"]) == 0
+    assert "feedback learned  5" in capsys.readouterr().out
+    for wrong in (
+        ["--feedback", "{"],
+        ["--feedback", "{}"],
+        ["--forget", "nobody"],
+        ["--score", "nobody"],
+        ["--purchases", str(tmp_path / "new.csv")],
+    ):
+        assert live.main([folder, *wrong]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert live.main([str(tmp_path), "--status"]) == 2
+    assert "holds no live model" in capsys.readouterr().err
+
+
+def months_said(text: str) -> bool:
+    return re.search(r"^2001-\d\d-\d\d (learned|refused)", text) is not None and "the log ends on" in text
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+STEPS = {
+    "add_feedback": lambda store, log: store.add_feedback(*answers(log, 9)[6:]),
+    "learn": lambda store, log: store.learn(),
+    "forget": lambda store, log: store.forget("c0001"),
+    "add_purchases": lambda store, log: store.add_purchases(
+        log.tail(30).assign(date=log["date"].max() + pd.Timedelta(days=31))
+    ),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_stopped_before_any_touch_of_the_disk(
+    store: live.Store, log: Any, step: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each step is cut off before its first, second, ... operation on the disk; what it leaves is the state before or after."""
+    store.add_feedback(*answers(log, 6))
+    kept = tmp_path / "kept"
+    shutil.copytree(store.folder, kept, symlinks=True)
+
+    def seen(store: live.Store) -> tuple[Any, ...]:
+        state = store.state()
+        return (
+            len(store.events()),
+            store.feedback(),
+            state.batches,
+            state.months,
+            state.learner.net.params.vector.tobytes(),
+        )
+
+    before = seen(store)
+    STEPS[step](store, log)
+    after = seen(store)
+    operations = [
+        (os, "fsync"),
+        (os, "replace"),
+        (shutil, "rmtree"),
+        (Path, "mkdir"),
+        (Path, "symlink_to"),
+        (Path, "unlink"),
+    ]
+    for k in range(1000):
+        shutil.rmtree(store.folder)
+        shutil.copytree(kept, store.folder, symlinks=True)
+        left = iter(range(k))
+
+        def touch(original: Any, *args: Any, left: Any = left, **kwargs: Any) -> Any:
+            if next(left, None) is None:
+                raise Killed
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            for where, name in operations:
+                original = getattr(where, name)
+                # a method of Path has to stay a function
+                patch.setattr(
+                    where, name, lambda *args, _original=original, _touch=touch, **kw: _touch(_original, *args, **kw)
+                )
+            try:
+                STEPS[step](store, log)
+            except Killed:
+                finished = False
+            else:
+                finished = True
+        again = live.Store(store.folder)
+        found = seen(again)
+        assert found in (before, after), f"{step} stopped before operation {k}"
+        assert finished is False or found == after
+        STEPS["learn"](again, log)  # whatever was left behind does not stand in the way
+        assert sorted(p.name for p in again.folder.iterdir() if p.is_dir() and not p.is_symlink()) == [
+            again.current.resolve().name
+        ]
+        if finished:
+            break
+    assert k >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*fork:DeprecationWarning"
+)  # the child does nothing but work, and is killed
+def test_fifty_kills_lose_nothing_and_learn_nothing_twice(store: live.Store, log: Any, tmp_path: Path) -> None:
+    """A process that takes feedback and learns it is killed fifty times at random; then its life is lived again without kills."""
+    last = log["date"].max()
+    told = [
+        {"customer": c, "date": f"{last - pd.Timedelta(days=d):%Y-%m-%d}", "bought": bool((hash_of(c) + d) % 4 == 0)}
+        for d in range(12)
+        for c in log.loc[log["date"] <= last - pd.Timedelta(days=d), "customer"].unique()
+    ]
+    untouched = tmp_path / "untouched"
+    shutil.copytree(store.folder, untouched, symlinks=True)
+    acknowledged = tmp_path / "acknowledged"
+    acknowledged.touch()
+    rng = np.random.default_rng(int(time.time()))
+    n_working = 0
+    for _ in range(50):
+        pid = os.fork()
+        if pid == 0:  # the child: no cleaning up, no pytest
+            try:
+                work(store.folder, told, acknowledged)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0.02, 0.4))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        n_working += os.WIFSIGNALED(status)
+        live.Store(store.folder).status()  # readable after each
+    assert n_working == 50, "the child must not have run out of work"
+
+    store = live.Store(store.folder)
+    kept = store.feedback()
+    keys = [(a["customer"], a["date"]) for a in kept]
+    assert len(set(keys)) == len(keys)
+    promised = [int(k) for k in acknowledged.read_text().split()]
+    assert len(promised) > 50
+    assert all(told[k] in kept for k in promised)
+    store.learn()
+    batches = store.state().batches
+    assert [b["first"] for b in batches] == [0, *(b["end"] for b in batches[:-1])] and batches[-1]["end"] == len(kept)
+    assert len(batches) > 3
+
+    again = live.Store(untouched)
+    for batch in batches:
+        again.add_feedback(*kept[batch["first"] : batch["end"]])
+        assert again.learn() == batch
+    np.testing.assert_array_equal(vector(again), vector(store))
+
+
+def hash_of(customer: str) -> int:
+    return int(customer[1:])
+
+
+def work(folder: Path, told: list[dict[str, Any]], acknowledged: Path) -> None:
+    """Take one answer after the other, acknowledge it, and learn now and then, until killed."""
+    store = live.Store(folder)
+    done = len(acknowledged.read_text().split())
+    with acknowledged.open("a") as file:
+        for k in range(done, len(told)):
+            store.add_feedback(told[k])
+            file.write(f"{k}\n")
+            file.flush()
+            if k % 5 == 4:
+                store.learn()
