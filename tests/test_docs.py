@@ -20,7 +20,8 @@ N_EQUATIONS = 36
 
 
 def cells(text: str) -> list[str]:
-    return re.findall(r"```\{code-cell\} python\n(.*?)```", text, re.DOTALL)
+    found = re.findall(r"```\{code-cell\} python\n(.*?)```", text, re.DOTALL)
+    return [re.sub(r"\A(:.*\n)+", "", cell) for cell in found]  # without options
 
 
 def numbers(text: str) -> set[int]:
@@ -32,7 +33,10 @@ def numbers(text: str) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.stem == "example" else (), id=page.stem) for page in PAGES],
+)
 def test_cells_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As the docs build runs them, but for the kernel; what they assert holds."""
     text = page.read_text("utf-8")

@@ -1,4 +1,7 @@
-"""The flow chart: collect -> preprocess -> features -> train -> evaluate -> deploy, for each data set."""
+"""The flow chart: collect -> preprocess -> features -> train -> evaluate -> deploy, for each data set.
+
+Then what the scores say of people, and, for a purchase log, the months and the live model.
+"""
 
 from __future__ import annotations
 

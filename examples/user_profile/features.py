@@ -127,8 +127,9 @@ class Encoder:
     def transform(self, frame: pd.DataFrame) -> np.ndarray:
         """Return float32 features, shape (n_rows, n_features)."""
         x = np.empty((len(frame), len(self.feature_columns())), np.float32)
+        center = np.array(self.center) if self.center else 0.0
         for i in range(0, len(frame), PIECE):
-            x[i : i + PIECE] = self._encode(frame.iloc[i : i + PIECE]) - (self.center or 0.0)
+            x[i : i + PIECE] = self._encode(frame.iloc[i : i + PIECE]) - center
         return x
 
     def _encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -137,9 +138,7 @@ class Encoder:
             if column["kind"] != "category":
                 parts.append(_encode_number(frame[column["name"]].to_numpy(float), column))
             if column["kind"] != "number":
-                text = as_text(frame[column["name"]]).to_numpy(object)
-                seen = text[:, None] == np.array(column["categories"], object)[None, :]
-                parts.append(np.hstack([seen, ~seen.any(axis=1, keepdims=True)]).astype(float))
+                parts.append(_encode_category(frame[column["name"]], column["categories"]))
         return np.hstack(parts)
 
     def feature_columns(self) -> np.ndarray:
@@ -153,8 +152,21 @@ class Encoder:
 
 def as_text(column: pd.Series) -> pd.Series:
     """Return a category's values as text; what is missing is a category of its own."""
-    text = column.map(lambda value: str(int(value)) if isinstance(value, float) else str(value), na_action="ignore")
-    return text.astype(object).where(column.notna(), MISSING_TEXT)
+    codes, kinds = pd.factorize(column)  # few kinds, many rows
+    return pd.Series(np.array([*map(_text, kinds), MISSING_TEXT], object)[codes], index=column.index, dtype=object)
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) else str(value)
+
+
+def _encode_category(values: pd.Series, categories: list[str]) -> np.ndarray:
+    codes, kinds = pd.factorize(values)
+    place = {category: k for k, category in enumerate(categories)}
+    places = [
+        place.get(text, len(categories)) for text in [*map(_text, kinds), MISSING_TEXT]
+    ]  # missing has the code -1
+    return np.eye(len(categories) + 1)[np.array(places)[codes]]
 
 
 def _fit_number(x: np.ndarray, y: np.ndarray, encoding: Encoding) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import nnprofile as nn
 
 from .train import Model
 
-CHUNK = 256  # rows at a time: a row has some hundred pieces of path
+CHUNK = 32  # rows at a time: a row has some hundred pieces of path
 
 
 def reasons(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, float]:

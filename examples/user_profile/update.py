@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -65,7 +66,12 @@ def rows_of(log: pd.DataFrame, date: pd.Timestamp) -> Rows:
 
 def held_back(index: pd.Index) -> np.ndarray:
     """Return who is held back, by a hash of the customer: the same ones for ever."""
-    return np.array([zlib.crc32(str(customer).encode()) % HELD_BACK == 0 for customer in index], bool)
+    return np.array([_is_held_back(str(customer)) for customer in index], bool)
+
+
+@cache
+def _is_held_back(customer: str) -> bool:
+    return zlib.crc32(customer.encode()) % HELD_BACK == 0
 
 
 @dataclass
