@@ -380,7 +380,7 @@ def test_slips_blanks_and_marks() -> None:
     table = preprocess.clean(raw(frame))
     assert table.kinds == {"money": "number", "promo": "category", "branch": "code"}
     assert table.notes == {
-        "money": "1 values that are not numbers count as missing, such as 'unknown'",
+        "money": "1 values that are not numbers count as missing",  # and not which: the report would print it
         "empty": "left out: empty in every record",
     }
     encoder = features.Encoder.fit(table.frame, table.kinds, table.y, features.ENCODINGS["fine"])

@@ -59,11 +59,14 @@ def store(made: Path, tmp_path: Path) -> live.Store:
 
 
 def answers(log: Any, n: int, bought: bool = True) -> list[dict[str, Any]]:
-    last = log["date"].max()
-    return [
-        {"customer": c, "date": f"{last - pd.Timedelta(days=k % 20):%Y-%m-%d}", "bought": bought == bool(k % 3)}
-        for k, c in enumerate(log["customer"].unique()[:n])
-    ]
+    return [answer(log, c, k % 20, bought == bool(k % 3)) for k, c in enumerate(log["customer"].unique()[:n])]
+
+
+def answer(log: Any, customer: str, days: int, bought: bool) -> dict[str, Any]:
+    """Return an answer of so many days ago; whom the log has buying since then did buy."""
+    date = log["date"].max() - pd.Timedelta(days=days)
+    did = ((log["customer"] == customer) & (log["date"] > date)).any()
+    return {"customer": customer, "date": f"{date:%Y-%m-%d}", "bought": bool(bought or did)}
 
 
 def vector(store: live.Store) -> np.ndarray:
@@ -145,13 +148,13 @@ def test_drift_is_the_population_stability_index() -> None:
     now = pd.DataFrame(
         {"same": rng.normal(size=4000), "moved": rng.normal(1, 1, size=4000), "zero": 0.0, "gone": np.nan}
     )
-    found = update.drift(then, now)
+    found = update.Drift(then)(now)
     assert found["same"] < 0.02 and found["zero"] < 1e-3 and found["moved"] > 0.25 and found["gone"] > 5
     p, q = np.full(10, 0.1), np.array([0.1] * 8 + [0.05, 0.15])
     exact = ((q - p) * np.log(q / p)).sum()
     x = np.repeat(np.arange(10.0), 1000)
     z = np.repeat(np.arange(10.0), (10000 * q).astype(int))
-    assert update.drift(pd.DataFrame({"x": x}), pd.DataFrame({"x": z}))["x"] == pytest.approx(exact, rel=0.02)
+    assert update.Drift(pd.DataFrame({"x": x}))(pd.DataFrame({"x": z}))["x"] == pytest.approx(exact, rel=0.02)
 
 
 def test_a_version_is_read_back_bit_for_bit(store: live.Store) -> None:
@@ -241,7 +244,7 @@ def test_purchases_make_months_known_and_answered_customers_are_not_learned_twic
     assert not set(seen[0].frame.index) & {a["customer"] for a in told}
     assert not update.held_back(seen[0].frame.index).any()
     after = store.state()
-    assert after.months + after.refused_months != before.months
+    assert [*after.months, after.refused_month] != [*before.months, before.refused_month]
     assert len(store.events()) == len(log) + len(new)
     with pytest.raises(live.LiveError, match="must be dated after"):
         store.add_purchases(new)
@@ -295,7 +298,8 @@ def test_scores_are_of_the_last_day(store: live.Store, log: Any) -> None:
         ("customer,date,discs,dollars\na,01/02/2001,1,2\n", "no file of purchases"),
         ("customer,date,discs,dollars\na,2001-01-01,1,x\n", "no file of purchases"),
         ("customer,date,discs,dollars\na,2001-01-01,1,-2\n", "finite and not negative"),
-        ("customer,date,discs,dollars\n,2001-01-01,1,2\n", "needs a customer"),
+        ("customer,date,discs,dollars\n,2001-01-01,1,2\n", "needs a printable customer"),
+        ('customer,date,discs,dollars\n"a\rb",2001-01-01,1,2\n', "needs a printable customer"),
         ("", "no file of purchases"),
     ],
 )
@@ -344,6 +348,220 @@ def test_from_the_command_line(
 
 def months_said(text: str) -> bool:
     return re.search(r"^2001-\d\d-\d\d (learned|refused)", text) is not None and "the log ends on" in text
+
+
+def test_paths_that_are_relative_or_go_through_links(
+    store: live.Store, log: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(store.folder)
+    for path in (Path("live"), Path("link"), tmp_path / "link"):
+        told = answers(log, 40)[len(store.feedback())]
+        assert live.Store(path).add_feedback(told) == 1
+        assert live.Store(path).learn() is not None
+    assert len(store.feedback()) == 3 and store.status()["feedback waiting"] == 0
+
+
+def test_what_is_no_version_is_left_alone(store: live.Store, log: Any) -> None:
+    (store.folder / "backup").mkdir()
+    (store.folder / "000777").mkdir()  # begun, and never switched to
+    store.add_feedback(answers(log, 1)[0])
+    assert (store.folder / "backup").is_dir() and not (store.folder / "000777").exists()
+
+
+def test_a_model_that_is_there_is_not_made_anew(store: live.Store, log: Any, tmp_path: Path) -> None:
+    with pytest.raises(live.LiveError, match="is there already"):
+        live.Store.create(store.folder, log)
+    with pytest.raises(live.LiveError, match="too short"):
+        live.Store.create(tmp_path / "new", log[log["date"] < log["date"].min() + pd.Timedelta(days=20)])
+    assert not (tmp_path / "new").exists() and len(store.events()) == len(log)
+
+
+def test_held_back_customers_judge_and_are_never_learned_from(store: live.Store, log: Any) -> None:
+    everyone = pd.Index(log["customer"].unique())
+    held = everyone[update.held_back(everyone)]
+    date = f"{log['date'].max():%Y-%m-%d}"
+    known = log.loc[log["date"] <= log["date"].max(), "customer"]
+    store.add_feedback(*({"customer": c, "date": date, "bought": True} for c in everyone if c in set(known)))
+    store.learn()
+    assert not update.held_back(store.state().learner.sample.frame.index).any()
+    store.forget(held[0])
+    assert not update.held_back(store.state().learner.sample.frame.index).any()
+    assert len(live._judges(store.events(), store.state().months).y) > 0
+
+
+def test_without_judges_nothing_is_promoted(store: live.Store) -> None:
+    learner = store.state().learner
+    some, nobody = learner.sample.take(np.arange(20)), learner.sample.take(np.arange(0))
+    assert not update.judge(learner, learner, some, nobody).promoted
+    assert update.judge(learner, learner, nobody, some).promoted
+
+
+@pytest.mark.parametrize(
+    ("rise", "spread", "promoted"), [(0.0019, 0.0, True), (0.0021, 0.0, False), (0.01, 0.1, True), (0.01, 0.01, False)]
+)
+@pytest.mark.parametrize("which", ["newest", "believed"])
+def test_the_judge_allows_for_the_tolerance_and_for_chance(
+    rise: float, spread: float, promoted: bool, which: str, store: live.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses are made up: 100 rows, half of which rise by more, half by less."""
+    newest, believed = (
+        update.Rows(store.state().learner.sample.frame.iloc[:100], np.zeros(100, int)) for _ in range(2)
+    )
+    target = {"newest": newest, "believed": believed}[which]
+    change = rise + spread * np.where(np.arange(100) % 2, 1.0, -1.0)
+    monkeypatch.setattr(update, "losses", lambda model, rows: 1 + change * (model == "updated") * (rows is target))
+    assert update.judge("current", "updated", newest, believed).promoted is promoted  # type: ignore[arg-type]
+
+
+def test_a_refused_month_waits_for_a_decision_and_later_ones_with_it(
+    store: live.Store, log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = log[log["date"] > log["date"].max() - pd.Timedelta(days=95)].copy()
+    later["date"] += pd.Timedelta(days=95)
+    judged = update.judge
+    monkeypatch.setattr(live, "judge", lambda *a: update.Verdict(False, (0.0, 0.0), (0.1, 0.9)))
+    before, known = vector(store), store.state().months
+    (verdict,) = store.add_purchases(later)
+    month, next_month = verdict[0], f"{pd.Timestamp(verdict[0]) + pd.offsets.MonthEnd(1):%Y-%m-%d}"
+    np.testing.assert_array_equal(vector(store), before)
+    assert store.status()["month refused"] == month and store.state().months == known
+    with pytest.raises(live.LiveError, match="does not wait for a decision"):
+        store.decide(next_month, accept=True)
+    monkeypatch.setattr(live, "judge", judged)
+    copy_of = store.folder.with_name("copy")
+    shutil.copytree(store.folder, copy_of, symlinks=True)
+    other = live.Store(copy_of)
+    assert [m for m, _ in store.decide(month, accept=True)][:1] == [next_month]
+    assert store.state().months[: len(known) + 1] == [*known, month] and store.state().refused_month != month
+    other.decide(month, accept=False)
+    assert month not in other.state().months and other.status()["months left out"] == 1
+    other.forget(log["customer"].iloc[0])
+    assert month not in other.state().months and other.status()["months left out"] == 1
+
+
+def test_purchases_that_look_wrong_are_refused(store: live.Store, log: Any) -> None:
+    last = log["date"].max()
+    new = log.tail(3).assign(date=[last + pd.Timedelta(days=d) for d in (1, 2, 3650)])
+    with pytest.raises(live.LiveError, match="gap of 3648 days"):
+        store.add_purchases(new)
+    bought = log[log["date"] > last - pd.Timedelta(days=10)].iloc[-1]
+    no = {"customer": bought["customer"], "date": f"{bought['date'] - pd.Timedelta(days=1):%Y-%m-%d}", "bought": False}
+    if (log.loc[log["customer"] == bought["customer"], "date"] < bought["date"]).any():
+        with pytest.raises(live.LiveError, match="the log has a purchase within those 30 days"):
+            store.add_feedback(no)
+
+
+@pytest.mark.parametrize("name", [live.MODEL, live.SAMPLE, live.EVENTS, live.STATE, live.FEEDBACK])
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_damaged_files_are_said_to_be(
+    store: live.Store, log: Any, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.add_feedback(*answers(log, 3))
+    path = store.current / name
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + b"\n" if damage == "cut" else b"[1]\n")
+    assert live.main([str(store.folder), "--learn"]) == 2
+    assert "damaged" in (said := capsys.readouterr().err) or "is not as it was written" in said
+
+
+def test_every_customer_can_be_forgotten(tmp_path: Path) -> None:
+    small = purchases(12, 5, seed=3)
+    store = live.Store.create(tmp_path / "small", small)
+    for customer in small["customer"].unique()[:-4]:
+        store.forget(customer)
+    assert store.status()["customers"] == 4
+
+
+def test_the_backtest_learns_what_is_known_and_from_whom_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row that is learned is of a month that ended 30 days before, and not of a held-back customer."""
+    log, seen = purchases(300, 8), []
+    launch = pd.Timestamp("2001-04-30")
+    by_date = {date: update.rows_of(log, date) for date in update.month_ends(log)}
+
+    def dates(rows: Any) -> set[Any]:
+        """Return the months these rows are of: the days since the first purchase tell."""
+        found = set()
+        first = log.groupby("customer")["date"].min()
+        for customer, days in zip(rows.frame.index, rows.frame["days_since_first"], strict=True):
+            found.add(first[customer] + pd.Timedelta(days=days))
+        return found
+
+    scratch, learn, predict = update.Learner.from_scratch.__func__, update.Learner.learn, update.Learner.predict_proba
+    monkeypatch.setattr(
+        update.Learner,
+        "from_scratch",
+        classmethod(
+            lambda cls, rows, held, **kw: seen.append(("scratch", rows, held)) or scratch(cls, rows, held, **kw)
+        ),
+    )
+    monkeypatch.setattr(
+        update.Learner, "learn", lambda self, rows: seen.append(("learn", rows, None)) or learn(self, rows)
+    )
+    monkeypatch.setattr(
+        update.Learner, "predict_proba", lambda self, frame: seen.append(("score", frame, None)) or predict(self, frame)
+    )
+    found = update.backtest(log, launch, n_epochs=1)
+    now = launch
+    ends = [end for end in by_date if end > launch]
+    for what, rows, held in seen:
+        if what == "score":
+            if (
+                len(rows) == len(by_date.get(ends[0], rows).frame if ends else rows)
+                and ends
+                and rows.equals(by_date[ends[0]].frame)
+            ):
+                now = ends.pop(0)
+            continue
+        assert not update.held_back(rows.frame.index).any()
+        assert all(date + update.HORIZON <= now for date in dates(rows))
+        if held is not None:
+            assert update.held_back(held.frame.index).all() and all(
+                date + update.HORIZON <= now for date in dates(held)
+            )
+    assert (
+        not ends
+        and [what for what, _, _ in seen].count("learn") == 2 * sum(m.verdict is not None for m in found.months) + 4
+    )
+    drifts = [month.drift["days_since_first"] for month in found.months]
+    assert min(drifts) > 0.25  # everybody grows older
+
+
+def test_the_sample_at_launch_is_drawn_by_lot(monkeypatch: pytest.MonkeyPatch, log: Any) -> None:
+    monkeypatch.setattr(update, "CAPACITY", 200)
+    parts = [update.rows_of(log, end) for end in update.month_ends(log)]
+    learner = update.Learner.from_scratch(update.Rows.join(parts), parts[-1], n_epochs=1)
+    assert len(learner.sample.y) == len(learner.lots) == 200
+    ages = learner.sample.frame["days_since_first"]
+    share = np.mean([len(parts[0].y), len(parts[-1].y)]) / sum(len(p.y) for p in parts)
+    for part in (parts[0], parts[-1]):
+        assert abs(ages.isin(part.frame["days_since_first"]).mean()) > share / 3
+
+
+def test_the_interval_over_months_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(300):
+        d = [0.0, *rng.normal(-0.003, 0.004, 24)]  # the first month counts nothing
+        months = [
+            update.Month(
+                pd.Timestamp("2001-01-31"),
+                1,
+                0.1,
+                {"incremental": 0.2 + x, "frozen": 0.2},
+                {},
+                pd.Series(),
+                [],
+                {},
+                None,
+                None,
+            )
+            for x in d
+        ]
+        mean, low, high = update.Backtest(pd.Timestamp("2001-01-31"), months, []).difference("frozen")
+        assert mean == pytest.approx(np.mean(d[1:]))
+        inside += low <= -0.003 <= high
+    assert 0.89 <= inside / 300 <= 0.975
 
 
 class Killed(BaseException):
@@ -434,7 +652,7 @@ def test_fifty_kills_lose_nothing_and_learn_nothing_twice(store: live.Store, log
     """A process that takes feedback and learns it is killed fifty times at random; then its life is lived again without kills."""
     last = log["date"].max()
     told = [
-        {"customer": c, "date": f"{last - pd.Timedelta(days=d):%Y-%m-%d}", "bought": bool((hash_of(c) + d) % 4 == 0)}
+        answer(log, c, d, (int(c[1:]) + d) % 4 == 0)
         for d in range(12)
         for c in log.loc[log["date"] <= last - pd.Timedelta(days=d), "customer"].unique()
     ]
@@ -475,10 +693,6 @@ def test_fifty_kills_lose_nothing_and_learn_nothing_twice(store: live.Store, log
         again.add_feedback(*kept[batch["first"] : batch["end"]])
         assert again.learn() == batch
     np.testing.assert_array_equal(vector(again), vector(store))
-
-
-def hash_of(customer: str) -> int:
-    return int(customer[1:])
 
 
 def work(folder: Path, told: list[dict[str, Any]], acknowledged: Path) -> None:

@@ -14,8 +14,6 @@ from playwright.sync_api import sync_playwright
 HERE = Path(__file__).parent
 PARTS = {  # from one heading of the purchase log's section to another
     "report_short": ("", "Why: what moves a score"),
-    "report_why": ("Why: what moves a score", "What acting on it would have brought"),
-    "report_months": ("Month by month: is it worth keeping it up to date?", "Feedback, and being forgotten"),
 }
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
             found[table.name] = section["found"]
             sections.append(section)
             print(f"({time.perf_counter() - started:.0f} seconds)", flush=True)
+        evaluate.write_metrics(options.out / "metrics.json", found)
+        report.write_report(options.out / "report.html", sections)
     except (collect.CollectError, preprocess.PreprocessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -51,14 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    evaluate.write_metrics(options.out / "metrics.json", found)
-    report.write_report(options.out / "report.html", sections)
+    lives = [section["name"] for section in sections if section["live"]]
     print(f"\nmetrics   {options.out / 'metrics.json'}\nreport    {options.out / 'report.html'}")
     for name in found:
         folder = options.out / name
         print(f"profiles  {folder / 'profiles.csv'}")
         print(f"model     {folder / 'model'}   (python -m examples.user_profile.deploy that-folder --example)")
-        if (folder / "live").is_dir():
+        if name in lives:
             print(f"live      {folder / 'live'}   (python -m examples.user_profile.live that-folder --status)")
     return 0
 
@@ -76,11 +80,16 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
     people = profiles.make(table, model, fit, test, is_log=is_log)
     print(f"profiles of the {len(test)} people of the first test set; the shares add up to {people.completeness:.0e}")
     print(f"what moves scores most: {', '.join(people.importance.index[:3])}")
-    actions = _actions(raw, table, test, results[0], options, is_log=is_log)
+    actions = (
+        []
+        if raw.to_teach or len(test) < profiles.K
+        else _actions(raw, table, splits[0], results[0], options, is_log=is_log)
+    )
     for action in actions:
-        print(f"{action['title']}: {_in_words(action['outcome'])}")
-        people.people[action["title"].lower().replace(" ", "_")] = action["acted"]
-    people.people.to_csv(folder / "profiles.csv", float_format="%.6g")
+        print(f"{action['title']}: {_in_words(action['outcomes']['network'])}")
+    if actions:
+        people.people["action"] = _one_action_each(actions)
+    _as_spreadsheets_may_read(people.people).to_csv(folder / "profiles.csv", float_format="%.6g")
     section = _section(raw, table, splits, model, results, people, actions, options)
     report.write_card(folder / "model" / "model_card.md", section)
     print(f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(folder / 'model')}")
@@ -98,7 +107,7 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
 def _collect(options: argparse.Namespace) -> list[collect.Raw]:
     if options.csv is not None:
         return [collect.csv_file(options.csv, options.target, options.positive)]
-    sources = {"adult": collect.adult, "cdnow": collect.cdnow}
+    sources = {"cdnow": collect.cdnow, "adult": collect.adult}
     return [source() for name, source in sources.items() if options.data in (name, "all")]
 
 
@@ -127,9 +136,11 @@ def _some_rows(table: preprocess.Table) -> preprocess.Table:
 def _measure(
     table: preprocess.Table, splits: list[tuple[np.ndarray, ...]], options: argparse.Namespace
 ) -> tuple[train.Model, list[evaluate.SplitResult]]:
-    """Train and evaluate on every split; deploy the first split's network."""
-    results, first = [], None
-    for k, (fit, validate, test) in enumerate(tqdm(splits, desc=table.name, unit="split")):
+    """Train and evaluate on every split, two at a time; deploy the first split's network."""
+
+    @threadpool_limits.wrap(limits=1)  # OpenMP has a limit for each thread
+    def one(k: int) -> tuple[train.Model, evaluate.SplitResult]:
+        fit, validate, test = splits[k]
         networks = []
         for seed in range(options.seeds):
             model = train.train(
@@ -142,16 +153,19 @@ def _measure(
             proba = model.predict_proba(table.frame.iloc[validate])
             threshold, bands = evaluate.best_threshold(table.y[validate], proba), profiles.band_edges(proba)
             networks.append(dataclasses.replace(model, threshold=threshold, bands=bands))
-        results.append(evaluate.evaluate(table, fit, validate, test, networks))
-        first = first or networks[0]
-    deploy.save(options.out / table.name / "model", first, table)
-    return first, results
+        return networks[0], evaluate.evaluate(table, fit, validate, test, networks)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = list(tqdm(pool.map(one, range(len(splits))), total=len(splits), desc=table.name, unit="split"))
+    models, results = zip(*done, strict=True)
+    deploy.save(options.out / table.name / "model", models[0], table)
+    return models[0], list(results)
 
 
 def _actions(
     raw: collect.Raw,
     table: preprocess.Table,
-    test: np.ndarray,
+    split: tuple[np.ndarray, ...],
     result: evaluate.SplitResult,
     options: argparse.Namespace,
     *,
@@ -159,36 +173,61 @@ def _actions(
 ) -> list[dict[str, Any]]:
     """Return what acting on the scores would have brought: on the yes or the no; for a purchase log, targeting and churn."""
     business = targeting.Business(options.cost, options.value, options.success)
+    test = split[2]
     everyone = np.ones(len(test), bool)
     if is_log:
         again = table.frame["days_with_purchase"].iloc[test].to_numpy() >= 2
         asked = [
-            ("Targeting", "Aimed at customers who will buy again.", everyone, True),
+            ("Targeting", "It is aimed at customers who will buy again.", everyone, True),
             (
                 "Churn warning",
-                "Aimed at those who will not come back, of the customers who came twice at least.",
+                "It is aimed at those who will not come back, of the customers who came twice.",
                 again,
                 False,
             ),
         ]
     else:
         yes = options.act_on == "yes"
-        whose = f"Aimed at those whose “{raw.target}” is {'' if yes else 'not '}“{table.positive}”."
+        whose = f"It is aimed at those whose “{raw.target}” is {'' if yes else 'not '}“{table.positive}”."
         asked = [("Targeting", whose, everyone, yes)]
+    column, rule = evaluate.one_column(table, *split)
+    models = {name: result.proba[name] for name in evaluate.MODELS if name != "majority"} | {"one_column": rule}
     found = []
     for title, text, who, yes in asked:
         y = (result.y if yes else 1 - result.y)[who]
-        proba = {m: (p if yes else 1 - p)[who] for m, p in result.proba.items() if m != "majority"}
-        acted = who.copy()
-        acted[who] = proba["network"] >= business.threshold
+        proba = {name: (p if yes else 1 - p)[who] for name, p in models.items()}
+        expected = np.full(len(test), -np.inf)
+        expected[who] = business.expected(proba["network"])
         found.append(
             {
-                **{"title": title, "text": text, "examples": options.examples, "acted": acted},
-                "outcome": targeting.outcome(y, proba["network"], business),
+                **{"title": title, "text": text, "examples": options.examples, "column": column, "expected": expected},
+                "outcomes": {name: targeting.outcome(y, p, business) for name, p in proba.items()},
+                "if_success": [
+                    (other, targeting.outcome(y, proba["network"], other))
+                    for share in (0.5, 1, 2)
+                    if (success := business.success * share) <= 1
+                    for other in [dataclasses.replace(business, success=success)]
+                ],
                 "picture": report.picture_of_action(y, proba, business),
             }
         )
     return found
+
+
+def _as_spreadsheets_may_read(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with an apostrophe before texts that a spreadsheet would run as a formula."""
+
+    def harmless(value: object) -> object:
+        return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t") else value
+
+    return table.map(harmless)
+
+
+def _one_action_each(actions: list[dict[str, Any]]) -> np.ndarray:
+    """Return the action with the greatest expected gain for each person, "" if none pays."""
+    expected = np.stack([action["expected"] for action in actions])
+    titles = np.array([action["title"].lower() for action in actions], object)
+    return np.where(expected.max(axis=0) >= 0, titles[expected.argmax(axis=0)], "")
 
 
 def _in_words(found: targeting.Outcome) -> str:
@@ -204,9 +243,11 @@ def _months(found: update.Backtest) -> dict[str, Any]:
         "launch": f"{found.launch:%Y-%m-%d}",
         "frozen": found.difference("frozen"),
         "retrained": found.difference("retrained"),
-        "time": found.seconds("incremental") / found.seconds("retrained"),
+        "relative": found.relative("frozen"),
+        **{"seconds": found.seconds("incremental"), "seconds_retrained": found.seconds("retrained")},
         "n_drills": len(drills),
         "caught": sum(not drill.promoted for drill in drills),
+        "drills": [(share, v.promoted, v.believed[1] - v.believed[0]) for share, v in found.drills],
         "rows": [
             {
                 **{"date": f"{m.date:%Y-%m-%d}", "share": m.share, "loss": m.loss},
@@ -221,7 +262,8 @@ def _rehearse(folder: Path, log: pd.DataFrame) -> dict[str, Any]:
     """Live through the log's last month: feedback on some customers, then the month's purchases, then one is forgotten."""
     eve = update.month_ends(log)[-1]
     by_then = log["date"] <= eve
-    store = live.Store.create(folder, log[by_then].reset_index(drop=True))
+    scratch = Path(tempfile.mkdtemp()) / "live"
+    store = live.Store.create(scratch, log[by_then].reset_index(drop=True))
     rows = update.rows_of(log, eve)
     told = list(zip(rows.frame.index, rows.y, strict=True))[:N_ANSWERS]
     store.add_feedback(*({"customer": c, "date": f"{eve:%Y-%m-%d}", "bought": bool(bought)} for c, bought in told))
@@ -230,16 +272,20 @@ def _rehearse(folder: Path, log: pd.DataFrame) -> dict[str, Any]:
     started = time.perf_counter()
     removed = store.forget(max((c for c, _ in told), key=lambda c: rows.frame.at[c, "purchases"]))
     seconds = time.perf_counter() - started
-    status = store.status()
     print(
         f"live: {N_ANSWERS} answers {'learned' if batch['learned'] else 'refused'}; "
         + "".join(f"{month} {'learned' if verdict.promoted else 'refused'}; " for month, verdict in verdicts)
         + f"one customer forgotten ({removed['purchases']} purchases), trained anew in {seconds:.1f} s"
     )
+    if folder.exists():  # it may have learned by now
+        print(f"{folder} is there already, and was left as it is")
+        shutil.rmtree(scratch.parent)
+    else:
+        shutil.move(scratch, folder)
+        scratch.parent.rmdir()
     return {
         **{"n_answers": N_ANSWERS, "batch": batch, "eve": f"{eve:%Y-%m-%d}"},
-        "months": [(month, verdict.promoted) for month, verdict in verdicts],
-        **{"removed": removed, "seconds": seconds, "status": status},
+        **{"months": [(month, verdict.promoted) for month, verdict in verdicts], "seconds": seconds},
     }
 
 
@@ -258,28 +304,41 @@ def _section(
     y, proba = table.y[test], people.people["probability"].to_numpy()
     cards = profiles.cards(table, people, fit, test)
     segments = people.people.get("segment")
-    lift = [row for row in targeting.lift(y, proba) if row["n"] >= profiles.K]
+    meaning = features.MEANING if raw.target not in raw.frame else {}
+    lift = targeting.lift(y, proba, profiles.cuts(people.people["band"].to_numpy()))
 
     def by(labels: pd.Series, names: Sequence[str]) -> list[dict[str, Any]]:
         return profiles.groups(labels.to_numpy(), y, proba, model.threshold, list(names))
 
     return {
         **{"name": table.name, "about": table.about, "target": raw.target, "positive": table.positive},
+        "title": raw.title or f"{table.name}: whose “{raw.target}” is “{table.positive}”?",
         **{"sha256": raw.sha256, "n_rows": len(table.y), "n_columns": len(table.kinds), "notes": table.notes},
         "columns": {said: names for kind, said in KINDS if (names := [n for n, k in table.kinds.items() if k == kind])},
         **{"share": float(table.y.mean()), "n_splits": len(results), "sizes": [f"{len(part):,}" for part in splits[0]]},
         **{"found": found, "differences": evaluate.differences(found), "spread": evaluate.spreads(found)},
         "auc": {name: float(np.mean(found[name]["roc_auc"])) for name in found},
         **{"network": repr(model.net), "encoding": model.encoding, "threshold": model.threshold},
-        **{"lift": lift, "top": next((row for row in lift if row["share"] >= 0.1), None)},
+        **{"lift": lift, "top": min(lift, key=lambda row: abs(row["share"] - 0.1), default=None)},
         "bands": by(people.people["band"], profiles.BANDS),
         "segments": None if segments is None else by(segments, profiles.SEGMENTS),
         "by_column": profiles.groups_of_columns(table, people, fit, test, model.threshold),
         **{"importance": list(people.importance.index), "completeness": people.completeness, "n_test": len(test)},
-        **{"average": float(1 / (1 + np.exp(-people.average))), "cards": cards},
+        **{"average": float(1 / (1 + np.exp(-people.average))), "mean_proba": float(proba.mean()), "cards": cards},
+        **{"n_actions": None if "action" not in people.people else int((people.people["action"] != "").sum())},
+        **{"both": int((np.stack([a["expected"] for a in actions]) >= 0).all(axis=0).sum()) if len(actions) > 1 else 0},
         "largest": max((abs(reason["moved"]) for card in cards for reason in card["reasons"]), default=1.0),
         **{"actions": actions, "business": targeting.Business(options.cost, options.value, options.success)},
-        "pictures": report.pictures(results[0]) | {"importance": report.picture_of_importance(people.importance)},
+        "meaning": meaning,
+        "pictures": report.pictures(results[0])
+        | {"importance": report.picture_of_importance(people.importance.rename(index=meaning))},
+        "best": {
+            name: (min if name == "brier" else max)(found, key=lambda model, name=name: np.mean(found[model][name]))
+            for name in evaluate.METRICS
+        },
+        "use": "To learn and to compare methods; not to decide about anyone."
+        if raw.to_teach
+        else "To rank people by the probability of a yes, and to say which columns moved it; not to decide about anyone unseen.",
         "limits": _limits(table, y, proba, balanced=options.balanced),
         "stored": STORED,
         **{"months": None, "live": None},
@@ -288,18 +347,19 @@ def _section(
 
 STORED = (
     "profiles.csv has a line for each person of the test set, by record number or customer, with the values that moved the "
-    "score: personal data. The model's folder has no record, but names of columns, categories seen five times or more, and "
-    "edges of bins, the outermost of which are values of training rows. A live folder has all purchases and answers. The "
-    "report and the model card have aggregates, and ranges of values."
+    "score, and the action that would pay: personal data. The model's folder has no record, but names of columns, categories "
+    "seen five times or more, and edges of bins, the outermost of which are values of training rows. A live folder has all "
+    "purchases and answers. The report and the model card have aggregates, and ranges of values."
 )
 
 
 def _limits(table: preprocess.Table, y: np.ndarray, proba: np.ndarray, *, balanced: bool) -> list[str]:
     limits = [
-        f"On the first test set the mean probability is {proba.mean():.1%}, and {y.mean():.1%} are a yes.",
+        f"On the first test set {y.mean():.1%} are a yes, and the mean probability is {proba.mean():.1%}: on average it promises "
+        f"{abs(proba.mean() - y.mean()):.1%} too {'much' if proba.mean() > y.mean() else 'little'}.",
         "Measured on people of the same source and time; others, and later ones, may differ.",
         "A reason is what the model used, not a cause: changing the value need not change the person.",
-        "Where groups differ in the tables below, so will whatever is decided by these scores.",
+        "Where groups differ in the tables by group, so will whatever is decided by these scores.",
     ]
     if balanced:
         limits.append("Trained with balanced classes: the probabilities are too high for the rarer class.")

@@ -37,6 +37,8 @@ class Raw:
     about: str
     decimal: str = "."
     sha256: str = ""  # of the file
+    title: str = ""  # the question, in words
+    to_teach: bool = False  # not to be acted on
 
 
 def adult() -> Raw:
@@ -48,6 +50,8 @@ def adult() -> Raw:
         "Adult (UCI, 1996): census profiles of 1994; who earns more than 50,000 dollars a year. It holds sex, ethnicity "
         "and marital status: it is here to teach and to compare methods, and must not be used to decide about people.",
         sha256=ADULT,
+        title="Census of 1994: who earns more than 50,000 dollars a year?",
+        to_teach=True,
     )
 
 
@@ -61,6 +65,7 @@ def cdnow() -> Raw:
         "by 1997-09-30 is to say who buys again in the nine months that follow. The log holds no personal attributes; "
         "customers, prices and habits are those of one shop in 1997.",
         sha256=CDNOW,
+        title="Online music shop: who buys again within nine months?",
     )
 
 
@@ -99,7 +104,8 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
     )
     frame = pd.DataFrame(rows[1:], columns=names, dtype=object)
     decimal = "," if delimiter == ";" else "."
-    return Raw(path.stem, frame, target, positive, about, decimal, hashlib.sha256(content).hexdigest())
+    name = path.stem if path.stem not in ("report.html", "metrics.json") else f"{path.stem}_data"
+    return Raw(name, frame, target, positive, about, decimal, hashlib.sha256(content).hexdigest())
 
 
 def _decode(content: bytes) -> str:

@@ -72,9 +72,10 @@ class Profiler:
     def _frame(self, records: list[Mapping[str, Any]]) -> pd.DataFrame:
         records = list(records)
         columns = {column["name"]: column["kind"] for column in self.model.encoder.columns}
+        records = [_as_read(record) for record in records]
         for i, record in enumerate(records):
             _check_record(i, record, columns)
-        frame = pd.DataFrame([_as_read(record) for record in records], columns=list(columns), dtype=object)
+        frame = pd.DataFrame(records, columns=list(columns), dtype=object)
         for name, kind in columns.items():
             if kind != "category":
                 frame[name] = frame[name].astype(float)
@@ -161,6 +162,8 @@ def check_in_fresh_process(folder: Path) -> str:
 
 def _as_read(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record as training would have read it: text without white space around it, words for missing as None."""
+    if not isinstance(record, Mapping):
+        return record
     text = {name: value.strip() for name, value in record.items() if isinstance(value, str)}
     return {**record, **{name: None if value.lower() in MISSING else value for name, value in text.items()}}
 
@@ -205,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         record = json.loads(sys.stdin.read() if options.record == "-" else options.record)
         answer = profiler.profile(record)
-    except (ValueError, OSError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, OSError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(answer, ensure_ascii=False))

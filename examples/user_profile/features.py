@@ -166,7 +166,9 @@ def _encode_category(values: pd.Series, categories: list[str]) -> np.ndarray:
     places = [
         place.get(text, len(categories)) for text in [*map(_text, kinds), MISSING_TEXT]
     ]  # missing has the code -1
-    return np.eye(len(categories) + 1)[np.array(places)[codes]]
+    seen = np.zeros((len(values), len(categories) + 1))
+    seen[np.arange(len(values)), np.array(places)[codes]] = 1
+    return seen
 
 
 def _fit_number(x: np.ndarray, y: np.ndarray, encoding: Encoding) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import io
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -33,6 +35,7 @@ from .features import Encoder, customers
 from .train import LOSS
 from .update import HORIZON, N_JUDGING, Learner, Rows, Verdict, held_back, judge, month_ends, rows_of
 
+LONGEST_GAP = pd.Timedelta(days=92)  # without any purchase: more looks like a wrong year
 COLUMNS = ["customer", "date", "discs", "dollars"]
 EVENTS, FEEDBACK, MODEL, SAMPLE, STATE = (
     *("events.csv", "feedback.jsonl", "learner.safetensors", "sample.npz", "state.json"),
@@ -49,7 +52,8 @@ class State:
 
     learner: Learner
     months: list[str]  # whose labels were learned from the log
-    refused_months: list[str]
+    refused_month: str  # "", or the one that waits for a decision, and the later ones with it
+    left_out: list[str]  # months that were decided against
     batches: list[
         dict[str, Any]
     ]  # of feedback, in order: lines "first" to before "end"; whether it was "learned", or refused
@@ -68,31 +72,37 @@ class Store:
     """The folder of a live model. Processes may share it: a lock, which a dead process can't keep, orders those that write."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()
         self.current = self.folder / "current"
         if not self.current.is_dir():
             raise LiveError(f"{folder} holds no live model")
 
     @classmethod
     def create(cls, folder: Path, log: pd.DataFrame) -> Store:
-        """Train on everything in ``log`` whose label is known, and write the folder; one that exists is written anew."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        """Train on everything in ``log`` whose label is known, and write the folder, which must not be there."""
+        if folder.exists():
+            raise LiveError(f"{folder} is there already")
         state = _train(log, [f"{end:%Y-%m-%d}" for end in month_ends(log)], [])
+        folder.mkdir(parents=True)
         _write_version(folder / "000001", state, log[COLUMNS].to_csv(index=False).encode(), b"")
         _switch(folder, "000001")
         return cls(folder)
 
     def events(self) -> pd.DataFrame:
         """Return the purchases, in order of time."""
+        _check(self.current)
         return read_purchases(self.current / EVENTS)
 
     def feedback(self) -> list[dict[str, Any]]:
         """Return all answers that were acknowledged; a line without its end was not."""
-        return [json.loads(line) for line in _whole_lines(self.current / FEEDBACK).splitlines()]
+        try:
+            return [_checked(json.loads(line)) for line in _whole_lines(self.current / FEEDBACK).splitlines()]
+        except ValueError as error:
+            raise LiveError(f"{self.current / FEEDBACK} is damaged: {error}") from error
 
     def state(self) -> State:
         """Return the model, and what it has learned."""
+        _check(self.current)
         return _read_state(self.current)
 
     def add_feedback(self, *answers: Mapping[str, Any]) -> int:
@@ -112,6 +122,11 @@ class Store:
             log = self.events()
             last = log["date"].max()
             since = log.groupby("customer")["date"].min()
+            lately = log[log["date"] > last - HORIZON]
+
+            def own_dates(customer: str) -> pd.Series:
+                return lately.loc[lately["customer"] == customer, "date"]
+
             lines = []
             for answer in checked:
                 key, date = (answer["customer"], answer["date"]), pd.Timestamp(answer["date"])
@@ -124,6 +139,9 @@ class Store:
                         f"{answer}: the date must be after {last - HORIZON:%Y-%m-%d}, up to which the log has the answers, "
                         f"and not after {last:%Y-%m-%d}, where the log ends"
                     )
+                bought = own_dates(answer["customer"])
+                if not answer["bought"] and ((bought > date) & (bought <= date + HORIZON)).any():
+                    raise LiveError(f"{answer}: the log has a purchase within those 30 days")
                 if answer["customer"] not in since.index or since[answer["customer"]] > date:
                     raise LiveError(f"{answer}: no purchase of this customer by that date is known")
                 known[key] = answer["bought"]
@@ -138,15 +156,19 @@ class Store:
         return len(lines)
 
     def learn(self) -> dict[str, Any] | None:
-        """Give the waiting feedback its turn: learned, or refused if held-back rows say that it harms; None if none waits."""
+        """Give the waiting feedback its turn: learned, or refused if held-back rows say that it harms; None if none waits.
+
+        The answers of customers who are held back, one in ten, judge with the others, and are never learned from.
+        """
         with self._locked():
             state, answers, log = self.state(), self.feedback(), self.events()
             batch = {"first": state.n_feedback, "end": len(answers)}
             if batch["first"] == batch["end"]:
                 return None
-            updated = state.learner.learn(_answer_rows(log, answers[batch["first"] :]))
-            judges = _judges(log, state.months, answers)
-            verdict = judge(state.learner, updated, judges.take(np.arange(0)), judges)
+            rows = _answer_rows(log, answers[batch["first"] :])
+            held = held_back(rows.frame.index)  # these answers judge, and are not learned
+            updated = state.learner if held.all() else state.learner.learn(rows.take(~held))
+            verdict = judge(state.learner, updated, rows.take(held), _judges(log, state.months))
             batch["learned"] = verdict.promoted
             learner = updated if verdict.promoted else state.learner
             self._commit(replace(state, learner=learner, batches=[*state.batches, batch]))
@@ -164,44 +186,55 @@ class Store:
             log, state, answers = self.events(), self.state(), self.feedback()
             if not len(purchases) or purchases["date"].min() <= log["date"].max():
                 raise LiveError(f"purchases must be dated after {log['date'].max():%Y-%m-%d}, where the log ends")
+            gap = pd.Series([log["date"].max(), *purchases["date"]]).sort_values().diff().max()
+            if gap > LONGEST_GAP:
+                raise LiveError(f"there is a gap of {gap.days} days without any purchase: is each year right?")
             log = pd.concat([log, purchases], ignore_index=True)
-            verdicts = []
-            for month in (f"{end:%Y-%m-%d}" for end in month_ends(log)):
-                if month in state.months + state.refused_months:
-                    continue
-                rows = _month_rows(log, month, answers)
-                held = held_back(rows.frame.index)
-                updated = state.learner.learn(rows.take(~held))
-                verdict = judge(state.learner, updated, rows.take(held), _judges(log, state.months, answers))
-                if verdict.promoted:
-                    state = replace(state, learner=updated, months=[*state.months, month])
-                else:
-                    state = replace(state, refused_months=[*state.refused_months, month])
-                verdicts.append((month, verdict))
+            state, verdicts = _learn_months(state, log, answers)
             self._commit(state, log[COLUMNS].to_csv(index=False).encode())
+            return verdicts
+
+    def decide(self, month: str, *, accept: bool) -> list[tuple[str, Verdict]]:
+        """Decide on the month that was refused: learn it all the same, or never; then learn the months that waited for it."""
+        with self._locked():
+            log, state, answers = self.events(), self.state(), self.feedback()
+            if month != state.refused_month:
+                raise LiveError(f"{month} does not wait for a decision; {state.refused_month or 'no month'} does")
+            if accept:
+                rows = _month_rows(log, month, answers)
+                learner = state.learner.learn(rows.take(~held_back(rows.frame.index)))
+                state = replace(state, learner=learner, months=[*state.months, month], refused_month="")
+            else:
+                state = replace(state, left_out=[*state.left_out, month], refused_month="")
+            state, verdicts = _learn_months(state, log, answers)
+            self._commit(state)
             return verdicts
 
     def forget(self, customer: str) -> dict[str, int]:
         """Remove a customer's purchases and feedback, and train anew without them; return how many there were."""
+        customer = customer.strip()
         with self._locked():
             log, answers, state = self.events(), self.feedback(), self.state()
             own = (log["customer"] == customer).to_numpy()
             found = {"purchases": int(own.sum()), "feedback": sum(a["customer"] == customer for a in answers)}
             if not own.any():
                 raise LiveError(f"nobody here is called {customer!r}")
+            if own.all():
+                raise LiveError("nobody would be left: delete the folder")
             log = log[~own].reset_index(drop=True)
             fates: list[bool | None] = [b["learned"] for b in state.batches for _ in range(b["first"], b["end"])]
             fates += [None] * (len(answers) - len(fates))  # those that wait go on waiting
             kept = [(a, fate) for a, fate in zip(answers, fates, strict=True) if a["customer"] != customer]
-            months = [f"{end:%Y-%m-%d}" for end in month_ends(log) if f"{end:%Y-%m-%d}" not in state.refused_months]
-            new = _train(log, months, [a for a, fate in kept if fate])
-            new = replace(new, refused_months=state.refused_months, batches=_batches([fate for _, fate in kept]))
+            new = _train(log, state.months, [a for a, fate in kept if fate])
+            batches = _batches([fate for _, fate in kept])
+            new = replace(new, refused_month=state.refused_month, left_out=state.left_out, batches=batches)
             lines = b"".join(json.dumps(a).encode() + b"\n" for a, _ in kept)
             self._commit(new, log[COLUMNS].to_csv(index=False).encode(), lines)
             return found
 
     def score(self, customer: str) -> float:
         """Return the probability that a customer buys within 30 days after the log's last day."""
+        customer = customer.strip()
         with self._locked(shared=True):
             log, state = self.events(), self.state()
         own = log[log["customer"] == customer]
@@ -219,7 +252,8 @@ class Store:
             "from": f"{log['date'].min():%Y-%m-%d}",
             "to": f"{log['date'].max():%Y-%m-%d}",
             "months learned": len(state.months),
-            "months refused": state.refused_months,
+            "month refused": state.refused_month or "none",
+            "months left out": len(state.left_out),
             "feedback": len(answers),
             "feedback learned": len(state.learned(answers)),
             "feedback refused": state.n_feedback - len(state.learned(answers)),
@@ -240,11 +274,12 @@ class Store:
 
     @contextmanager
     def _locked(self, *, shared: bool = False) -> Iterator[None]:
-        with (self.folder / "lock").open("a") as file:
+        lock = self.folder / "lock"
+        with lock.open("r" if shared and lock.exists() else "a") as file:
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             if not shared:  # what a kill left behind: a version that was begun, or was to be deleted
                 for path in self.folder.iterdir():
-                    if path.is_dir() and not path.is_symlink() and path != self.current.resolve():
+                    if re.fullmatch(r"\d{6}", path.name) and path != self.current.resolve():
                         shutil.rmtree(path)
             yield
 
@@ -267,8 +302,9 @@ def read_purchases(path: Path) -> pd.DataFrame:
     except (OSError, KeyError, ValueError) as error:
         raise LiveError(f"{path} is no file of purchases with the columns {', '.join(COLUMNS)}: {error}") from error
     amounts = found[COLUMNS[2:]].to_numpy()
-    if not (np.isfinite(amounts) & (amounts >= 0)).all() or (found["customer"] == "").any():
-        raise LiveError(f"{path}: a purchase needs a customer, and amounts that are finite and not negative")
+    named = [name != "" and name.isprintable() for name in found["customer"]]
+    if not (np.isfinite(amounts) & (amounts >= 0)).all() or not all(named):
+        raise LiveError(f"{path}: a purchase needs a printable customer, and amounts that are finite and not negative")
     return found.sort_values("date", kind="stable", ignore_index=True)
 
 
@@ -293,9 +329,35 @@ def _train(log: pd.DataFrame, months: list[str], answers: list[dict[str, Any]]) 
     parts = [_month_rows(log, month, answers) for month in months]
     parts = [rows.take(~held_back(rows.frame.index)) for rows in parts]
     if answers:
-        parts.append(_answer_rows(log, answers))
-    learner = Learner.from_scratch(Rows.join(parts), _judges(log, months, answers))
-    return State(learner, months, [], [])
+        rows = _answer_rows(log, answers)
+        parts.append(rows.take(~held_back(rows.frame.index)))
+    rows = Rows.join(parts)
+    if not len(rows.y):
+        raise LiveError("the log is too short: there is nobody to learn from")
+    learner = Learner.from_scratch(rows, _judges(log, months))
+    return State(learner, months, "", [], [])
+
+
+def _learn_months(
+    state: State, log: pd.DataFrame, answers: list[dict[str, Any]]
+) -> tuple[State, list[tuple[str, Verdict]]]:
+    """Learn the months whose labels have become known, up to the first that is refused."""
+    verdicts = []
+    for month in (f"{end:%Y-%m-%d}" for end in month_ends(log)):
+        if state.refused_month:
+            break
+        if month in state.months + state.left_out:
+            continue
+        rows = _month_rows(log, month, answers)
+        held = held_back(rows.frame.index)
+        updated = state.learner.learn(rows.take(~held))
+        verdict = judge(state.learner, updated, rows.take(held), _judges(log, state.months))
+        if verdict.promoted:
+            state = replace(state, learner=updated, months=[*state.months, month])
+        else:
+            state = replace(state, refused_month=month)
+        verdicts.append((month, verdict))
+    return state, verdicts
 
 
 def _month_rows(log: pd.DataFrame, month: str, answers: list[dict[str, Any]]) -> Rows:
@@ -304,11 +366,10 @@ def _month_rows(log: pd.DataFrame, month: str, answers: list[dict[str, Any]]) ->
     return rows.take(~rows.frame.index.isin([a["customer"] for a in answers if a["date"] == month]))
 
 
-def _judges(log: pd.DataFrame, months: list[str], answers: list[dict[str, Any]]) -> Rows:
-    """Return the held-back rows of the last months learned, without customers who are learned from feedback."""
+def _judges(log: pd.DataFrame, months: list[str]) -> Rows:
+    """Return the held-back rows of the last months learned."""
     parts = [rows_of(log, pd.Timestamp(month)) for month in months[-N_JUDGING:]]
-    told = [answer["customer"] for answer in answers]
-    return Rows.join(rows.take(held_back(rows.frame.index) & ~rows.frame.index.isin(told)) for rows in parts)
+    return Rows.join(rows.take(held_back(rows.frame.index)) for rows in parts)
 
 
 def _answer_rows(log: pd.DataFrame, answers: list[dict[str, Any]]) -> Rows:
@@ -351,16 +412,36 @@ def _write_version(folder: Path, state: State, events: bytes, feedback: bytes) -
     about = {
         "encoder": learner.encoder.to_json(),
         "months": state.months,
-        "refused_months": state.refused_months,
+        "refused_month": state.refused_month,
+        "left_out": state.left_out,
         "batches": state.batches,
     }
-    files = {SAMPLE: buffer.getvalue(), STATE: json.dumps(about).encode(), EVENTS: events, FEEDBACK: feedback}
+    about["sha256"] = {
+        **{MODEL: _sha256((folder / MODEL).read_bytes())},
+        **{SAMPLE: _sha256(buffer.getvalue()), EVENTS: _sha256(events)},
+    }
+    files = {SAMPLE: buffer.getvalue(), EVENTS: events, FEEDBACK: feedback, STATE: json.dumps(about).encode()}
     for name, content in files.items():
         with (folder / name).open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
     _sync_folder(folder)
+
+
+def _check(folder: Path) -> None:
+    """Raise a LiveError unless all files, but for the feedback that is appended to, are as they were written."""
+    try:
+        expected = json.loads((folder / STATE).read_text())["sha256"]
+        damaged = [name for name in (MODEL, SAMPLE, EVENTS) if _sha256((folder / name).read_bytes()) != expected[name]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LiveError(f"{folder / STATE} is damaged: {error!r}") from error
+    if damaged:
+        raise LiveError(f"{folder / damaged[0]} is not as it was written")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read_state(folder: Path) -> State:
@@ -370,7 +451,7 @@ def _read_state(folder: Path) -> State:
         index = pd.Index(arrays["customer"].astype(object), name="customer")
         sample = Rows(pd.DataFrame(arrays["values"], index=index, columns=arrays["columns"].tolist()), arrays["y"])
         learner = Learner(Encoder(**about["encoder"]), saved.net, saved.optimizer, saved.rng, sample, arrays["lots"])
-    return State(learner, about["months"], about["refused_months"], about["batches"])
+    return State(learner, about["months"], about["refused_month"], about["left_out"], about["batches"])
 
 
 def _switch(folder: Path, name: str) -> None:
@@ -399,13 +480,15 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument("--feedback", metavar="JSON", help="what became of a customer; - reads lines from standard input")
     what.add_argument("--learn", action="store_true", help="learn the feedback that waits")
     what.add_argument("--purchases", type=Path, metavar="FILE", help="add purchases, and learn what they make known")
+    what.add_argument("--accept", metavar="MONTH", help="learn the month that was refused all the same")
+    what.add_argument("--leave-out", metavar="MONTH", help="never learn the month that was refused")
     what.add_argument("--forget", metavar="CUSTOMER", help="remove a customer, and train anew")
     options = parser.parse_args(arguments)
     try:
         store = Store(options.folder)
         with threadpool_limits(1):
             _do(store, options)
-    except (LiveError, OSError, json.JSONDecodeError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -437,6 +520,15 @@ def _do(store: Store, options: argparse.Namespace) -> None:
     else:
         found = store.forget(options.forget)
         print(f"removed {found['purchases']} purchases and {found['feedback']} answers; trained anew without them")
+
+
+def _say(verdicts: list[tuple[str, Verdict]]) -> None:
+    for month, verdict in verdicts:
+        if verdict.promoted:
+            print(f"{month} learned")
+        else:
+            print(f"{month} refused: held-back customers are predicted worse after it. Look at its data, then decide:")
+            print(f"  --accept {month} or --leave-out {month}; later months wait until then")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ NO = {"no", "n", "false", "f", "0", "0.0"}
 N_CODES = 20  # an integer column with no more values than this may be a code
 IDENTIFIER = 0.95  # of the values distinct: a number or name of the record, not a trait
 FEW = 30  # values say nothing yet of what is distinct
+LEADING_ZEROS = 0.02  # of the values with one: not a slip, but postcodes and the like
 NUMERIC = 0.9  # of the values numbers: the others are slips, and count as missing
 LARGEST = 1e30  # float32, in which all models compute, ends at 3e38
 THOUSANDS = {".": r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", ",": r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?"}
@@ -122,7 +123,7 @@ def _typed(text: pd.Series, decimal: str, *, keep: bool) -> tuple[pd.Series, str
     if n_distinct == 1:
         return category, "category", ""  # there or not there
     nearly_all_distinct = n_distinct > IDENTIFIER * len(present) and len(present) >= FEW and not keep
-    if present.str.fullmatch(r"0\d+").any() and not nearly_all_distinct:
+    if present.str.fullmatch(r"0\d+").mean() >= LEADING_ZEROS and not nearly_all_distinct:
         return category, "category", "kept as text: numbers with leading zeros, such as postcodes, are names"
     numbers = _numbers(present, decimal)
     n_slips = int(numbers.isna().sum())
@@ -130,10 +131,7 @@ def _typed(text: pd.Series, decimal: str, *, keep: bool) -> tuple[pd.Series, str
         whole = present[numbers.notna()].str.fullmatch(r"[+-]?\d+").all()
         if whole and nearly_all_distinct:
             return text, "", "left out: looks like an identifier: whole numbers, nearly all distinct (--keep keeps it)"
-        slips = present[numbers.isna()]
-        notes = (
-            [f"{n_slips} values that are not numbers count as missing, such as {slips.iloc[0]!r}"] if n_slips else []
-        )
+        notes = [f"{n_slips} values that are not numbers count as missing"] if n_slips else []
         if pd.to_numeric(present, errors="coerce").isna().sum() > n_slips:
             marks = "a decimal comma" if decimal == "," else "commas between thousands"
             notes.append(f"read as numbers with {marks}")

@@ -1,7 +1,7 @@
 """What the model says of each person, and of groups of people: probability, band, segment, and the three strongest reasons.
 
-A profile is about a person, and belongs where the data are. All that is for others, such as the report, is about groups of ``K``
-people at least, or shows a person's values as ranges that at least ``K`` people share.
+A profile is about a person, and belongs where the data are. Tables for others, such as those of the report, are about groups of
+``K`` people at least; where a person is shown, each value is a range that at least ``K`` people share.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ K = 50
 BANDS = ("top 10 %", "next 20 %", "middle 40 %", "bottom 30 %")
 N_REASONS = 3
 LATELY = 90  # days
+OTHER = "(other)"
 SEGMENTS = {
     "high value": "spent more than four in five customers have, and bought within the last 90 days",
     "growing": "not the above; spent more in the last 90 days than in the 90 days before",
     "at risk": "bought on two days or more, but not within the last 90 days",
-    "low": "all others: bought on one day, not lately, or buys less than before",
+    "low": "everyone else",
 }
 
 
@@ -36,7 +37,7 @@ class Profiles:
 
     people: pd.DataFrame
     importance: pd.Series  # of each column: mean of |share| in log-odds, the greatest first
-    average: float  # log-odds of the average person
+    average: float  # log-odds of an artificial person, with the mean of the training rows in every feature
     completeness: float  # the largest difference between a log-odds and the sum of its shares
 
 
@@ -95,12 +96,29 @@ def hidden(counts: np.ndarray) -> np.ndarray:
     return hide
 
 
+def cuts(band: np.ndarray, shares: tuple[float, ...] = (0.01, 0.05, 0.2, 0.5)) -> list[int]:
+    """Return numbers of people to look at from the top: down to the end of each band but the last, and ``shares`` of all.
+
+    Any two are at least K people apart, since their difference would tell of those in between.
+    """
+    n = len(band)
+    sizes = [int(np.isin(band, BANDS[: k + 1]).sum()) for k in range(len(BANDS) - 1)] + [
+        round(share * n) for share in shares
+    ]
+    kept = [0, n]
+    for size in sizes:
+        if all(abs(size - other) >= K for other in kept):
+            kept.append(size)
+    return sorted(kept)[1:-1]
+
+
 def groups(
     labels: np.ndarray, y: np.ndarray, proba: np.ndarray, threshold: float, names: list[str]
 ) -> list[dict[str, Any]]:
     """Return aggregates of each group: people, share of yes, mean probability, and how right the answers are; None is hidden.
 
-    A rate of fewer than 10 people, and a group that is suppressed, has no figures.
+    A rate among fewer than K people has no figure. What is hidden in one table is hidden in that one only: somebody who knows
+    how the groups of two tables overlap may learn more from both.
     """
     counts = np.array([np.sum(labels == name) for name in names])
     found = []
@@ -110,7 +128,7 @@ def groups(
         figures: dict[str, Any] = {"name": name, "n": None if hide else int(n)}
         own = labels == name
         yes, no, said = own & (y == 1), own & (y == 0), proba >= threshold
-        enough = not hide and min(yes.sum(), no.sum()) >= 10
+        enough = not hide and min(yes.sum(), no.sum()) >= K
         figures["share"] = None if hide else float(y[own].mean())
         figures["proba"] = None if hide else float(proba[own].mean())
         figures["said_yes"] = None if hide else float(said[own].mean())
@@ -124,13 +142,13 @@ def groups(
 def coarse(values: pd.Series, reference: pd.Series, kind: str, n_bins: int) -> tuple[np.ndarray, list[str]]:
     """Return each value as a text that at least K of the ``reference`` rows share, and these texts in order.
 
-    Numbers become ranges, about ``n_bins`` of them; categories stay, and rare ones are "other".
+    Numbers become ranges, about ``n_bins`` of them; categories stay. What is rare is OTHER, the one text that few may share.
     """
     if kind == "category":
         counts = as_text(reference).value_counts()
         common = counts.index[counts >= K].tolist()
         text = as_text(values).to_numpy(object)
-        return np.where(np.isin(text.astype(str), common), text, "other"), [*common, "other"]
+        return np.where(np.isin(text.astype(str), common), text, OTHER), [*common, OTHER]
     known = reference.dropna().to_numpy(float)
     n_bins = max(min(n_bins, len(known) // K), 1)
     edges: list[float] = []
@@ -138,11 +156,13 @@ def coarse(values: pd.Series, reference: pd.Series, kind: str, n_bins: int) -> t
         np.unique(np.quantile(known, np.linspace(0, 1, n_bins + 1)[1:-1], method="lower")) if n_bins > 1 else []
     ):
         below = edges[-1] if edges else -np.inf
-        if min(((known > below) & (known <= edge)).sum(), (known > edge).sum()) >= K:
+        told_apart = not edges or _number(edge) != _number(below)
+        if told_apart and min(((known > below) & (known <= edge)).sum(), (known > edge).sum()) >= K:
             edges.append(float(edge))
     whole = bool((known == np.round(known)).all())
     lows = [float(known.min()) if edges and known.min() == edges[0] else None, *edges]
-    names = [_range(low, high, whole) for low, high in zip(lows, [*edges, None], strict=True)] + ["not known"]
+    names = [_range(low, high, whole) for low, high in zip(lows, [*edges, None], strict=True)]
+    names.append("not known" if len(reference) - len(known) >= K else OTHER)
     x = values.to_numpy(float)
     place = np.where(np.isnan(x), len(names) - 1, np.searchsorted(edges, x))
     return np.array(names, object)[place], names
@@ -161,7 +181,7 @@ def _number(value: float) -> str:
 
 
 def cards(table: Table, profiles: Profiles, fit: np.ndarray, rows: np.ndarray) -> list[dict[str, Any]]:
-    """Return a typical person of each segment (of each band, without segments): the one of median probability.
+    """Return an example of each segment (of each band, without segments): the person of median probability.
 
     Without a name or number, and with ranges for values. Groups that would be suppressed have no card.
     """
@@ -175,6 +195,7 @@ def cards(table: Table, profiles: Profiles, fit: np.ndarray, rows: np.ndarray) -
         i = own[np.argsort(people["probability"].to_numpy()[own], kind="stable")[len(own) // 2]]
         person = people.iloc[i]
         card = {"of": name, "probability": float(person["probability"]), "band": person["band"], "reasons": []}
+        log_odds = float(np.log(person["probability"]) - np.log1p(-person["probability"]))
         for k in range(1, N_REASONS + 1):
             if f"reason_{k}" in people:
                 column = person[f"reason_{k}"]
@@ -182,6 +203,7 @@ def cards(table: Table, profiles: Profiles, fit: np.ndarray, rows: np.ndarray) -
                     table.frame[column].iloc[rows[[i]]], table.frame[column].iloc[fit], table.kinds[column], 10
                 )
                 card["reasons"].append({"column": column, "value": text[0], "moved": float(person[f"moved_{k}"])})
+        card["others"] = log_odds - profiles.average - sum(reason["moved"] for reason in card["reasons"])
         found.append(card)
     return found
 

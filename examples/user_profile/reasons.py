@@ -1,7 +1,8 @@
 """Which of a person's traits moved the score, and by how much.
 
 Integrated gradients: backpropagation gives the gradient with respect to the input for free; its mean along the straight line
-from the average person to this one, times the difference between the two, shares the score out among the features.
+from an artificial person, who has the mean of the training rows in every feature, to this one, times the difference between the
+two, shares the score out among the features.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ CHUNK = 32  # rows at a time: a row has some hundred pieces of path
 
 
 def reasons(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, float]:
-    """Return each column's share of each record's log-odds, a row a record; these log-odds; and the average person's.
+    """Return each column's share of each record's log-odds, a row a record; these log-odds; and those of the mean.
 
-    The average person has the mean of the training rows in every feature, which the encoder has centred: the zero vector.
-    A row's shares add up to its log-odds minus the average person's (completeness).
+    The mean is an artificial person: the zero vector, since the encoder has centred all features on the training rows.
+    A row's shares add up to its log-odds minus the mean's (completeness).
     """
     x = model.encoder.transform(frame).astype(np.float64)
     params = model.net.params.like(np.float64)
@@ -36,7 +37,7 @@ def reasons(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray
 
 
 def without(model: Model, frame: pd.DataFrame, columns: np.ndarray) -> np.ndarray:
-    """Return the log-odds of each record with one column, ``columns[i]`` by number, set to the average person's."""
+    """Return the log-odds of each record with one column, ``columns[i]`` by number, set to the mean: its features are 0."""
     x = model.encoder.transform(frame)
     x[model.encoder.feature_columns()[None, :] == columns[:, None]] = 0
     return model.net.predict(x)[:, 0].astype(float)
@@ -47,6 +48,7 @@ def integrated_gradients(net: nn.Sequential, x: np.ndarray, start: np.ndarray) -
 
     A network of Dense and ReLU layers is linear between the kinks of its ReLUs, and the gradient constant; so the integral is
     a sum over the pieces between kinks: exact, but for rounding. The first layer is linear all the way, and is applied once.
+    Where a path runs inside a kink (a ReLU's input is 0 all along), the gradient is the one that ``backward`` chooses.
 
     References
     ----------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,21 @@ from sklearn import metrics
 from .evaluate import METRICS, MODELS, SplitResult
 from .features import MEANING
 from .profiles import BANDS, SEGMENTS, K
-from .targeting import Business, curves
+from .targeting import Business, among_equals, curves
 from .update import Backtest
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 COLORS = {"network": "#0b6e4f", "logistic_regression": "#c1666b", "gradient_boosting": "#48639c", "majority": "#999999"}
+COLORS["one_column"] = "#d9a441"
 PATHS = {"frozen": "#999999", "incremental": "#0b6e4f", "retrained": "#48639c"}
 
 
 def pictures(result: SplitResult) -> dict[str, str]:
-    """Return the four pictures of one split, as base64 PNG."""
+    """Return the four pictures of one split, as base64 PNG; of fewer than K people, only that of the losses."""
+    if len(result.y) < K:
+        return {"losses": _png(_draw_losses, result)}
     return {
         "losses": _png(_draw_losses, result),
         "curves": _png(_draw_curves, result, wide=True),
@@ -104,9 +108,10 @@ def _draw_calibration(figure, result: SplitResult) -> None:
     axes.plot([0, 1], [0, 1], ":", color="#999999", label="perfect")
     proba = result.proba["network"]
     bins = np.array_split(np.argsort(proba, kind="stable"), min(10, len(proba)))
+    y = among_equals(result.y, proba)
     axes.plot(
         [proba[b].mean() for b in bins],
-        [result.y[b].mean() for b in bins],
+        [y[b].mean() for b in bins],
         "o-",
         color=COLORS["network"],
         label="network, tenths of the rows",
@@ -128,15 +133,15 @@ def _draw_confusion(figure, result: SplitResult) -> None:
 
 def _draw_importance(figure, importance: pd.Series) -> None:
     axes = figure.subplots()
-    names = [_short(MEANING.get(name, name)) for name in importance.index]
+    names = [_short(name) for name in importance.index]
     axes.barh(range(len(names)), importance, color=COLORS["network"])
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="mean of |share| in log-odds", title="What moves the scores")
+    axes.set(xlabel="size of its share, on average (log-odds)", title="What moves the scores")
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 34 else name[:33] + "…"
+    return name if len(name) <= 44 else name[:43] + "…"
 
 
 def _draw_action(figure, y: np.ndarray, proba: dict[str, np.ndarray], business: Business) -> None:
@@ -153,7 +158,6 @@ def _draw_action(figure, y: np.ndarray, proba: dict[str, np.ndarray], business: 
     left.set(xlabel="% of people acted on, highest scores first", ylabel="% of those aimed at", title="Whom it reaches")
     right.set(xlabel="% of people acted on, highest scores first", ylabel="gain", title="What it brings")
     left.legend(loc="lower right", fontsize=8)
-    right.legend(loc="best", fontsize=8)
 
 
 def _draw_months(figure, found: Backtest) -> None:
@@ -180,7 +184,7 @@ def _draw_drift(figure, found: Backtest) -> None:
         axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7, color="white" if value > 0.7 else "black")
     axes.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
     axes.set_yticks(range(len(table)), [_short(MEANING.get(name, name)) for name in table.index], fontsize=8)
-    axes.set_title("Drift since launch (population stability index; above 0.25: another population)", fontsize=10)
+    axes.set_title("Drift since launch: population stability index (dark from 1 on)", fontsize=10)
 
 
 def write_report(path: Path, sections: list[dict[str, Any]]) -> None:
@@ -191,15 +195,25 @@ def write_report(path: Path, sections: list[dict[str, Any]]) -> None:
 
 def write_card(path: Path, section: dict[str, Any]) -> None:
     """Write the model card, as Markdown."""
-    page = _templates(autoescape=False).get_template("model_card.md.jinja").render(s=section, **_WORDS)
+    page = (
+        _templates(autoescape=False, finalize=_in_markdown)
+        .get_template("model_card.md.jinja")
+        .render(s=section, **_WORDS)
+    )
     path.write_text(page, encoding="utf-8")
 
 
 _WORDS = {"metrics": METRICS, "models": MODELS, "K": K, "segment_rules": SEGMENTS, "bands": BANDS}
 
 
-def _templates(*, autoescape: bool) -> Environment:
+def _in_markdown(value: Any) -> Any:
+    """Return text so that a table of Markdown holds it: a column may be called anything."""
+    return re.sub(r"([|<\\])", r"\\\1", " ".join(value.split())) if isinstance(value, str) else value
+
+
+def _templates(*, autoescape: bool, finalize: Callable[[Any], Any] | None = None) -> Environment:
     found = Environment(
+        finalize=finalize,
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=autoescape,
         undefined=StrictUndefined,
@@ -209,8 +223,9 @@ def _templates(*, autoescape: bool) -> Environment:
     found.filters |= {
         "percent": lambda x, digits=0: "–" if x is None else f"{100 * x:.{digits}f} %",
         "number": lambda x, digits=0: "–" if x is None else f"{x:,.{digits}f}".replace("-", "−"),
+        "odds": lambda moved: f"{np.exp(moved):.2g}" if moved < 4.6 else f"{np.exp(moved):,.0f}",
         "signed": lambda x, digits=2: f"{x:+.{digits}f}".replace("-", "−"),
-        "meaning": lambda column: MEANING.get(column, column),
+        "meaning": lambda column, meaning: meaning.get(column, column),
         "words": lambda name: name.replace("_", " "),
     }
     return found

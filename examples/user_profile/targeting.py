@@ -31,6 +31,10 @@ class Business:
         """The probability p from which on an action pays on average: p * success * value >= cost. Above 1, it never does."""
         return self.cost / (self.success * self.value)
 
+    def expected(self, proba: np.ndarray) -> np.ndarray:
+        """Return what acting on each person brings on average, by the probability that the action's aim is true of them."""
+        return self.success * self.value * proba - self.cost
+
     def gains(self, y: np.ndarray) -> np.ndarray:
         """Return what acting on each person brings, on average over who responds."""
         return self.success * self.value * y - self.cost
@@ -43,7 +47,9 @@ class Outcome:
     n: int
     n_acted: int
     gain: float
-    interval: float  # half the width of the 95 % interval of the gain, over draws of so many people
+    interval: (
+        float  # half the width of the 95 % interval of the gain: chance in who these people are, and in who responds
+    )
     gain_all: float  # of acting on everyone
     gain_best: float  # of the best threshold, known only afterwards
     best_threshold: float
@@ -56,7 +62,8 @@ def outcome(y: np.ndarray, proba: np.ndarray, business: Business) -> Outcome:
     """
     acted = proba >= business.threshold
     gains = business.gains(y) * acted
-    interval = 1.96 * gains.std() * len(y) ** 0.5
+    responding = business.value**2 * business.success * (1 - business.success) * (y * acted).sum()
+    interval = 1.96 * (len(y) * gains.var() + responding) ** 0.5
     order, total = _totals(business.gains(y), proba)
     best = int(np.argmax(total))
     best_threshold = float(proba[order[best - 1]]) if best else float("inf")
@@ -78,19 +85,22 @@ def curves(y: np.ndarray, proba: np.ndarray, business: Business) -> dict[str, np
     return {"acted": at / len(y), "reached": reached[at] / max(reached[-1], 1), "money": money[at]}
 
 
-def lift(
-    y: np.ndarray, proba: np.ndarray, shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.5)
-) -> list[dict[str, float]]:
-    """Return, for the people with the highest scores: how many, the share of yes, times the average, share of all yes."""
-    order = np.argsort(-proba, kind="stable")
-    rows = []
-    for share in shares:
-        n = max(round(share * len(y)), 1)
-        yes = y[order[:n]]
-        rows.append(
-            {"share": share, "n": n, "yes": yes.mean(), "lift": yes.mean() / y.mean(), "reached": yes.sum() / y.sum()}
+def lift(y: np.ndarray, proba: np.ndarray, sizes: list[int]) -> list[dict[str, float]]:
+    """Return, for the ``sizes`` people with the highest scores: the share of yes, times the average, share of all yes."""
+    yes = among_equals(y, proba)[np.argsort(-proba, kind="stable")]
+    found = []
+    for n in sizes:
+        share = yes[:n].mean()
+        found.append(
+            {"share": n / len(y), "n": n, "yes": share, "lift": share / y.mean(), "reached": yes[:n].sum() / y.sum()}
         )
-    return rows
+    return found
+
+
+def among_equals(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
+    """Return for each person the mean of y over all with the same score: their order in the file means nothing."""
+    _, group = np.unique(proba, return_inverse=True)
+    return (np.bincount(group, y) / np.bincount(group))[group]
 
 
 def _totals(gains: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
