@@ -1,7 +1,7 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
 Read the modules in this order: contract, initializers, activations, layers, losses, optimizers, network, engine, training,
-frozen, modelfile, gradcheck, tracing.
+frozen, modelfile, gradcheck, tracing, estimators.
 """
 
 from typing import TYPE_CHECKING
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from . import tracing as tracing
     from .tracing import Trace as Trace
     from .tracing import trace as trace
+    from .estimators import MLPClassifier as MLPClassifier
+    from .estimators import MLPRegressor as MLPRegressor
 
 __version__ = "0.1.0"
 
@@ -70,6 +72,7 @@ _LAZY = {
         "gradcheck",
     ),
     **dict.fromkeys(("trace", "Trace"), "tracing"),
+    **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators"),
 }
 _PACKAGES = ("gradcheck", "tracing")
 

@@ -83,6 +83,19 @@ def save(
     >>> bool((saved.net.params.vector == net.params.vector).all()), saved.loss
     (True, SigmoidCrossEntropy())
     """
+    save_with(None, net, path, loss=loss, optimizer=optimizer, rng=rng)
+
+
+def save_with(
+    estimator: Mapping[str, Any] | None,
+    net: Sequential,
+    path: Path,
+    *,
+    loss: Loss | None = None,
+    optimizer: Optimizer | None = None,
+    rng: np.random.Generator | None = None,
+) -> None:
+    """Write what ``save`` writes, and what an estimator says of itself: plain numbers, texts, lists and mappings."""
     import json
 
     if type(net) is not Sequential:
@@ -103,6 +116,8 @@ def save(
         tensors |= {f"optimizer.{name}": moment for name, moment in optimizer.state.items()}
     if rng is not None:
         architecture["rng"] = _describe_rng(rng)
+    if estimator is not None:
+        architecture["estimator"] = estimator
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinity; such a network is not saved")
@@ -126,6 +141,11 @@ def load(path: Path, *, layers: Iterable[type[Layer]] = ()) -> Saved:
     OSError
         If the file cannot be read.
     """
+    return load_with(path, layers=layers)[0]
+
+
+def load_with(path: Path, *, layers: Iterable[type[Layer]] = ()) -> tuple[Saved, dict[str, Any] | None]:
+    """Read what ``save_with`` wrote: network and the like, and what the estimator said of itself, if one was saved."""
     known: dict[str, type[Layer]] = {cls.__name__: cls for cls in _LAYERS}
     for cls in layers if isinstance(layers, Iterable) else (layers,):
         if (
@@ -301,7 +321,9 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
         return header, file.read()
 
 
-def _restore(header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer]]) -> Saved:
+def _restore(
+    header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer]]
+) -> tuple[Saved, dict[str, Any] | None]:
     metadata = header.pop("__metadata__")
     _keys(metadata, {"nnprofile", "sha256"})
     packed = _unpack(header, data)
@@ -315,7 +337,7 @@ def _restore(header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer
     architecture = _parse(metadata["nnprofile"])
     if type(architecture["format_version"]) is not int or architecture["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format version {architecture['format_version']!r}; this library reads {FORMAT_VERSION}")
-    _keys(architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng"})
+    _keys(architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng", "estimator"})
     if architecture["dtype"] not in ("float64", "float32"):
         raise ValueError(f"dtype {architecture['dtype']!r}")
     n_numbers = sum(tensor.size for tensor in tensors.values())
@@ -345,7 +367,7 @@ def _restore(header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer
     rng = _build_rng(architecture["rng"]) if "rng" in architecture else None
     if tensors:
         raise ValueError(f"tensors {sorted(tensors)} belong to nothing")
-    return Saved(net, loss, optimizer, rng)
+    return Saved(net, loss, optimizer, rng), architecture.get("estimator")
 
 
 def _keys(mapping: Any, required: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]

@@ -151,6 +151,7 @@ def fit(
     metrics: Metrics | None = None,
     callbacks: Sequence[Callback] = (),
     early_stopping: EarlyStopping | None = None,
+    shuffle: bool = True,
     engine: str = "auto",
     progress: bool = False,
 ) -> History:
@@ -185,6 +186,8 @@ def fit(
     callbacks : sequence of function (epoch, logs, net) -> object
         Called after each epoch; a true return value stops the run.
     early_stopping : EarlyStopping, optional
+    shuffle : bool, default True
+        False: every epoch takes the rows in their order. Then ``rng`` draws only for the layers.
     engine : "auto", "numpy" or "numba", default "auto"
         Who does the steps: NumPy, or the compiled engine, equal to rounding. "auto" takes the engine where it knows the
         network and the work, as estimated, is worth starting it: some seconds. See docs/engine.md.
@@ -218,6 +221,8 @@ def fit(
     n_epochs, batch_size = check_size(n_epochs, "n_epochs"), check_size(batch_size, "batch_size")
     l2 = check_number(l2, "l2")
     check_rng(rng)
+    if not isinstance(shuffle, bool):
+        raise ValueError(f"shuffle must be True or False, got {shuffle!r}")
     data = _Data(net, loss, x, y, sample_weight)
     weight = data.weight
     if class_weight is not None:
@@ -236,13 +241,17 @@ def fit(
     optimizer.prepare(net.params)
 
     run, forward = _path(engine, net, loss, optimizer, data, weight, n_epochs, batch_size, l2)
+
+    def order() -> Array:
+        return rng.permutation(data.n_samples) if shuffle else np.arange(data.n_samples)
+
     history = History()
     start, best_score, best_state = _State(net, optimizer), inf, None
     with _progress_bar(n_epochs if progress else 0) as show, _interrupts() as n_interrupts:
         try:
             for epoch in range(n_epochs):
                 start.take(net, optimizer)
-                values, weights = _epoch(run, rng.permutation(data.n_samples), rng, n_interrupts)
+                values, weights = _epoch(run, order(), rng, n_interrupts)
                 if not np.isfinite(values[-1]):
                     start.restore(net, optimizer)
                     raise DivergenceError(

@@ -20,6 +20,7 @@ PUBLIC = {
     *("freeze", "FrozenNetwork", "warmup"),
     *("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"),
     *("trace", "Trace"),
+    *("MLPClassifier", "MLPRegressor"),
     *("save", "load", "Saved", "ModelFileError", "Layer", "Loss", "Optimizer", "Parameters", "initializers"),
 }
 
@@ -110,6 +111,7 @@ def test_imports_point_one_way() -> None:
         "modelfile",
         "gradcheck",
         "tracing",
+        "estimators",
     ]
     package = ROOT / "nnprofile"
     found = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]

@@ -1,0 +1,724 @@
+"""What the two estimators share: parameters by name, checks, files, and the ways to train."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from .. import activations
+from ..contract import Array, Layer, Loss, is_sparse
+from ..layers import Dense, Dropout
+from ..network import Sequential
+from ..optimizers import SGD, Adam
+from ..training import DivergenceError, fit
+from .checks import (
+    ConvergenceWarning,
+    NotFittedError,
+    as_array,
+    check_finite,
+    known_to_sklearn,
+    names_differ,
+    one_of,
+    warn,
+)
+from .files import STATE, described, is_plain, restored
+
+ACTIVATIONS: dict[str, type[Layer]] = {
+    "identity": activations.Identity,
+    "logistic": activations.Sigmoid,
+    "tanh": activations.Tanh,
+    "relu": activations.ReLU,
+}
+NOT_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
+)
+
+
+class Estimator:
+    """What both share: parameters by name, checks of X, and the three ways to train."""
+
+    _kind: ClassVar[str]
+
+    # The constructors' arguments, and what training leaves.
+    hidden_layer_sizes: Any
+    activation: str
+    solver: str
+    alpha: float
+    batch_size: Any
+    learning_rate: str
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: Any
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    loss: Any
+    class_weight: Any
+    dropout: float
+    scoring: Any
+    callbacks: Sequence[Callable[..., Any]]
+    engine: str
+    progress: bool
+    n_features_in_: int
+    n_outputs_: int
+    _net: Sequential
+    _loss: Loss
+    _optimizer: Any
+    _rng: np.random.Generator
+    _scale: int
+    _multilabel: bool
+    _flat: bool
+    _open: bool
+
+    # Parameters, as scikit-learn handles them.
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return sorted(name for name in inspect.signature(cls.__init__).parameters if name != "self")
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's arguments by name."""
+        return {name: getattr(self, name) for name in self._names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set constructor's arguments by name.
+
+        Raises
+        ------
+        ValueError
+            If there is no such argument.
+        """
+        for name, value in params.items():
+            if name not in self._names():
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {self}. Valid parameters are: {self._names()}."
+                )
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = {name: p.default for name, p in inspect.signature(type(self).__init__).parameters.items()}
+        changed = [
+            f"{name}={getattr(self, name)!r}" for name in self._names() if differs(getattr(self, name), defaults[name])
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        shown = {"text/plain": repr(self)}
+        if "sklearn" in sys.modules:
+            from sklearn.utils import estimator_html_repr
+
+            shown["text/html"] = estimator_html_repr(self)
+        return shown
+
+    @property
+    def _estimator_type(self) -> str:
+        return self._kind
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_net")
+
+    # The fitted network, as scikit-learn shows it.
+
+    @property
+    def coefs_(self) -> list[Array]:
+        """The weights of each layer, shape (fan_in, fan_out): views of the network's vector."""
+        return [layer.params["W"] for layer in self._dense()]
+
+    @property
+    def intercepts_(self) -> list[Array]:
+        """The biases of each layer, shape (fan_out,): views of the network's vector."""
+        return [layer.params["b"] for layer in self._dense()]
+
+    @property
+    def network_(self) -> Sequential:
+        """The network itself: for ``freeze``, ``trace``, ``check_network``, ``save``."""
+        self._check_fitted()
+        return self._net
+
+    @property
+    def loss_function_(self) -> Loss:
+        """The loss that is trained."""
+        self._check_fitted()
+        return self._loss
+
+    def _dense(self) -> list[Layer]:
+        if not hasattr(self, "_net"):
+            raise AttributeError(f"{type(self).__name__} has no weights before it is fitted")
+        return [layer for layer in self._net.layers if isinstance(layer, Dense)]
+
+    # Files.
+
+    def save(self, path: Any) -> None:
+        """Write the estimator to one file, as ``nnprofile.save`` does: no pickle; what is loaded goes on bit for bit.
+
+        Raises
+        ------
+        ValueError
+            If it is not fitted, or an argument is no plain value: a Loss, a function, a generator.
+        """
+        from ..modelfile import save_with
+
+        self._check_fitted()
+        params = self.get_params() | {"callbacks": list(self.callbacks)}
+        for name, value in params.items():
+            if not is_plain(value):
+                raise ValueError(f"{name}={value!r} has no place in a file; numbers, texts and their lists have")
+        state = {name: described(value) for name, value in vars(self).items() if name not in params}
+        for name in ("_net", "_loss", "_optimizer", "_rng"):  # these are in the file, or are made anew
+            state.pop(name)
+        about = {"class": type(self).__name__, "params": {n: described(v) for n, v in params.items()}, "state": state}
+        save_with(about, self._net, path, optimizer=self._optimizer, rng=self._rng)
+
+    @classmethod
+    def load(cls, path: Any) -> Self:
+        """Read an estimator of this class that ``save`` wrote.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is not as ``save`` wrote it, or of another class.
+        """
+        from ..modelfile import ModelFileError, load_with
+
+        saved, about = load_with(path)
+        try:
+            if about is None or about["class"] != cls.__name__:
+                raise ValueError(f"it holds {'no estimator' if about is None else about['class']}, not {cls.__name__}")
+            params = {name: restored(value) for name, value in about["params"].items()}
+            params["callbacks"] = tuple(params["callbacks"])
+            if isinstance(params["hidden_layer_sizes"], list):
+                params["hidden_layer_sizes"] = tuple(params["hidden_layer_sizes"])
+            found = cls(**params)
+            for name, value in about["state"].items():
+                if name not in STATE:
+                    raise ValueError(f"it holds {name!r}")
+                setattr(found, name, restored(value))
+            found._check_parameters()
+            if saved.optimizer is None or saved.rng is None:
+                raise ValueError("it holds no optimizer, or no generator")
+            found._net, found._optimizer, found._rng = saved.net, saved.optimizer, saved.rng
+            found._loss, _ = found._loss_and_last()
+            if saved.net.out_features != found.n_outputs_ or saved.net.in_features != found.n_features_in_:
+                raise ValueError("network and estimator have other widths")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelFileError(f"{path} holds no {cls.__name__}: {error}") from error
+        return found
+
+    # Checks.
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "_net"):
+            raise known_to_sklearn(NotFittedError)(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with appropriate arguments before using "
+                "this estimator."
+            )
+
+    def _check_parameters(self) -> None:
+        """Raise a ValueError for the first argument that is out of range."""
+        widths = self._widths()
+        if not all(isinstance(w, (int, np.integer)) and not isinstance(w, bool) and w > 0 for w in widths):
+            raise ValueError(f"hidden_layer_sizes must be integers above 0, got {self.hidden_layer_sizes!r}")
+        one_of(self.activation, tuple(ACTIVATIONS), "activation")
+        one_of(self.solver, ("lbfgs", "sgd", "adam"), "solver")
+        one_of(self.learning_rate, ("constant", "invscaling", "adaptive"), "learning_rate")
+        for name, low, high, whole in (
+            ("alpha", 0, inf, False),
+            ("learning_rate_init", 0, inf, False),
+            ("power_t", 0, inf, False),
+            ("tol", 0, inf, False),
+            ("momentum", 0, 1, False),
+            ("beta_1", 0, 1, False),
+            ("beta_2", 0, 1, False),
+            ("epsilon", 0, inf, False),
+            ("validation_fraction", 0, 1, False),
+            ("dropout", 0, 1, False),
+            ("max_iter", 1, inf, True),
+            ("max_fun", 1, inf, True),
+            ("n_iter_no_change", 1, inf, False),
+        ):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+            if not number or not low <= value <= high or (whole and value != int(value)) or (value == high < inf):
+                kind = "an integer" if whole else "a number"
+                raise ValueError(f"{name} must be {kind} from {low} to {high}, got {value!r}")
+        if self.batch_size != "auto" and not (isinstance(self.batch_size, (int, np.integer)) and self.batch_size > 0):
+            raise ValueError(f"batch_size must be 'auto' or an integer above 0, got {self.batch_size!r}")
+        if self.solver == "lbfgs" and (self.dropout or self.early_stopping):
+            raise ValueError(
+                "solver='lbfgs' has no mini-batches and no epochs: dropout and early_stopping need 'adam' or 'sgd'"
+            )
+
+    def _widths(self) -> list[Any]:
+        sizes = self.hidden_layer_sizes
+        return list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+
+    def _features(self, X: Any, *, reset: bool) -> Any:
+        """Return X as finite float32 (if it is float32) or float64, dense or CSR; its width and names as in ``fit``."""
+        self._check_names(X, reset=reset)
+        if is_sparse(X):
+            if X.ndim != 2:
+                raise ValueError(f"Expected 2D input, got {X.ndim}D sparse input.")
+            X = X.tocsr()
+            if X.dtype.kind == "c":
+                raise ValueError("Complex data not supported")
+            X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+            check_finite(X.data, "X", type(self).__name__)
+        else:
+            X = as_array(X, "X", type(self).__name__)
+        if X.ndim != 2:
+            raise ValueError(
+                f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using array.reshape(-1, 1) if your "
+                "data has a single feature or array.reshape(1, -1) if it contains a single sample."
+            )
+        n_samples, n_features = X.shape
+        if n_samples < 1:
+            raise ValueError(f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is required.")
+        if n_features < 1:
+            raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
+        if reset:
+            self.n_features_in_ = n_features
+        elif n_features != self.n_features_in_:
+            raise ValueError(
+                f"X has {n_features} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input"
+            )
+        return X
+
+    def _check_names(self, X: Any, *, reset: bool) -> None:
+        names = getattr(X, "columns", None)
+        names = None if names is None or callable(names) else list(names)
+        if names is not None:
+            kinds = {isinstance(name, str) for name in names}
+            if len(kinds) > 1:
+                raise TypeError(
+                    "Feature names are only supported if all input features have string names, but your input has "
+                    f"{sorted({type(name).__name__ for name in names})} as feature name / column name types."
+                )
+            names = names if kinds == {True} else None
+        if reset:
+            self.__dict__.pop("feature_names_in_", None)
+            if names is not None:
+                self.feature_names_in_ = np.array(names, object)
+            return
+        known = getattr(self, "feature_names_in_", None)
+        if known is None and names is not None:
+            warnings.warn(
+                f"X has feature names, but {type(self).__name__} was fitted without feature names", stacklevel=4
+            )
+        elif known is not None and names is None:
+            warnings.warn(
+                f"X does not have valid feature names, but {type(self).__name__} was fitted with feature names",
+                stacklevel=4,
+            )
+        elif known is not None and names is not None and names != list(known):
+            raise ValueError(names_differ(list(known), names))
+
+    def _weights(self, sample_weight: Any, n_samples: int) -> Array | None:
+        if sample_weight is None:
+            return None
+        if isinstance(sample_weight, (int, float)):
+            return np.full(n_samples, float(sample_weight))
+        w = as_array(sample_weight, "sample_weight", type(self).__name__)
+        if w.ndim != 1:
+            raise ValueError(f"Sample weights must be 1D array or scalar, got {w.ndim}D array.")
+        if w.shape != (n_samples,):
+            raise ValueError(f"sample_weight.shape == {w.shape}, expected {(n_samples,)}!")
+        if (w < 0).any():
+            raise ValueError("Negative values in data passed to `sample_weight`")
+        if n_samples and not w.any():
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        return w.astype(np.float64)
+
+    # What the two do differently.
+
+    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False) -> Array:
+        """Return y as the loss takes it."""
+        raise NotImplementedError
+
+    def _loss_and_last(self) -> tuple[Loss, list[Layer]]:
+        """Return the loss, and the layers it needs at the end."""
+        raise NotImplementedError
+
+    def _partial_fit(self, *args: Any, **kwargs: Any) -> Self:
+        raise NotImplementedError
+
+    def _score_of(self, x: Any, target: Array, weight: Array | None = None) -> float:
+        raise NotImplementedError
+
+    def _class_weighted(self, target: Array, weight: Array | None) -> Array | None:
+        return weight
+
+    def _strata(self, target: Array) -> Array | None:
+        """Return the classes of which the rows set aside are to hold a share each."""
+        return None
+
+    def _as_binarized(self, few: Array) -> list[str]:
+        return list(map(str, few))
+
+    def _validation(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, ...]:
+        x = self._features(X, reset=False)
+        target = self._target(y, x.shape[0], again=True)
+        weight = self._weights(sample_weight, x.shape[0])
+        return (x, target) if weight is None else (x, target, weight)
+
+    # Training.
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, validation_data: tuple[Any, ...] | None = None) -> Self:
+        """Train anew; with ``warm_start``, go on from the parameters and the optimizer's moments of the last ``fit``.
+
+        Parameters
+        ----------
+        X : array, data frame, or scipy.sparse matrix, shape (n_samples, n_features)
+        y : array, shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array, shape (n_samples,), optional
+        validation_data : (X, y) or (X, y, sample_weight), optional
+            Its loss is recorded after each epoch, as ``validation_loss_curve_``; with ``early_stopping`` it takes the place of
+            the rows that would be set aside.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not as above, or the parameters do not stay finite.
+        """
+        self._check_parameters()
+        again = self.warm_start and hasattr(self, "_net")
+        x = self._features(X, reset=not again)
+        target = self._target(y, x.shape[0], again=again, strict=True)
+        weight = self._weights(sample_weight, x.shape[0])
+        if not again:
+            self._start(x, target)
+        validation = None if validation_data is None else self._validation(*validation_data)
+        if self.early_stopping and validation is None:
+            x, target, weight, validation = self._set_aside(x, target, weight)
+        weight = self._class_weighted(target, weight)
+        self._no_improvement_count = 0
+        self.n_iter_ = 0
+        if self.solver == "lbfgs":
+            self._minimize(x, target, weight)
+        else:
+            self._epochs(x, target, weight, validation, n_epochs=int(self.max_iter))
+        return self
+
+    @property
+    def partial_fit(self) -> Any:
+        """``partial_fit(X, y, sample_weight=None)``: one epoch more, in mini-batches, from where the model is.
+
+        ``MLPClassifier``'s takes ``classes`` too, in the first call: all there are. Classes that appear later widen the network.
+        """
+        if self.solver == "lbfgs":
+            raise AttributeError("partial_fit is only available for stochastic optimizers. lbfgs is not stochastic")
+        return self._partial_fit
+
+    def fit_batches(self, batches: Iterable[tuple[Any, ...]], **first: Any) -> Self:
+        """Train on an iterator of (X, y) or (X, y, sample_weight): data larger than memory, each batch seen once.
+
+        ``first`` goes to the first ``partial_fit``: ``classes``, for a classifier.
+        """
+        for k, batch in enumerate(batches):
+            self.partial_fit(
+                *batch[:2], sample_weight=batch[2] if len(batch) > 2 else None, **(first if k == 0 else {})
+            )
+        self._check_fitted()
+        return self
+
+    def _one_epoch(self, X: Any, y: Any, sample_weight: Any, *, again: bool) -> Self:
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        x = self._features(X, reset=not again)
+        target = self._target(y, x.shape[0], again=again)
+        weight = self._weights(sample_weight, x.shape[0])
+        if not again:
+            self._start(x, target)
+            self._no_improvement_count = 0
+        self._epochs(x, target, self._class_weighted(target, weight), None, n_epochs=1, stops=False)
+        return self
+
+    def _start(self, x: Any, target: Array) -> None:
+        """Make network, loss, optimizer and generator."""
+        dtype = x.dtype
+        draws, self._rng = generators(self.random_state)
+        self._loss, last = self._loss_and_last()
+        layers: list[Layer] = []
+        width = x.shape[1]
+        self._scale = self.n_outputs_ if getattr(self, "_multilabel", False) else 1
+        for out in self._widths():
+            layers += [Dense(width, int(out)), ACTIVATIONS[self.activation]()]
+            if self.dropout:
+                layers.append(Dropout(self.dropout))
+            width = int(out)
+        self._net = Sequential([*layers, Dense(width, self.n_outputs_), *last], rng=None, dtype=dtype)
+        spread = 2.0 if self.activation == "logistic" else 6.0
+        for layer in self._dense():  # as scikit-learn draws them: the same random_state gives the same first weights
+            limit = (spread / sum(layer.params["W"].shape)) ** 0.5
+            layer.params["W"] = draws.uniform(-limit, limit, layer.params["W"].shape)
+            layer.params["b"] = draws.uniform(-limit, limit, layer.params["b"].shape)
+        self.n_layers_ = len(self._widths()) + 2
+        self.out_activation_ = self._out_activation(last)
+        if self.solver == "sgd":
+            nesterov = bool(self.nesterovs_momentum and self.momentum)
+            self._optimizer = SGD(self._rate(self.learning_rate_init), momentum=self.momentum, nesterov=nesterov)
+        else:
+            self._optimizer = Adam(self.learning_rate_init, beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon)
+        self.t_ = self.n_iter_ = 0
+        self.loss_curve_: list[float] = []
+        self.validation_loss_curve_: list[float] | None = None
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_validation_score_: float | None = -inf if self.early_stopping else None
+        self.best_loss_: float | None = None if self.early_stopping else inf
+
+    def _rate(self, rate: float) -> float:
+        """Return the learning rate for the mean over labels that is as good as ``rate`` for their sum."""
+        return float(rate) * self._scale
+
+    def _out_activation(self, last: list[Layer]) -> str:
+        name = type(last[0]).__name__ if last else type(self._loss.link).__name__
+        return {"Sigmoid": "logistic", "Softmax": "softmax", "Exp": "exp"}.get(name, "identity")
+
+    def _epochs(
+        self,
+        x: Any,
+        target: Array,
+        weight: Array | None,
+        validation: tuple[Any, ...] | None,
+        *,
+        n_epochs: int,
+        stops: bool = True,
+    ) -> None:
+        """Run epochs of mini-batches, watched after each one."""
+        n_samples = x.shape[0]
+        batch_size = min(200, n_samples) if self.batch_size == "auto" else int(self.batch_size)
+        if batch_size > n_samples:
+            warnings.warn(f"batch_size={batch_size} is larger than the number of samples, {n_samples}", stacklevel=4)
+        watch = Watch(self, n_samples, validation, stops=stops)
+        try:
+            history = fit(
+                *(self._net, self._loss, self._optimizer, x, target),
+                n_epochs=n_epochs,
+                batch_size=min(batch_size, n_samples),
+                rng=self._rng,
+                sample_weight=weight,
+                l2=float(self.alpha) / self._scale,
+                validation_data=validation,
+                callbacks=[watch, *self.callbacks],
+                shuffle=bool(self.shuffle),
+                engine=self.engine,
+                progress=self.progress,
+            )
+        except DivergenceError as error:
+            if not self.early_stopping or watch.best is None:
+                raise ValueError(NOT_FINITE) from error
+            assert self.validation_scores_ is not None
+            self.validation_scores_.append(float("nan"))
+            warn(ConvergenceWarning, "the parameters did not stay finite; the model is that of the best epoch")
+        else:
+            if history.stop_reason == "interrupted":
+                warnings.warn("Training interrupted by user.", stacklevel=4)
+            elif stops and not watch.converged and history.stop_reason == "n_epochs":
+                warn(
+                    ConvergenceWarning,
+                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged "
+                    "yet.",
+                )
+        watch.finish()
+
+    def _minimize(self, x: Any, target: Array, weight: Array | None) -> None:
+        """Minimize the objective of all rows by L-BFGS."""
+        from scipy.optimize import minimize
+
+        net, loss = self._net, self._loss
+        target = loss.targets(target, self.n_outputs_)
+        first, rest = net.layers[0], net.layers[1:]
+        total = float(x.shape[0] if weight is None else weight.sum()) or 1.0
+        weights = net.params.weights()
+
+        def value_and_gradient(vector: Array) -> tuple[float, Array]:
+            """Return J and dJ, as ``objective`` does, but without the gradient with respect to x, which nobody needs."""
+            net.params.vector[...] = vector
+            grads = net.params.like()
+            y, _ = first.forward(x)
+            caches = []
+            for layer in rest:
+                y, cache = layer.forward(y)
+                caches.append(cache)
+            value, cache = loss.forward(y, target, weight)
+            dy = loss.backward(cache)
+            for k in range(len(rest) - 1, -1, -1):
+                below, layer_grads = rest[k].backward(dy, caches[k])
+                assert below is not None  # only the first layer may be asked for less
+                dy = below
+                for name, gradient in layer_grads.items():
+                    grads[f"{k + 1}.{name}"] = gradient
+            grads["0.W"] = x.T @ dy
+            grads["0.b"] = dy.sum(axis=0)
+            value = float(value) * self._scale
+            grads.vector *= self._scale
+            if self.alpha:
+                for name in weights:
+                    W = net.params[name]
+                    value += float(self.alpha) / (2 * total) * float((W * W).sum())
+                    grads[name] += (self.alpha / total) * W
+            return value, grads.vector.astype(np.float64)
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = minimize(
+                value_and_gradient,
+                net.params.vector.astype(np.float64),
+                method="L-BFGS-B",
+                jac=True,
+                options={"maxfun": int(self.max_fun), "maxiter": int(self.max_iter), "gtol": float(self.tol)},
+            )
+        if not np.isfinite(found.x).all():
+            raise ValueError(NOT_FINITE)
+        net.params.vector[...] = found.x
+        self.n_iter_ = min(int(found.nit), int(self.max_iter))
+        self.loss_ = float(found.fun)
+        self.t_ += self.n_iter_ * x.shape[0]
+        if found.status != 0:
+            warn(
+                ConvergenceWarning,
+                f"lbfgs failed to converge after {found.nit} iteration(s) (status={found.status}): {found.message}",
+            )
+        if self.verbose:
+            print(f"L-BFGS: {found.nit} iterations, loss = {found.fun:.8f}")
+
+    def _set_aside(
+        self, x: Any, target: Array, weight: Array | None
+    ) -> tuple[Any, Array, Array | None, tuple[Any, ...]]:
+        """Return the rows to fit and those to validate with: a share of each class, where there are classes."""
+        rng = self._rng
+        n_samples = x.shape[0]
+        n_held = int(np.ceil(self.validation_fraction * n_samples))
+        labels = self._strata(target)
+        if labels is None:
+            held = rng.permutation(n_samples)[:n_held]
+        else:
+            classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+            few = classes[counts < 2]
+            if len(few):
+                raise ValueError(
+                    f"The least populated classes in y have only 1 member, which is too few: each needs one to fit and one to "
+                    f"validate. Classes with too few members are: {self._as_binarized(few)}"
+                )
+            held = stratified(index, counts, n_held, rng)
+        if len(held) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        mask = np.zeros(n_samples, bool)
+        mask[held] = True
+        if mask.all():
+            raise ValueError("The training set is empty. Decrease 'validation_fraction'.")
+        held_weight = () if weight is None else (weight[mask],)
+        return x[~mask], target[~mask], None if weight is None else weight[~mask], (x[mask], target[mask], *held_weight)
+
+
+class Watch:
+    """What is looked at after each epoch: the curves, the best state, the learning rate, and whether to stop."""
+
+    def __init__(self, estimator: Any, n_samples: int, validation: tuple[Any, ...] | None, *, stops: bool) -> None:
+        self.estimator, self.n_samples, self.validation, self.stops = estimator, n_samples, validation, stops
+        self.best: tuple[Array, int, dict[str, Array]] | None = None
+        self.converged = False
+
+    def __call__(self, epoch: int, logs: Mapping[str, float], net: Layer) -> bool:
+        """Look at an epoch; True stops."""
+        e = self.estimator
+        e.n_iter_ += 1
+        e.t_ += self.n_samples
+        e.loss_ = logs["loss"] * e._scale
+        e.loss_curve_.append(e.loss_)
+        if e.verbose:
+            print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")
+        if "val_loss" in logs:
+            e.validation_loss_curve_ = [*(e.validation_loss_curve_ or []), logs["val_loss"] * e._scale]
+        if e.early_stopping:
+            self._score(logs)
+        else:
+            if e.loss_ > e.best_loss_ - e.tol:
+                e._no_improvement_count += 1
+            else:
+                e._no_improvement_count = 0
+            e.best_loss_ = min(e.best_loss_, e.loss_)
+        if e.solver == "sgd" and e.learning_rate == "invscaling":
+            e._optimizer.learning_rate = e._rate(e.learning_rate_init) / (e.t_ + 1) ** e.power_t
+        if not self.stops or e._no_improvement_count <= e.n_iter_no_change:
+            return False
+        if e.solver == "sgd" and e.learning_rate == "adaptive" and e._optimizer.learning_rate > 1e-6:
+            e._optimizer.learning_rate /= 5
+            e._no_improvement_count = 0
+            return False
+        self.converged = True
+        return True
+
+    def _score(self, logs: Mapping[str, float]) -> None:
+        e = self.estimator
+        score = -logs["val_loss"] if e.scoring == "loss" else e._score_of(*(self.validation or ()))
+        e.validation_scores_.append(float(score))
+        if e.verbose:
+            print(f"Validation score: {score:.6f}")
+        e._no_improvement_count = e._no_improvement_count + 1 if score < e.best_validation_score_ + e.tol else 0
+        if score > e.best_validation_score_:
+            e.best_validation_score_ = float(score)
+            state = {name: moment.copy() for name, moment in e._optimizer.state.items()}
+            self.best = e._net.params.vector.copy(), e._optimizer.n_steps, state
+
+    def finish(self) -> None:
+        """Go back to the best epoch."""
+        if self.best is not None:
+            e = self.estimator
+            e._net.params.vector, e._optimizer.n_steps, state = self.best
+            for name, moment in state.items():
+                e._optimizer.state[name][...] = moment
+
+
+def differs(value: Any, default: Any) -> bool:
+    """Tell whether an argument is not its default."""
+    return value is not default and not (type(value) is type(default) and value == default)
+
+
+def generators(random_state: Any) -> tuple[Any, np.random.Generator]:
+    """Return who draws the first weights, and who draws in training: from None, a seed, a RandomState or a Generator."""
+    if isinstance(random_state, np.random.Generator):
+        return random_state, random_state
+    if random_state is None or (
+        isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool) and random_state >= 0
+    ):
+        draws = np.random.RandomState(random_state)  # scikit-learn's
+        return draws, np.random.default_rng(random_state)
+    if hasattr(random_state, "randint"):  # a RandomState, or the module numpy.random
+        return random_state, np.random.default_rng(int(random_state.randint(2**31 - 1)))
+    raise ValueError(f"{random_state!r} cannot be used to seed a numpy.random.RandomState instance")
+
+
+def stratified(index: Array, counts: Array, n_held: int, rng: np.random.Generator) -> Array:
+    """Return rows to hold back, of each class its share, and one at least but never all."""
+    n_held = max(n_held, len(counts))
+    share = np.clip(np.round(counts * n_held / counts.sum()).astype(int), 1, counts - 1)
+    order = rng.permutation(len(index))
+    return np.concatenate([order[index[order] == k][: share[k]] for k in range(len(counts))])
+
+
+def scorer(scoring: Any) -> Callable[[Any, Any, Any], float]:
+    """Return a scorer, by scikit-learn's name for it or as it is."""
+    if callable(scoring):
+        return scoring
+    from sklearn.metrics import get_scorer
+
+    return get_scorer(scoring)

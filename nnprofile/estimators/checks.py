@@ -1,0 +1,139 @@
+"""What an estimator says of wrong input: scikit-learn's words, which its users and its tests know, without scikit-learn."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from ..contract import Array, Loss, is_sparse
+
+
+class NotFittedError(ValueError, AttributeError):
+    """An estimator was asked before it had learned anything. Where scikit-learn is loaded, its class of this name is raised."""
+
+
+class ConvergenceWarning(UserWarning):
+    """Training ended before it had converged. Where scikit-learn is loaded, its class of this name is given."""
+
+
+class DataConversionWarning(UserWarning):
+    """y was a column where a vector was expected. Where scikit-learn is loaded, its class of this name is given."""
+
+
+def known_to_sklearn(own: type) -> type:
+    """Return scikit-learn's class of the same name, where that is loaded: whoever catches it, catches that one."""
+    module = sys.modules.get("sklearn.exceptions")
+    return own if module is None else getattr(module, own.__name__)
+
+
+def warn(category: type[Warning], message: str) -> None:
+    """Warn whoever called the estimator."""
+    warnings.warn(message, known_to_sklearn(category), stacklevel=5)
+
+
+def one_of(value: Any, allowed: tuple[str, ...], name: str) -> None:
+    """Raise a ValueError unless ``value`` is one of the names allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_loss(loss: Any) -> None:
+    """Raise a ValueError unless it is a Loss."""
+    if not isinstance(loss, Loss):
+        raise ValueError(f"loss must be a name or a Loss, got {loss!r}")
+
+
+def check_finite(a: Array, name: str, who: str) -> None:
+    """Raise a ValueError if a number is NaN or infinite."""
+    if a.dtype.kind == "f" and not np.isfinite(a).all():
+        if np.isnan(a).any():
+            raise ValueError(
+                f"Input {name} contains NaN.\n{who} does not accept missing values encoded as NaN natively."
+            )
+        raise ValueError(f"Input {name} contains infinity or a value too large for {a.dtype!r}.")
+
+
+def as_array(a: Any, name: str, who: str) -> Array:
+    """Return an array of float32, if it is one, or float64, all finite."""
+    a = np.asarray(a)
+    if a.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported\n{a}\n")
+    a = a if a.dtype in (np.float32, np.float64) else a.astype(np.float64)
+    check_finite(a, name, who)
+    return a
+
+
+def dense(y: Any) -> Any:
+    """Return a sparse y as an array."""
+    return y.toarray() if is_sparse(y) else y
+
+
+def as_column(y: Any, who: str, n_samples: int) -> Array:
+    """Return y as an array of one dimension, or of several columns, of as many rows as X."""
+    if y is None:
+        raise ValueError(f"{who} requires y to be passed, but the target y is None")
+    y = np.asarray(dense(y))
+    if y.ndim == 0 or y.ndim > 2:
+        raise ValueError(f"y should be a 1d array, got an array of shape {y.shape} instead.")
+    if y.ndim == 2 and y.shape[1] == 1:
+        warn(
+            DataConversionWarning,
+            "A column-vector y was passed when a 1d array was expected. Please change the shape of y to (n_samples,), for "
+            "example using ravel().",
+        )
+        y = y[:, 0]
+    if y.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported\n{y}\n")
+    if y.dtype.kind == "f":
+        check_finite(y.astype(np.float64), "y", who)
+    if len(y) != n_samples:
+        raise ValueError(f"Found input variables with inconsistent numbers of samples: [{n_samples}, {len(y)}]")
+    return y
+
+
+def as_labels(y: Any, who: str, n_samples: int) -> Array:
+    """Return labels, shape (n_samples,), or rows of 0 and 1."""
+    y = as_column(y, who, n_samples)
+    if y.ndim == 2:
+        if y.dtype.kind not in "iufb" or not np.isin(y, (0, 1)).all():
+            raise ValueError(f"Unknown label type: several columns must hold 0 and 1; got {np.unique(y)[:5]}")
+        return y
+    if y.dtype.kind == "O":
+        if any(value is None or (isinstance(value, float) and isnan(value)) for value in y):
+            raise ValueError("Input y contains NaN.")
+        kinds = {isinstance(value, str) for value in y}
+        if len(kinds) > 1:
+            raise TypeError("Labels are either all text or all numbers, got both")
+    if y.dtype.kind == "f" and (y != np.round(y)).any():
+        raise ValueError(
+            "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects discrete classes on a "
+            "regression target with continuous values."
+        )
+    return y
+
+
+def as_values(y: Any, who: str, n_samples: int) -> Array:
+    """Return float64 values, shape (n_samples,) or (n_samples, n_outputs)."""
+    y = as_column(y, who, n_samples)
+    y = y.astype(np.float64)
+    check_finite(y, "y", who)
+    return y
+
+
+def names_differ(known: list[str], names: list[str]) -> str:
+    """Return scikit-learn's message on columns that are not those of ``fit``."""
+    message = "The feature names should match those that were passed during fit.\n"
+    for title, some in (
+        ("Feature names unseen at fit time:", sorted(set(names) - set(known))),
+        ("Feature names seen at fit time, yet now missing:", sorted(set(known) - set(names))),
+    ):
+        if some:
+            shown = [f"- {name}" for name in some[:5]] + ["- ..."] * (len(some) > 5)
+            message += "\n".join([title, *shown]) + "\n"
+    if set(names) == set(known):
+        message += "Feature names must be in the same order as they were in fit.\n"
+    return message

@@ -1,0 +1,446 @@
+"""MLPClassifier and MLPRegressor behave as scikit-learn's do, and do what its users asked for in vain."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnprofile as nn
+from nnprofile import MLPClassifier, MLPRegressor, modelfile
+from nnprofile.estimators.losses import OneHot, Poisson
+from nnprofile.gradcheck import check_loss
+
+sklearn = pytest.importorskip("sklearn")
+scipy_sparse = pytest.importorskip("scipy.sparse")
+
+from sklearn.calibration import CalibratedClassifierCV  # noqa: E402
+from sklearn.ensemble import BaggingClassifier  # noqa: E402
+from sklearn.exceptions import ConvergenceWarning, NotFittedError  # noqa: E402
+from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
+from sklearn.neural_network import MLPClassifier as TheirClassifier  # noqa: E402
+from sklearn.neural_network import MLPRegressor as TheirRegressor  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 4))
+    return x, np.array(["a", "b", "c"], object)[(x[:, 0] > 0).astype(int) + (x[:, 1] > 0)]
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # they do not inherit from BaseEstimator, on purpose
+    scikit_learns_checks = parametrize_with_checks(
+        [MLPClassifier(max_iter=100), MLPRegressor(max_iter=100)]
+    )  # all must pass
+
+
+@pytest.mark.filterwarnings("ignore")
+@scikit_learns_checks
+def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
+def test_scikit_learns_own_tests() -> None:
+    command = [sys.executable, str(ROOT / "tests" / "run_scikit_learns_tests.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^\d+ passed, 2 deselected", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("target", ["numbers", "two", "three", "labels"])
+def test_lbfgs_finds_what_scikit_learns_finds(activation: str, target: str, data: Any) -> None:
+    """The same random_state gives the same first weights; the rest is the same mathematics.
+
+    Not for several numbers: there its gradient is not that of the value that it reports, and L-BFGS believes both.
+    """
+    x, y = data
+    y = {
+        "numbers": x[:, 0] * x[:, 1],
+        "two": y == "a",
+        "three": y,
+        "labels": (x[:, :3] > 0.3).astype(int),
+    }[target]
+    ours, theirs = (MLPRegressor, TheirRegressor) if target == "numbers" else (MLPClassifier, TheirClassifier)
+    settings = {
+        "hidden_layer_sizes": (6, 5),
+        "activation": activation,
+        "solver": "lbfgs",
+        "max_iter": 8,
+        "random_state": 3,
+        "alpha": 0.1,
+    }
+    one, two = ours(**settings).fit(x, y), theirs(**settings).fit(x, y)
+    for a, b in zip([*one.coefs_, *one.intercepts_], [*two.coefs_, *two.intercepts_], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert one.loss_ == pytest.approx(two.loss_, rel=1e-7)
+    assert one.get_params().keys() >= two.get_params().keys()
+    assert one.n_iter_ == two.n_iter_ and one.out_activation_ == two.out_activation_ and one.n_layers_ == two.n_layers_
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_one_batch_an_epoch_is_the_same_as_scikit_learns(solver: str, data: Any) -> None:
+    """Without shuffling and with one batch, every epoch is determined. (Adam's epsilon stands elsewhere there.)"""
+    x, y = data
+    settings = {"hidden_layer_sizes": (6,), "activation": "tanh", "solver": solver, "batch_size": 300, "shuffle": False}
+    settings |= {"max_iter": 12, "random_state": 3, "learning_rate_init": 0.05, "alpha": 0.5, "epsilon": 1e-30}
+    one, two = MLPClassifier(**settings).fit(x, y), TheirClassifier(**settings).fit(x, y)
+    for a, b in zip(one.coefs_, two.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(one.loss_curve_, two.loss_curve_, rtol=1e-9)
+
+
+def test_what_users_compose_works(data: Any) -> None:
+    pd = pytest.importorskip("pandas")
+    x, y = data
+    model = MLPClassifier(8, max_iter=60, learning_rate_init=0.02, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), model).set_output(transform="pandas")
+    frame = pd.DataFrame(x, columns=list("pqrs"))
+    assert pipeline.fit(frame, y).score(frame, y) > 0.8
+    assert pipeline[-1].feature_names_in_.tolist() == [f"{name}" for name in "pqrs"]
+    assert cross_val_score(pipeline, x, y, cv=3).mean() > 0.7
+    search = GridSearchCV(pipeline, {"mlpclassifier__alpha": [1e-4, 10.0]}, cv=2).fit(x, y)
+    assert search.best_params_ == {"mlpclassifier__alpha": 1e-4}
+    assert CalibratedClassifierCV(model, cv=2).fit(x, y).predict_proba(x).shape == (300, 3)
+    assert BaggingClassifier(model, n_estimators=3, random_state=0).fit(x, y).score(x, y) > 0.7
+    assert "MLPClassifier" in model._repr_mimebundle_()["text/html"]
+    assert repr(MLPRegressor(hidden_layer_sizes=3, alpha=0.1)) == "MLPRegressor(alpha=0.1, hidden_layer_sizes=3)"
+
+
+@pytest.mark.parametrize("way", ["file", "pickle", "deepcopy", "joblib"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_partial_fit_goes_on_bit_for_bit(way: str, dtype: Any, data: Any, tmp_path: Path) -> None:
+    import joblib
+
+    x, y = data[0].astype(dtype), data[1]
+    model = MLPClassifier(8, max_iter=3, random_state=0, dropout=0.2, early_stopping=False).fit(x, y)
+    path = tmp_path / "model"
+    if way == "file":
+        model.save(path)
+        other = MLPClassifier.load(path)
+    elif way == "joblib":
+        joblib.dump(model, path)
+        other = joblib.load(path)
+    else:
+        other = copy.deepcopy(model) if way == "deepcopy" else pickle.loads(pickle.dumps(model))
+    assert other.get_params() == model.get_params() and other.loss_curve_ == model.loss_curve_
+    np.testing.assert_array_equal(other.predict_proba(x), model.predict_proba(x))
+    np.testing.assert_array_equal(other.classes_, model.classes_)
+    before = other.coefs_[0].copy()
+    for _ in range(3):
+        model.partial_fit(x, y)
+        other.partial_fit(x, y)
+    assert not np.array_equal(other.coefs_[0], before)
+    np.testing.assert_array_equal(other.predict_proba(x), model.predict_proba(x))
+    assert other.loss_curve_ == model.loss_curve_ and len(model.loss_curve_) == 6
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [True, False], ["no", "yes"], [1.0, 2.5 - 0.5], [-3, 7]])
+def test_files_keep_labels_of_any_kind(labels: list[Any], tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    y = np.array(labels)[(x[:, 0] > 0).astype(int)]
+    model = MLPClassifier(
+        4, solver="lbfgs", max_iter=20, random_state=0, class_weight={labels[0]: 2.0, labels[1]: 1.0}
+    ).fit(x, y)
+    model.save(tmp_path / "m")
+    other = MLPClassifier.load(tmp_path / "m")
+    assert other.predict(x).tolist() == model.predict(x).tolist() and other.classes_.dtype == model.classes_.dtype
+    assert other.class_weight == model.class_weight
+
+
+def test_files_that_are_no_estimators(data: Any, tmp_path: Path) -> None:
+    x, y = data
+    model = MLPClassifier(4, max_iter=2, random_state=0).fit(x, y)
+    path = tmp_path / "m"
+    model.save(path)
+    assert nn.load(path).net.predict(x).shape == (300, 3)  # it is a model file like any other
+    with pytest.raises(nn.ModelFileError, match="holds MLPClassifier, not MLPRegressor"):
+        MLPRegressor.load(path)
+    nn.save(model.network_, tmp_path / "net")
+    with pytest.raises(nn.ModelFileError, match="holds no estimator"):
+        MLPClassifier.load(tmp_path / "net")
+    saved, about = modelfile.load_with(path)
+    for change in (
+        {"params": {**about["params"], "os": "system"}},
+        {"params": {**about["params"], "alpha": -1}},
+        {"state": {**about["state"], "predict": 3}},
+        {"state": {**about["state"], "_net": 3}},
+        {"state": {**about["state"], "n_outputs_": 9}},
+        {"state": {**about["state"], "classes_": {"array": [1], "dtype": "V8"}}},
+        {"state": {**about["state"], "loss_": {"call": "x"}}},
+        {"class": "object"},
+        {"params": 3},
+    ):
+        modelfile.save_with(about | change, saved.net, path, optimizer=saved.optimizer, rng=saved.rng)
+        with pytest.raises(nn.ModelFileError):
+            MLPClassifier.load(path)
+    with pytest.raises(ValueError, match=r"loss=.* has no place in a file"):
+        MLPClassifier(4, loss=nn.SoftmaxCrossEntropy(), max_iter=1).fit(x, y).save(path)
+    with pytest.raises(NotFittedError):
+        MLPClassifier().save(path)
+
+
+def test_warm_start_keeps_the_moments(data: Any) -> None:
+    x, y = data
+    warm = MLPClassifier(6, max_iter=4, random_state=0, warm_start=True, shuffle=False).fit(x, y).fit(x, y)
+    whole = MLPClassifier(6, max_iter=8, random_state=0, shuffle=False).fit(x, y)
+    np.testing.assert_array_equal(warm.coefs_[0], whole.coefs_[0])
+    assert warm.n_iter_ == 4 and warm.loss_curve_ == whole.loss_curve_
+
+
+def test_early_stopping_sees_rare_positives(data: Any) -> None:
+    """Accuracy cannot tell models apart at 3 % positives: whatever is asked for is watched, and the best state kept."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2000, 5))
+    y = (x[:, 0] + 0.7 * rng.normal(size=2000) > 2.3).astype(int)
+    assert 0.02 < y.mean() < 0.06
+    settings = {
+        "hidden_layer_sizes": 8,
+        "max_iter": 40,
+        "random_state": 0,
+        "early_stopping": True,
+        "learning_rate_init": 0.01,
+    }
+    for scoring in (None, "loss", "roc_auc", lambda model, x, y: -np.mean((model.predict_proba(x)[:, 1] - y) ** 2)):
+        model = MLPClassifier(scoring=scoring, **settings).fit(x, y)
+        assert model.best_validation_score_ == max(model.validation_scores_)
+        assert len(model.validation_loss_curve_) == len(model.validation_scores_) == model.n_iter_
+        if scoring == "loss":
+            np.testing.assert_allclose(model.validation_scores_, -np.array(model.validation_loss_curve_))
+            assert len(set(model.validation_scores_)) > 5
+    held = x[:500], y[:500]
+    model = MLPClassifier(scoring="loss", **settings).fit(x[500:], y[500:], validation_data=held)
+    p = np.clip(model.predict_proba(held[0])[:, 1], 1e-300, 1)
+    loss = -np.mean(np.where(held[1] == 1, np.log(p), np.log1p(-p)))
+    assert loss == pytest.approx(-model.best_validation_score_)  # the best epoch's parameters, not the last one's
+
+
+def test_class_weights_are_sample_weights(data: Any) -> None:
+    x, y = data
+    y = np.where(y == "c", "b", y)
+    settings = {"hidden_layer_sizes": 5, "max_iter": 30, "random_state": 0, "solver": "lbfgs"}
+    one = MLPClassifier(class_weight={"a": 3.0}, **settings).fit(x, y)
+    two = MLPClassifier(**settings).fit(x, y, sample_weight=np.where(y == "a", 3.0, 1.0))
+    np.testing.assert_array_equal(one.coefs_[0], two.coefs_[0])
+    balanced = MLPClassifier(class_weight="balanced", **settings).fit(x, y)
+    factor = {name: 300 / (2 * np.sum(y == name)) for name in ("a", "b")}
+    three = MLPClassifier(class_weight=factor, **settings).fit(x, y)
+    np.testing.assert_allclose(balanced.coefs_[0], three.coefs_[0])
+    for wrong, says in (
+        ({"z": 1}, "not in class_weight"),
+        ("even", "class_weight must be one of"),
+        (3, "must be a mapping"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            MLPClassifier(class_weight=wrong).fit(x, y)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [nn.SoftmaxCrossEntropy(), nn.MeanSquaredError(), nn.HalfSquaredError(), nn.MeanAbsoluteError(), nn.Huber(0.2)],
+)
+def test_all_losses_classify(loss: nn.Loss, data: Any) -> None:
+    x, y = data
+    model = MLPClassifier(16, loss=loss, learning_rate_init=0.01, max_iter=300, random_state=1).fit(x, y)
+    assert model.score(x, y) > (0.7 if isinstance(loss, nn.MeanAbsoluteError) else 0.95)
+    np.testing.assert_allclose(model.predict_proba(x).sum(axis=1), 1)
+    two = MLPClassifier(8, loss=nn.BinaryCrossEntropy(), solver="lbfgs", max_iter=200, random_state=1).fit(x, y == "a")
+    log = MLPClassifier(8, solver="lbfgs", max_iter=200, random_state=1).fit(x, y == "a")
+    assert two.score(x, y == "a") == log.score(x, y == "a") == 1.0
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", "poisson", nn.MeanSquaredError()])
+def test_all_losses_regress(loss: Any, data: Any) -> None:
+    x = data[0]
+    y = np.exp(0.5 * x[:, 0]) if loss == "poisson" else x[:, 0] * x[:, 1]
+    model = MLPRegressor(loss, (16,), activation="tanh", solver="lbfgs", max_iter=500, random_state=0).fit(x, y)
+    assert model.score(x, y) > 0.8
+    with pytest.raises(ValueError, match="loss must be"):
+        MLPRegressor(loss="nothing").fit(x, y)
+
+
+@pytest.mark.parametrize("loss", [Poisson(), OneHot(nn.MeanSquaredError())])
+def test_the_losses_of_this_module_are_gradients(loss: nn.Loss) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.poisson(2, (6, 3)).astype(float) if isinstance(loss, Poisson) else rng.integers(0, 3, 6)
+    report = check_loss(loss, rng.normal(size=(6, 3)), y)
+    assert report.ok, report
+
+
+def test_classes_that_appear_later(data: Any) -> None:
+    x, y = data
+    model = MLPClassifier(16, random_state=0, learning_rate_init=0.01)
+    for _ in range(40):
+        model.partial_fit(x[y != "c"], y[y != "c"])
+    before = model.predict_proba(x)
+    model.partial_fit(x[:1], y[y == "c"][:1])  # one row of a new class: two outputs become three
+    after = model.predict_proba(x)
+    assert model.classes_.tolist() == ["a", "b", "c"] and after.shape == (300, 3) and model.out_activation_ == "softmax"
+    np.testing.assert_allclose(after[:, :2] / after[:, :2].sum(axis=1, keepdims=True), before, atol=0.15)
+    for _ in range(80):
+        model.partial_fit(x, y)
+    assert model.score(x, y) > 0.9
+    model.partial_fit(x[:2], np.array(["0", "z"], object))
+    assert model.classes_.tolist() == ["0", "a", "b", "c", "z"] and model.score(x, y) > 0.85
+    closed = MLPClassifier(4).partial_fit(x, y, classes=["a", "b", "c"])
+    with pytest.raises(ValueError, match="has classes not in"):
+        closed.partial_fit(x[:1], ["z"])
+
+
+def test_batches_from_an_iterator(data: Any) -> None:
+    x, y = data
+    batches = [(x[i : i + 50], y[i : i + 50]) for i in range(0, 300, 50)] * 30
+    model = MLPClassifier(16, random_state=0, learning_rate_init=0.01)
+    assert model.fit_batches(iter(batches), classes=["a", "b", "c"]).score(x, y) > 0.9
+    assert model.t_ == 300 * 30
+    with pytest.raises(NotFittedError):
+        MLPClassifier().fit_batches([])
+
+
+def test_multi_label_partial_fit(data: Any) -> None:
+    x = data[0]
+    y = (x[:, :3] > 0).astype(int)
+    model = MLPClassifier(16, random_state=0, learning_rate_init=0.02)
+    for _ in range(60):
+        model.partial_fit(x, y)
+    assert model.score(x, y) > 0.9 and model.predict_proba(x).shape == (300, 3)
+    sparse = MLPClassifier(16, random_state=0, learning_rate_init=0.02)
+    for _ in range(60):
+        sparse.partial_fit(scipy_sparse.csr_array(x), scipy_sparse.csr_array(y))
+    np.testing.assert_array_equal(sparse.predict(x), model.predict(x))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_extreme_inputs_stay_finite(dtype: Any) -> None:
+    """In float32 a clip at 1e-15 gives log(0): here the loss is on logits."""
+    x = np.array([[1e4, -1e4], [-1e4, 1e4]] * 20, dtype)
+    for y in (np.array([0, 1] * 20), np.array([1, 0] * 20)):
+        model = MLPClassifier(8, max_iter=30, random_state=0).fit(x, y)
+        assert model.coefs_[0].dtype == dtype and np.isfinite(model.loss_curve_).all()
+        p = model.predict_proba(x)
+        assert p.dtype == dtype and np.isfinite(p).all()
+
+
+def test_callbacks_progress_and_interrupts(data: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = data
+    seen = []
+    MLPClassifier(4, max_iter=50, callbacks=[lambda epoch, logs, net: seen.append(logs["loss"]) or epoch == 6]).fit(
+        x, y
+    )
+    assert len(seen) == 7
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        MLPClassifier(4, max_iter=2, progress=True, verbose=True).fit(x, y)
+    out, err = capsys.readouterr()
+    assert "Iteration 2, loss = " in out and err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"hidden_layer_sizes": 0}, "hidden_layer_sizes must be integers above 0"),
+        ({"hidden_layer_sizes": (3, 2.5)}, "hidden_layer_sizes must be integers above 0"),
+        ({"activation": "gelu"}, "activation must be one of"),
+        ({"solver": "newton"}, "solver must be one of"),
+        ({"alpha": -1}, "alpha must be a number from 0"),
+        ({"alpha": "big"}, "alpha must be a number from 0"),
+        ({"max_iter": 0}, "max_iter must be an integer from 1"),
+        ({"max_iter": 2.5}, "max_iter must be an integer from 1"),
+        ({"momentum": 1.0}, "momentum must be a number from 0 to 1"),
+        ({"dropout": 1}, "dropout must be a number from 0 to 1"),
+        ({"batch_size": 0}, "batch_size must be 'auto' or"),
+        ({"solver": "lbfgs", "dropout": 0.5}, "solver='lbfgs' has no mini-batches"),
+        ({"loss": "squared"}, "loss must be one of"),
+        ({"loss": 3}, "loss must be a name or a Loss"),
+        ({"random_state": "x"}, "cannot be used to seed"),
+        ({"engine": "cuda"}, "engine must be"),
+    ],
+)
+def test_arguments_are_checked_at_fit(wrong: dict[str, Any], says: str, data: Any) -> None:
+    with pytest.raises(ValueError, match=says):
+        MLPClassifier(**wrong).fit(*data)
+
+
+def test_random_states() -> None:
+    x, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
+    for make in (lambda: 3, lambda: np.random.RandomState(3), lambda: np.random.default_rng(3)):
+        one, two = (MLPClassifier(4, max_iter=3, random_state=make()).fit(x, y) for _ in range(2))
+        np.testing.assert_array_equal(one.coefs_[0], two.coefs_[0])
+    one, two = (MLPClassifier(4, max_iter=3).fit(x, y) for _ in range(2))
+    assert not np.array_equal(one.coefs_[0], two.coefs_[0])
+
+
+def test_where_scikit_learn_is_not_loaded(tmp_path: Path) -> None:
+    code = """
+import sys, warnings
+sys.modules["sklearn"] = None
+import numpy as np, nnprofile as nn
+from nnprofile.estimators import NotFittedError, ConvergenceWarning
+x, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 3
+try:
+    nn.MLPClassifier().predict(x)
+except NotFittedError as error:
+    assert isinstance(error, ValueError) and isinstance(error, AttributeError)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model = nn.MLPClassifier(4, max_iter=2, random_state=0, early_stopping=True, scoring="loss").fit(x, y)
+assert [w.category for w in caught] == [ConvergenceWarning]
+assert model.predict(x).shape == (60,) and 0 <= model.score(x, y) <= 1
+assert nn.MLPRegressor(hidden_layer_sizes=4, solver="lbfgs", max_iter=500).fit(x, x[:, 0]).score(x, x[:, 0]) > 0.9
+print(model)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.dumps(done.stdout.strip()) == json.dumps(
+        "MLPClassifier(early_stopping=True, hidden_layer_sizes=4, max_iter=2, random_state=0, scoring='loss')"
+    )
+
+
+def test_convergence_warnings(data: Any) -> None:
+    x, y = data
+    for model in (MLPClassifier(4, max_iter=2), MLPClassifier(4, max_iter=2, solver="lbfgs")):
+        with pytest.warns(ConvergenceWarning):
+            model.fit(x, y)
+
+
+def test_shuffle_of_fit() -> None:
+    x, y = np.arange(20.0)[:, None] / 20, np.arange(20) % 2
+    vectors = []
+    for seed, shuffle in ((1, True), (2, True), (1, False), (2, False)):
+        net = nn.Sequential([nn.Dense(1, 3), nn.Tanh(), nn.Dense(3, 1)], rng=np.random.default_rng(0))
+        nn.fit(
+            net,
+            nn.SigmoidCrossEntropy(),
+            nn.SGD(0.5),
+            x,
+            y,
+            n_epochs=3,
+            batch_size=4,
+            rng=np.random.default_rng(seed),
+            shuffle=shuffle,
+        )
+        vectors.append(net.params.vector.copy())
+    assert not np.array_equal(vectors[0], vectors[1]) and not np.array_equal(vectors[0], vectors[2])
+    np.testing.assert_array_equal(vectors[2], vectors[3])
+    with pytest.raises(ValueError, match="shuffle must be True or False"):
+        nn.fit(net, nn.SigmoidCrossEntropy(), nn.SGD(0.5), x, y, n_epochs=1, rng=np.random.default_rng(0), shuffle=1)  # type: ignore[arg-type]
