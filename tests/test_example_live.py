@@ -440,6 +440,51 @@ def test_a_refused_month_waits_for_a_decision_and_later_ones_with_it(
     assert month not in other.state().months and other.status()["months left out"] == 1
 
 
+@pytest.mark.parametrize(("decision", "says"), [("--accept", "learned"), ("--leave-out", "left out")])
+def test_a_decision_from_the_command_line(
+    decision: str,
+    says: str,
+    store: live.Store,
+    log: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    later = log[log["date"] > log["date"].max() - pd.Timedelta(days=40)].copy()
+    later["date"] += pd.Timedelta(days=40)
+    later.to_csv(tmp_path / "later.csv", index=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(live, "judge", lambda *a: update.Verdict(False, (0.0, 0.0), (0.1, 0.9)))
+        assert live.main([str(store.folder), "--purchases", str(tmp_path / "later.csv")]) == 0
+    month = store.status()["month refused"]
+    assert f"--accept {month} or --leave-out {month}" in capsys.readouterr().out
+    assert live.main([str(store.folder), decision, month]) == 0
+    assert f"{month} {says}, as decided" in capsys.readouterr().out
+    assert live.main([str(store.folder), decision, month]) == 2
+    assert "does not wait for a decision" in capsys.readouterr().err
+
+
+def test_a_refused_answer_does_not_take_the_logs_label_with_it(
+    store: live.Store, log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = log["date"].max()
+    end = last - pd.Timedelta(days=1)
+    while not end.is_month_end:
+        end -= pd.Timedelta(days=1)
+    known = log.loc[log["date"] <= end, "customer"].unique()
+    with monkeypatch.context() as patch:
+        patch.setattr(live, "judge", lambda *a: update.Verdict(False, (0.0, 0.0), (0.1, 0.9)))
+        store.add_feedback(*({"customer": c, "date": f"{end:%Y-%m-%d}", "bought": True} for c in known))
+        store.learn()
+    later = log[log["date"] > last - pd.Timedelta(days=40)].copy()
+    later["date"] += pd.Timedelta(days=40)
+    seen: list[Any] = []
+    learn = update.Learner.learn
+    monkeypatch.setattr(update.Learner, "learn", lambda self, rows: seen.append(rows) or learn(self, rows))
+    store.add_purchases(later)
+    assert len(seen[0].y) > 0.8 * len(known)
+
+
 def test_purchases_that_look_wrong_are_refused(store: live.Store, log: Any) -> None:
     last = log["date"].max()
     new = log.tail(3).assign(date=[last + pd.Timedelta(days=d) for d in (1, 2, 3650)])
@@ -453,14 +498,20 @@ def test_purchases_that_look_wrong_are_refused(store: live.Store, log: Any) -> N
 
 
 @pytest.mark.parametrize("name", [live.MODEL, live.SAMPLE, live.EVENTS, live.STATE, live.FEEDBACK])
-@pytest.mark.parametrize("damage", ["cut", "other"])
+@pytest.mark.parametrize("damage", ["cut", "other", "one byte"])
 def test_damaged_files_are_said_to_be(
     store: live.Store, log: Any, name: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.add_feedback(*answers(log, 3))
+    store.learn()
     path = store.current / name
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2] + b"\n" if damage == "cut" else b"[1]\n")
+    changed = {"cut": content[: len(content) // 2] + b"\n", "other": b"[1]\n"}
+    changed["one byte"] = (
+        content.replace(b"true", b"false", 1) if name == live.FEEDBACK else content.replace(b"1", b"2", 1)
+    )
+    path.write_bytes(changed[damage])
+    store.folder.joinpath("lock").touch()
     assert live.main([str(store.folder), "--learn"]) == 2
     assert "damaged" in (said := capsys.readouterr().err) or "is not as it was written" in said
 

@@ -25,7 +25,7 @@ def main(report: str) -> None:
         page.goto(Path(report).resolve().as_uri())
         for name, (first, last) in PARTS.items():
             top, bottom = (
-                page.locator("#cdnow ~ h3", has_text=text).first if text else page.locator("#cdnow")
+                page.locator("#data-cdnow ~ h3", has_text=text).first if text else page.locator("#data-cdnow")
                 for text in (first, last)
             )
             y = top.bounding_box()["y"] - 10

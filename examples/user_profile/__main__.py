@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -262,7 +261,17 @@ def _rehearse(folder: Path, log: pd.DataFrame) -> dict[str, Any]:
     """Live through the log's last month: feedback on some customers, then the month's purchases, then one is forgotten."""
     eve = update.month_ends(log)[-1]
     by_then = log["date"] <= eve
-    scratch = Path(tempfile.mkdtemp()) / "live"
+    scratch = folder.with_name("live.rehearsal")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        return _live_through(scratch, folder, log, eve, by_then)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _live_through(
+    scratch: Path, folder: Path, log: pd.DataFrame, eve: pd.Timestamp, by_then: pd.Series
+) -> dict[str, Any]:
     store = live.Store.create(scratch, log[by_then].reset_index(drop=True))
     rows = update.rows_of(log, eve)
     told = list(zip(rows.frame.index, rows.y, strict=True))[:N_ANSWERS]
@@ -277,15 +286,14 @@ def _rehearse(folder: Path, log: pd.DataFrame) -> dict[str, Any]:
         + "".join(f"{month} {'learned' if verdict.promoted else 'refused'}; " for month, verdict in verdicts)
         + f"one customer forgotten ({removed['purchases']} purchases), trained anew in {seconds:.1f} s"
     )
-    if folder.exists():  # it may have learned by now
+    kept = folder.exists()  # it may have learned by now
+    if kept:
         print(f"{folder} is there already, and was left as it is")
-        shutil.rmtree(scratch.parent)
     else:
-        shutil.move(scratch, folder)
-        scratch.parent.rmdir()
+        scratch.rename(folder)
     return {
         **{"n_answers": N_ANSWERS, "batch": batch, "eve": f"{eve:%Y-%m-%d}"},
-        **{"months": [(month, verdict.promoted) for month, verdict in verdicts], "seconds": seconds},
+        **{"months": [(month, verdict.promoted) for month, verdict in verdicts], "seconds": seconds, "kept": kept},
     }
 
 
@@ -330,6 +338,7 @@ def _section(
         "largest": max((abs(reason["moved"]) for card in cards for reason in card["reasons"]), default=1.0),
         **{"actions": actions, "business": targeting.Business(options.cost, options.value, options.success)},
         "meaning": meaning,
+        "enough": len(test) >= profiles.K,
         "pictures": report.pictures(results[0])
         | {"importance": report.picture_of_importance(people.importance.rename(index=meaning))},
         "best": {
@@ -340,7 +349,7 @@ def _section(
         if raw.to_teach
         else "To rank people by the probability of a yes, and to say which columns moved it; not to decide about anyone unseen.",
         "limits": _limits(table, y, proba, balanced=options.balanced),
-        "stored": STORED,
+        "stored": STORED if actions else STORED.replace(", and the action that would pay", ""),
         **{"months": None, "live": None},
     }
 
@@ -401,8 +410,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--{error}")
     if (options.csv is None) != (options.target is None):
         parser.error("--csv and --target go together")
-    if options.csv is None and (options.positive is not None or options.keep):
-        parser.error("--positive and --keep go with --csv")
+    if options.csv is None and (options.positive is not None or options.keep or options.act_on != "yes"):
+        parser.error("--positive, --keep and --act-on go with --csv")
     if options.seeds < 1:
         parser.error("--seeds must be at least 1")
     return options

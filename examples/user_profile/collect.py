@@ -104,7 +104,7 @@ def csv_file(path: Path, target: str, positive: str | None) -> Raw:
     )
     frame = pd.DataFrame(rows[1:], columns=names, dtype=object)
     decimal = "," if delimiter == ";" else "."
-    name = path.stem if path.stem not in ("report.html", "metrics.json") else f"{path.stem}_data"
+    name = path.stem if path.stem not in ("report.html", "metrics.json", ".", "..") else f"data_{path.stem.strip('.')}"
     return Raw(name, frame, target, positive, about, decimal, hashlib.sha256(content).hexdigest())
 
 

@@ -63,6 +63,10 @@ class State:
         """The number of lines of feedback that have had their turn."""
         return self.batches[-1]["end"] if self.batches else 0
 
+    def standing(self, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the answers that were learned, or wait: those that stand for what the log will say."""
+        return self.learned(answers) + answers[self.n_feedback :]
+
     def learned(self, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the answers that were learned."""
         return [a for b in self.batches if b["learned"] for a in answers[b["first"] : b["end"]]]
@@ -84,6 +88,7 @@ class Store:
             raise LiveError(f"{folder} is there already")
         state = _train(log, [f"{end:%Y-%m-%d}" for end in month_ends(log)], [])
         folder.mkdir(parents=True)
+        (folder / "lock").touch()
         _write_version(folder / "000001", state, log[COLUMNS].to_csv(index=False).encode(), b"")
         _switch(folder, "000001")
         return cls(folder)
@@ -95,6 +100,7 @@ class Store:
 
     def feedback(self) -> list[dict[str, Any]]:
         """Return all answers that were acknowledged; a line without its end was not."""
+        _check(self.current)
         try:
             return [_checked(json.loads(line)) for line in _whole_lines(self.current / FEEDBACK).splitlines()]
         except ValueError as error:
@@ -201,7 +207,7 @@ class Store:
             if month != state.refused_month:
                 raise LiveError(f"{month} does not wait for a decision; {state.refused_month or 'no month'} does")
             if accept:
-                rows = _month_rows(log, month, answers)
+                rows = _month_rows(log, month, state.standing(answers))
                 learner = state.learner.learn(rows.take(~held_back(rows.frame.index)))
                 state = replace(state, learner=learner, months=[*state.months, month], refused_month="")
             else:
@@ -348,7 +354,7 @@ def _learn_months(
             break
         if month in state.months + state.left_out:
             continue
-        rows = _month_rows(log, month, answers)
+        rows = _month_rows(log, month, state.standing(answers))
         held = held_back(rows.frame.index)
         updated = state.learner.learn(rows.take(~held))
         verdict = judge(state.learner, updated, rows.take(held), _judges(log, state.months))
@@ -417,8 +423,8 @@ def _write_version(folder: Path, state: State, events: bytes, feedback: bytes) -
         "batches": state.batches,
     }
     about["sha256"] = {
-        **{MODEL: _sha256((folder / MODEL).read_bytes())},
-        **{SAMPLE: _sha256(buffer.getvalue()), EVENTS: _sha256(events)},
+        **{MODEL: _sha256((folder / MODEL).read_bytes()), SAMPLE: _sha256(buffer.getvalue()), EVENTS: _sha256(events)},
+        **{FEEDBACK: _sha256(_first_lines(feedback, state.n_feedback)), STATE: _sha256(json.dumps(about).encode())},
     }
     files = {SAMPLE: buffer.getvalue(), EVENTS: events, FEEDBACK: feedback, STATE: json.dumps(about).encode()}
     for name, content in files.items():
@@ -430,14 +436,23 @@ def _write_version(folder: Path, state: State, events: bytes, feedback: bytes) -
 
 
 def _check(folder: Path) -> None:
-    """Raise a LiveError unless all files, but for the feedback that is appended to, are as they were written."""
+    """Raise a LiveError unless all files are as they were written, of the feedback what has had its turn."""
     try:
-        expected = json.loads((folder / STATE).read_text())["sha256"]
-        damaged = [name for name in (MODEL, SAMPLE, EVENTS) if _sha256((folder / name).read_bytes()) != expected[name]]
+        about = json.loads((folder / STATE).read_text())
+        expected = about.pop("sha256")
+        n_feedback = about["batches"][-1]["end"] if about["batches"] else 0
+        found = {name: _sha256((folder / name).read_bytes()) for name in (MODEL, SAMPLE, EVENTS)}
+        found[FEEDBACK] = _sha256(_first_lines((folder / FEEDBACK).read_bytes(), n_feedback))
+        found[STATE] = _sha256(json.dumps(about).encode())
+        damaged = [name for name in found if found[name] != expected[name]]
     except (ValueError, KeyError, TypeError) as error:
         raise LiveError(f"{folder / STATE} is damaged: {error!r}") from error
     if damaged:
         raise LiveError(f"{folder / damaged[0]} is not as it was written")
+
+
+def _first_lines(content: bytes, n: int) -> bytes:
+    return b"".join(content.splitlines(keepends=True)[:n])
 
 
 def _sha256(content: bytes) -> str:
@@ -512,11 +527,13 @@ def _do(store: Store, options: argparse.Namespace) -> None:
             said = "learned" if batch["learned"] else "refused: held-back customers are predicted worse after it"
             print(f"{batch['end'] - batch['first']} answers {said}")
     elif options.purchases is not None:
-        for month, verdict in store.add_purchases(read_purchases(options.purchases)):
-            print(
-                f"{month} {'learned' if verdict.promoted else 'refused: held-back customers are predicted worse after it'}"
-            )
+        _say(store.add_purchases(read_purchases(options.purchases)))
         print(f"the log ends on {store.status()['to']}")
+    elif options.accept is not None or options.leave_out is not None:
+        month = options.accept or options.leave_out
+        verdicts = store.decide(month, accept=options.accept is not None)
+        print(f"{month} {'learned' if options.accept else 'left out'}, as decided")
+        _say(verdicts)
     else:
         found = store.forget(options.forget)
         print(f"removed {found['purchases']} purchases and {found['feedback']} answers; trained anew without them")

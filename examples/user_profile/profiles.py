@@ -187,10 +187,12 @@ def cards(table: Table, profiles: Profiles, fit: np.ndarray, rows: np.ndarray) -
     """
     people = profiles.people
     by = "segment" if "segment" in people else "band"
+    names = list(SEGMENTS if by == "segment" else BANDS)
+    hide = hidden(np.array([(people[by] == name).sum() for name in names]))
     found: list[dict[str, Any]] = []
-    for name in SEGMENTS if by == "segment" else BANDS:
+    for name, suppressed in zip(names, hide, strict=True):
         own = np.flatnonzero(people[by] == name)
-        if len(own) < K:
+        if suppressed or not len(own):
             continue
         i = own[np.argsort(people["probability"].to_numpy()[own], kind="stable")[len(own) // 2]]
         person = people.iloc[i]

@@ -222,7 +222,10 @@ def _templates(*, autoescape: bool, finalize: Callable[[Any], Any] | None = None
     )
     found.filters |= {
         "percent": lambda x, digits=0: "–" if x is None else f"{100 * x:.{digits}f} %",
-        "number": lambda x, digits=0: "–" if x is None else f"{x:,.{digits}f}".replace("-", "−"),
+        "number": lambda x, digits=0: (
+            "–" if x is None else f"{x + 0 if round(x, digits) else 0:,.{digits}f}".replace("-", "−")
+        ),
+        "figure": lambda x: f"{x:,.3g}" if abs(x) < 1000 else f"{x:,.0f}",
         "odds": lambda moved: f"{np.exp(moved):.2g}" if moved < 4.6 else f"{np.exp(moved):,.0f}",
         "signed": lambda x, digits=2: f"{x:+.{digits}f}".replace("-", "−"),
         "meaning": lambda column, meaning: meaning.get(column, column),

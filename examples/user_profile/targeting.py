@@ -26,6 +26,9 @@ class Business:
                     f"{name} must be above 0{' and at most 1' if high == 1 else ''}, got {getattr(self, name)}"
                 )
 
+        if not self.success * self.value > 0 or not np.isfinite(self.threshold):
+            raise ValueError("success times value is too small")
+
     @property
     def threshold(self) -> float:
         """The probability p from which on an action pays on average: p * success * value >= cost. Above 1, it never does."""
