@@ -305,6 +305,26 @@ def test_classes_that_appear_later(data: Any) -> None:
         closed.partial_fit(x[:1], ["z"])
 
 
+@pytest.mark.parametrize("late", ["a", "c"])
+def test_a_second_class_that_appears_later_takes_nothing_from_the_first(late: str, data: Any) -> None:
+    x = data[0]
+    model = MLPClassifier(8, random_state=0, learning_rate_init=0.05)
+    for _ in range(50):
+        model.partial_fit(x, np.full(300, "b"))
+    model.partial_fit(x[:1], [late])  # before "b", or after it
+    assert model.classes_.tolist() == sorted(["b", late]) and np.mean(model.predict(x) == "b") > 0.95
+
+
+def test_validation_rows_and_wrong_weights_do_not_widen_the_network(data: Any) -> None:
+    x, y = data
+    with pytest.raises(ValueError, match="has classes not in"):
+        MLPClassifier(4, max_iter=2).fit(x, y, validation_data=(x[:1], ["z"]))
+    model = MLPClassifier(4, max_iter=2).fit(x, y)
+    with pytest.raises(ValueError, match="Negative values"):
+        model.partial_fit(x[:1], ["z"], sample_weight=[-1.0])
+    assert model.classes_.tolist() == ["a", "b", "c"] and model.predict_proba(x).shape == (300, 3)
+
+
 def test_batches_from_an_iterator(data: Any) -> None:
     x, y = data
     batches = [(x[i : i + 50], y[i : i + 50]) for i in range(0, 300, 50)] * 30
@@ -372,6 +392,7 @@ def test_callbacks_progress_and_interrupts(data: Any, capsys: pytest.CaptureFixt
         ({"loss": 3}, "loss must be a name or a Loss"),
         ({"random_state": "x"}, "cannot be used to seed"),
         ({"engine": "cuda"}, "engine must be"),
+        ({"callbacks": 3}, "callbacks must be a sequence of functions"),
     ],
 )
 def test_arguments_are_checked_at_fit(wrong: dict[str, Any], says: str, data: Any) -> None:

@@ -261,6 +261,8 @@ class Estimator:
                 raise ValueError(f"{name} must be {kind} from {low} to {high}, got {value!r}")
         if self.batch_size != "auto" and not (isinstance(self.batch_size, (int, np.integer)) and self.batch_size > 0):
             raise ValueError(f"batch_size must be 'auto' or an integer above 0, got {self.batch_size!r}")
+        if not isinstance(self.callbacks, Sequence) or not all(map(callable, self.callbacks)):
+            raise ValueError(f"callbacks must be a sequence of functions (epoch, logs, net), got {self.callbacks!r}")
         if self.solver == "lbfgs" and (self.dropout or self.early_stopping):
             raise ValueError(
                 "solver='lbfgs' has no mini-batches and no epochs: dropout and early_stopping need 'adam' or 'sgd'"
@@ -348,7 +350,7 @@ class Estimator:
 
     # What the two do differently.
 
-    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False) -> Array:
+    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False, grow: bool = True) -> Array:
         """Return y as the loss takes it."""
         raise NotImplementedError
 
@@ -374,7 +376,7 @@ class Estimator:
 
     def _validation(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, ...]:
         x = self._features(X, reset=False)
-        target = self._target(y, x.shape[0], again=True)
+        target = self._target(y, x.shape[0], again=True, grow=False)
         weight = self._weights(sample_weight, x.shape[0])
         return (x, target) if weight is None else (x, target, weight)
 
@@ -400,8 +402,8 @@ class Estimator:
         self._check_parameters()
         again = self.warm_start and hasattr(self, "_net")
         x = self._features(X, reset=not again)
-        target = self._target(y, x.shape[0], again=again, strict=True)
         weight = self._weights(sample_weight, x.shape[0])
+        target = self._target(y, x.shape[0], again=again, strict=True)
         if not again:
             self._start(x, target)
         validation = None if validation_data is None else self._validation(*validation_data)
@@ -442,8 +444,8 @@ class Estimator:
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         x = self._features(X, reset=not again)
-        target = self._target(y, x.shape[0], again=again)
         weight = self._weights(sample_weight, x.shape[0])
+        target = self._target(y, x.shape[0], again=again)  # last: it may widen the network
         if not again:
             self._start(x, target)
             self._no_improvement_count = 0

@@ -147,7 +147,7 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         index = (p[:, 0] > 0.5).astype(int) if p.shape[1] == 1 else p.argmax(axis=1)
         return self.classes_[np.minimum(index, len(self.classes_) - 1)]
 
-    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False) -> Array:
+    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False, grow: bool = True) -> Array:
         """Return y as numbers: 0 and 1, the number of the class, or rows of 0 and 1."""
         y = as_labels(y, type(self).__name__, n_samples)
         if y.ndim == 2:
@@ -173,7 +173,7 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
                 f"Previously got {self.classes_}, `y` has {found}"
             )
         if len(unknown):
-            if not again or not self._open:
+            if not again or not self._open or not grow:
                 raise ValueError(
                     f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {found}."
                 )
@@ -189,8 +189,12 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         *before, last = old.layers if isinstance(old.layers[-1], Dense) else old.layers[:-1]
         assert isinstance(last, Dense)
         n_outputs = 1 if len(self.classes_) <= 2 else len(self.classes_)
-        if n_outputs == 1:
-            return  # a second class has a place already: that of the yes
+        if n_outputs == 1:  # a second class has a place already: that of the yes, or, if it sorts first, of the no
+            if place[0] == 1:
+                last.params["W"], last.params["b"] = -last.params["W"], -last.params["b"]
+                for name in self._optimizer.moments[:1]:  # the velocity, or the mean gradient, turns round too
+                    self._optimizer.state[name][-last.params.vector.size :] *= -1
+            return
         new = Dense(last.in_features, n_outputs, rng=self._rng)
         W, b = new.params["W"] * 0.1, np.full(n_outputs, last.params["b"].min() - 3.0)
         if last.out_features == 1:  # a sigmoid of z is a softmax of (-z / 2, z / 2)

@@ -98,7 +98,7 @@ class MLPRegressor(Estimator):
         y = self._loss.link.forward(self._net.predict(x))[0]
         return y[:, 0] if self._flat else y
 
-    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False) -> Array:
+    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False, grow: bool = True) -> Array:
         y = as_values(y, type(self).__name__, n_samples)
         width = 1 if y.ndim == 1 else y.shape[1]
         if not again:
