@@ -43,7 +43,7 @@ def cases() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "Adult, Adam, batch 256, float32": (people, net | {"batch_size": 256, "max_iter": 60}),
         "Adult, L-BFGS, float64": (
             (x.astype(float), y, xv.astype(float), yv),
-            {"hidden_layer_sizes": (64, 32, 16), "solver": "lbfgs", "max_iter": 30},
+            {"hidden_layer_sizes": (64, 32, 16), "solver": "lbfgs", "max_iter": 100},
         ),
         "digits, Adam, batch 32, float64": ((xd, yd, xdv, ydv), net | {"batch_size": 32, "max_iter": 200}),
         "CSR 20,000 features, SGD, batch 32, float32": (

@@ -120,6 +120,21 @@ def test_several_epochs_of_csr_rows_in_float64(job: dict[str, Any]) -> None:
     check_float64(job)
 
 
+@given(jobs())
+def test_the_gradient_of_all_rows(job: dict[str, Any]) -> None:
+    """What L-BFGS asks for: ``objective``'s value and gradient, and the parameters stay."""
+    layers = [layer for layer, _ in engine.program.flatten(job["net"]) if not isinstance(layer, nn.Dropout)]
+    net = nn.Sequential(copy.deepcopy(layers), rng=None, dtype=np.float64)
+    y = job["loss"].targets(job["y"], net.out_features)
+    weight = np.ones(len(y)) if job["sample_weight"] is None else job["sample_weight"] + 0.01
+    before = net.params.vector.copy()
+    value, gradient = engine.differentiator(net, job["loss"], job["x"], y, weight, job["l2"])()
+    J, grads = nn.objective(net, job["loss"], job["x"], y, sample_weight=weight, l2=job["l2"])
+    close(J, value, 1e-12)
+    close(grads.vector, gradient, 1e-11)
+    np.testing.assert_array_equal(net.params.vector, before)
+
+
 def check_float32(job: dict[str, Any]) -> None:
     """From a common state, each path's distance from a step in float64 is at most four times the other's."""
     job = job | {"batch_size": 1000, "n_epochs": 1}

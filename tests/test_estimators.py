@@ -96,6 +96,30 @@ def test_lbfgs_finds_what_scikit_learns_finds(activation: str, target: str, data
     assert one.n_iter_ == two.n_iter_ and one.out_activation_ == two.out_activation_ and one.n_layers_ == two.n_layers_
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("kind", ["classes", "labels", "numbers"])
+def test_lbfgs_is_the_same_by_the_engine_and_in_pieces(kind: str, dtype: Any) -> None:
+    """More rows than NumPy takes at a time, with weights, of which some pieces have none."""
+    x = np.random.default_rng(0).normal(size=(2500, 4)).astype(dtype)
+    y = {"classes": x[:, :3].argmax(axis=1), "labels": (x[:, :2] > 0).astype(int), "numbers": x[:, :2] ** 2}[kind]
+    weight = np.abs(x[:, 0]).astype(float)
+    weight[1024:2048] = 0
+    cls = MLPRegressor if kind == "numbers" else MLPClassifier
+    fitted = [
+        cls(hidden_layer_sizes=(5,), solver="lbfgs", max_iter=5, alpha=0.1, random_state=0, engine=engine).fit(
+            x_form, y, weight
+        )
+        for engine, x_form in (("numpy", x), ("numba", x), ("numpy", scipy_sparse.csr_array(x)))
+    ]
+    tolerance = 1e-9 if dtype == np.float64 else 1e-3
+    for other in fitted[1:]:
+        for a, b in zip(fitted[0].coefs_, other.coefs_, strict=True):
+            assert a.dtype == dtype
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+    with pytest.raises(ValueError, match="engine='numba' is not possible: the engine differentiates for plain arrays"):
+        cls(solver="lbfgs", engine="numba").fit(scipy_sparse.csr_array(x), y)
+
+
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 def test_one_batch_an_epoch_is_the_same_as_scikit_learns(solver: str, data: Any) -> None:
     """Without shuffling and with one batch, every epoch is determined. (Adam's epsilon stands elsewhere there.)"""

@@ -109,14 +109,7 @@ def runner(
     if is_sparse(x) and x.shape[1] > _MOST_FEATURES:
         raise Unknown(f"the engine takes sparse x of at most {_MOST_FEATURES} features, got {x.shape[1]}")
     steps = kernels()
-    none = np.empty(0, dtype)
-    data = steps.Data(
-        none if is_sparse(x) else plain(x, dtype).ravel(),
-        csr(x, dtype) if is_sparse(x) else steps.Csr(none, np.empty(0, np.int32), np.empty(0, np.int64)),
-        plain(y, dtype).ravel() if y.dtype.kind == "f" else none,
-        plain(y, np.int64) if y.dtype.kind == "i" else np.empty(0, np.int64),
-        np.empty(0) if weight is None else plain(weight, np.float64),
-    )
+    data = _data(x, y, weight, dtype)
     memory: dict[Any, Any] = {}  # of a step, for the kind of rule that it is; made anew if a callback changes that
     n_in_chunk = 1
     # Rows of W that never occur are never looked at.
@@ -164,6 +157,54 @@ def runner(
                 steps.settle(vector, program.table[0, N_OUT], slots)
 
     return run
+
+
+def differentiator(
+    net: Layer, loss: Loss, x: Any, y: Array, weight: Array | None, l2: float
+) -> Callable[[], tuple[float, Array]]:
+    """Return a function that computes the objective of all rows and its gradient, where the parameters are just then.
+
+    It is a step of the kernel for training, with a learning rate of 0, which leaves its gradient behind.
+
+    Raises
+    ------
+    Unknown, Unavailable
+        As ``runner``; or x is sparse, whose steps need no such gradient.
+    """
+    dtype, n_samples = net.params.dtype, x.shape[0]
+    if is_sparse(x):
+        raise Unknown("the engine differentiates for plain arrays x only")
+    program, rule = compile_network(net, dtype), compile_rule(loss, SGD(0.0), y, l2)
+    if program.n_uniforms:
+        raise Unknown("the engine differentiates networks without Dropout only")
+    steps = kernels()
+    data, none, rows = _data(x, y, weight, dtype), np.empty(0, dtype), np.arange(n_samples)
+    slots = steps.slots_for(rule, data.csr, x.shape[1], n_samples)
+    work = steps.work_for(program, rule, slots, net.params.vector.size, n_samples, dtype)
+
+    def differentiate() -> tuple[float, Array]:
+        vector, value = plain(net.params.vector, dtype).copy(), np.empty(1)
+        refused = steps.train(
+            *(program, rule, data, slots, work, vector, none, none, rows, n_samples, np.zeros(1), 0),
+            *(np.empty(0, np.float32), value, np.empty(1), np.zeros(2, np.int64)),
+        )
+        if refused:
+            loss.forward(np.array([[refused]], dtype), [[0]])  # says what is wrong with it
+        return float(value[0]), work.grads[: vector.size].copy()
+
+    return differentiate
+
+
+def _data(x: Any, y: Array, weight: Array | None, dtype: DTypeLike) -> Any:
+    """Return rows, targets and weights as the kernels read them."""
+    steps, none = kernels(), np.empty(0, dtype)
+    return steps.Data(
+        none if is_sparse(x) else plain(x, dtype).ravel(),
+        csr(x, dtype) if is_sparse(x) else steps.Csr(none, np.empty(0, np.int32), np.empty(0, np.int64)),
+        plain(y, dtype).ravel() if y.dtype.kind == "f" else none,
+        plain(y, np.int64) if y.dtype.kind == "i" else np.empty(0, np.int64),
+        np.empty(0) if weight is None else plain(weight, np.float64),
+    )
 
 
 def _moments(net: Layer, optimizer: Optimizer, rule: Rule) -> tuple[Array, Array]:

@@ -28,6 +28,7 @@ from .checks import (
     warn,
 )
 from .files import STATE, described, is_plain, restored
+from .lbfgs import lbfgs
 
 ACTIVATIONS: dict[str, type[Layer]] = {
     "identity": activations.Identity,
@@ -542,53 +543,17 @@ class Estimator:
 
     def _minimize(self, x: Any, target: Array, weight: Array | None) -> None:
         """Minimize the objective of all rows by L-BFGS."""
-        from scipy.optimize import minimize
-
-        net, loss = self._net, self._loss
-        target = loss.targets(target, self.n_outputs_)
-        first, rest = net.layers[0], net.layers[1:]
-        total = float(x.shape[0] if weight is None else weight.sum()) or 1.0
-        weights = net.params.weights()
-
-        def value_and_gradient(vector: Array) -> tuple[float, Array]:
-            """Return J and dJ, as ``objective`` does, but without the gradient with respect to x, which nobody needs."""
-            net.params.vector[...] = vector
-            grads = net.params.like()
-            y, _ = first.forward(x)
-            caches = []
-            for layer in rest:
-                y, cache = layer.forward(y)
-                caches.append(cache)
-            value, cache = loss.forward(y, target, weight)
-            dy = loss.backward(cache)
-            for k in range(len(rest) - 1, -1, -1):
-                below, layer_grads = rest[k].backward(dy, caches[k])
-                assert below is not None  # only the first layer may be asked for less
-                dy = below
-                for name, gradient in layer_grads.items():
-                    grads[f"{k + 1}.{name}"] = gradient
-            grads["0.W"] = x.T @ dy
-            grads["0.b"] = dy.sum(axis=0)
-            value = float(value) * self._scale
-            grads.vector *= self._scale
-            if self.alpha:
-                for name in weights:
-                    W = net.params[name]
-                    value += float(self.alpha) / (2 * total) * float((W * W).sum())
-                    grads[name] += (self.alpha / total) * W
-            return value, grads.vector.astype(np.float64)
-
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = minimize(
-                value_and_gradient,
-                net.params.vector.astype(np.float64),
-                method="L-BFGS-B",
-                jac=True,
-                options={"maxfun": int(self.max_fun), "maxiter": int(self.max_iter), "gtol": float(self.tol)},
-            )
+        found = lbfgs(
+            *(self._net, self._loss, x, target, weight),
+            l2=float(self.alpha) / self._scale,
+            scale=float(self._scale),
+            path=self.engine,
+            maxfun=int(self.max_fun),
+            maxiter=int(self.max_iter),
+            gtol=float(self.tol),
+        )
         if not np.isfinite(found.x).all():
             raise ValueError(NOT_FINITE)
-        net.params.vector[...] = found.x
         self.n_iter_ = min(int(found.nit), int(self.max_iter))
         self.loss_ = float(found.fun)
         self.t_ += self.n_iter_ * x.shape[0]
