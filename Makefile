@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS_demo := examples
 EXTRAS_test := test,examples
-EXTRAS_dev := test,examples,docs,dev
+EXTRAS_dev := test,examples,onnx,docs,dev
 EXTRAS_bench := examples,bench
 .PHONY: demo test check docs bench bench-gradcheck clean
 

@@ -1,7 +1,7 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
 Read the modules in this order: contract, initializers, activations, layers, losses, optimizers, network, engine, training,
-frozen, modelfile, gradcheck, tracing, estimators.
+frozen, modelfile, gradcheck, tracing, estimators, export.
 """
 
 from typing import TYPE_CHECKING
@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from .tracing import trace as trace
     from .estimators import MLPClassifier as MLPClassifier
     from .estimators import MLPRegressor as MLPRegressor
+    from . import export as export
+    from .export import to_c as to_c
+    from .export import to_onnx as to_onnx
 
 __version__ = "0.1.0"
 
@@ -73,8 +76,9 @@ _LAZY = {
     ),
     **dict.fromkeys(("trace", "Trace"), "tracing"),
     **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators"),
+    **dict.fromkeys(("to_c", "to_onnx"), "export"),
 }
-_PACKAGES = ("gradcheck", "tracing")
+_PACKAGES = ("export", "gradcheck", "tracing")
 
 
 def __getattr__(name: str) -> object:

@@ -249,10 +249,10 @@ def _write(path: Path, architecture: str, tensors: Mapping[str, Array]) -> None:
     text += b" " * (-len(text) % 8)  # the numbers start at a multiple of 8, as safetensors has it
     if len(text) > MAX_HEADER:
         raise ValueError(f"the description of this network takes {len(text)} bytes, more than {MAX_HEADER}")
-    _write_atomically(path, b"".join([len(text).to_bytes(8, "little"), text, *(raw for _, _, raw in packed.values())]))
+    write_atomically(path, b"".join([len(text).to_bytes(8, "little"), text, *(raw for _, _, raw in packed.values())]))
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write beside the file, then rename: whoever reads sees the old file or the new one. Its permissions stay."""
     target = os.path.realpath(path)
     if os.path.isdir(target):

@@ -43,6 +43,9 @@ def test_cells_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     if "import matplotlib" in text:
         pyplot = pytest.importorskip("matplotlib.pyplot")
         pyplot.switch_backend("Agg")
+    if "import skl2onnx" in text:
+        pytest.importorskip("skl2onnx")
+        pytest.importorskip("onnxruntime")
     namespace: dict[str, object] = {}
     for k, cell in enumerate(cells(text)):
         exec(compile(cell, f"{page.name}, cell {k}", "exec", dont_inherit=True), namespace)

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 import nnprofile as nn
+from nnprofile import modelfile
 from nnprofile.modelfile import _digest
+
+from .files import write as written
 
 X = np.random.default_rng(1).normal(size=(30, 2))
 Y = (X[:, 0] > 0).astype(float)
@@ -362,3 +365,27 @@ def test_the_safetensors_package_reads_ours_and_we_read_what_it_rewrites(tmp_pat
     np.testing.assert_array_equal(saved.net.params.vector, net.params.vector)
     assert saved.rng is not None and saved.rng.random() == rng.random()
     assert (int.from_bytes((tmp_path / "a").read_bytes()[:8], "little") + 8) % 8 == 0
+
+
+@pytest.mark.parametrize("version", range(1, modelfile.FORMAT_VERSION + 1))
+def test_files_of_every_format_version_are_read_and_go_on(version: int) -> None:
+    """They were written once, by ``tests/files/write.py``, and are never written again."""
+    x, y, texts = written.rows()
+    said = json.loads((written.FOLDER / f"format_{version}.json").read_text(encoding="utf-8"))
+    for name, (built, loss, optimizer) in written.networks().items():
+        saved = nn.load(written.FOLDER / f"format_{version}_{name}.safetensors")
+        assert repr(saved.net) == repr(built) and repr(saved.loss) == repr(loss) and saved.net.params.dtype == name
+        assert saved.optimizer is not None and saved.rng is not None and saved.loss is not None
+        assert saved.optimizer.config().keys() == optimizer.config().keys() and saved.optimizer.n_steps == 9
+        tolerance = 1e-12 if name == "float64" else 1e-5
+        np.testing.assert_allclose(saved.net.predict(x), said[name], rtol=tolerance)
+        y_true = y[:, : saved.net.out_features]
+        run = (saved.net, saved.loss, saved.optimizer, x, y_true)
+        nn.fit(*run, n_epochs=1, batch_size=4, rng=saved.rng, engine="numpy")
+        np.testing.assert_allclose(saved.net.predict(x), said[f"{name}, one epoch later"], rtol=tolerance)
+    model = nn.MLPClassifier.load(written.FOLDER / f"format_{version}_estimator.safetensors")
+    assert model.class_weight == {"b": 2.0} and model.classes_.tolist() == ["b", "c", "ä"]
+    np.testing.assert_allclose(model.predict_proba(x), said["estimator"], rtol=1e-12)
+    np.testing.assert_allclose(
+        model.partial_fit(x, texts).predict_proba(x), said["estimator, one epoch later"], rtol=1e-12
+    )

@@ -2,6 +2,7 @@
 
 python -m examples.user_profile.deploy FOLDER --record '{"age": 39, "workclass": "State-gov", ...}'
 python -m examples.user_profile.deploy FOLDER --check
+python -m examples.user_profile.deploy FOLDER --onnx model.onnx
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ class Profiler:
         RecordError
             If a field is unknown, missing, or of the wrong type. A value that is not known is None (in JSON: null).
         """
-        return self.model.predict_proba(self._frame(records))
+        return self.model.predict_proba(self.frame(records))
 
     def profile(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is said of one person: probability, answer, band, and the columns that moved the log-odds most."""
-        frame = self._frame([record])
+        frame = self.frame([record])
         probability = self.model.predict_proba(frame)
         shares, _, _ = reasons(self.model, frame)
         strongest = shares.iloc[0].sort_values(key=np.abs, ascending=False)[:N_REASONS]
@@ -69,7 +70,14 @@ class Profiler:
             "reasons": {str(name): round(float(share), 4) for name, share in strongest.items()},
         }
 
-    def _frame(self, records: list[Mapping[str, Any]]) -> pd.DataFrame:
+    def frame(self, records: list[Mapping[str, Any]]) -> pd.DataFrame:
+        """Return the records as a typed table.
+
+        Raises
+        ------
+        RecordError
+            As ``score``.
+        """
         records = list(records)
         columns = {column["name"]: column["kind"] for column in self.model.encoder.columns}
         records = [_as_read(record) for record in records]
@@ -195,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--record", metavar="JSON", help="one record, as a JSON object; - reads it from standard input")
     what.add_argument("--check", action="store_true", help="score the stored samples and compare")
+    what.add_argument("--onnx", type=Path, metavar="FILE", help="write encoding and network as one ONNX file")
     what.add_argument("--example", action="store_true", help="print a made-up record to start from")
     options = parser.parse_args(arguments)
     try:
@@ -206,9 +215,16 @@ def main(arguments: list[str] | None = None) -> int:
         if options.example:
             print(json.dumps(profiler.samples[0]["record"]))
             return 0
+        if options.onnx:
+            from . import export
+
+            export.to_onnx(profiler.model, options.onnx)
+            error = export.difference(options.onnx, profiler)
+            print(f"{options.onnx}: its largest difference on the stored samples is {error:.1e}")
+            return 0 if error < 1e-6 else 1
         record = json.loads(sys.stdin.read() if options.record == "-" else options.record)
         answer = profiler.profile(record)
-    except (ValueError, OSError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
+    except (ImportError, ValueError, OSError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(answer, ensure_ascii=False))

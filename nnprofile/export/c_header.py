@@ -1,0 +1,238 @@
+"""``to_c``: a network or an estimator as one C header, without a library, an allocation, or a warning."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..contract import Array, Layer, Loss
+from ..layers import Dense
+from ..modelfile import write_atomically
+from .layers import FORMS
+from .source import Source, source_of
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+_PER_LINE = 5
+_HELPERS = {
+    "dense": """\
+/* y = x W + b, with W row by row: W[i * n_out + j] leads from x[i] to y[j]. */
+static inline void {name}_dense(const {T} *x, int n_in, const {T} *W, const {T} *b, int n_out, {T} *y)
+{{
+    int i, j;
+    for (j = 0; j < n_out; ++j) y[j] = b[j];
+    for (i = 0; i < n_in; ++i)
+        for (j = 0; j < n_out; ++j) y[j] += x[i] * W[i * n_out + j];
+}}
+""",
+    "softmax": """\
+/* y_j = exp(y_j) / sum_k exp(y_k), in place; the largest is taken off first, so that nothing overflows. */
+static inline void {name}_softmax({T} *y, int n)
+{{
+    {T} top = y[0], total = 0;
+    int j;
+    for (j = 1; j < n; ++j)
+        if (y[j] > top) top = y[j];
+    for (j = 0; j < n; ++j) total += y[j] = exp{f}(y[j] - top);
+    for (j = 0; j < n; ++j) y[j] /= total;
+}}
+""",
+}
+
+
+def to_c(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    loss: Loss | None = None,
+    name: str | None = None,
+    dtype: DTypeLike | None = None,
+) -> None:
+    """Write a network or an estimator as one C header: static functions without allocation, for C99 and C++.
+
+    For a model called ``name`` it defines::
+
+        NAME_N_FEATURES, NAME_N_OUTPUTS              how many numbers go in and out
+        void NAME_score(const double *x, double *y)  one row: link(net(x)); of a classifier, all probabilities
+        int NAME_class(const double *x)              of a classifier of one label a row: the place of its label in
+        NAME_classes[]                               the labels, long or const char *
+
+    with ``float`` for a network of float32. The numbers are those of the library to rounding. The functions may be called
+    from many threads; they check nothing: x must have NAME_N_FEATURES finite numbers. On the stack they need one or two rows
+    of the widest layer; the header says how many bytes.
+
+    Parameters
+    ----------
+    model : Layer, MLPClassifier or MLPRegressor
+    path : path
+        The file, which is written whole or not at all.
+    loss : Loss, optional
+        Of a network: its link is applied to the output, as by ``freeze``.
+    name : str, optional
+        By default the file's name without its end.
+    dtype : float64 or float32, optional
+        Of the numbers in the header; by default that of the network.
+
+    Raises
+    ------
+    ValueError
+        If the model is none of these, a layer has no form in C, a parameter is not finite, or the name is none for C.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from nnprofile import Dense, ReLU, Sequential
+    >>> net = Sequential([Dense(1, 1), ReLU()], rng=None)
+    >>> net.params.vector = [2.0, 0.5]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     to_c(net, folder + "/tiny.h")
+    ...     text = pathlib.Path(folder, "tiny.h").read_text()
+    >>> print(text[text.index("static inline void tiny_score"):])
+    static inline void tiny_score(const double *x, double *y)
+    {
+        int i;
+        tiny_dense(x, 1, tiny_W0, tiny_b0, 1, y);
+        for (i = 0; i < 1; ++i) y[i] = y[i] <= 0 ? 0 : y[i];
+    }
+    <BLANKLINE>
+    #endif
+    <BLANKLINE>
+    """
+    source = source_of(model, loss, dtype)
+    if name is None:
+        name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise ValueError(f"{name!r} is no name for C; give one by name=: letters, digits and _, a letter first")
+    write_atomically(path, "".join(_header(source, name, repr(model))).encode("ascii"))
+
+
+def _header(source: Source, name: str, described: str) -> Iterator[str]:
+    """Yield the pieces of the file."""
+    from .. import __version__
+
+    binary = source.classes is not None and source.n_outputs == 1
+    T, f = ("double", "") if source.dtype == np.float64 else ("float", "f")
+    n_outputs = 2 if binary else source.n_outputs
+    steps = [*source.layers, *source.link]
+    arrays, lines = _body(steps, source, name, f)
+    shown = described if len(described) <= 200 else f"{described[:200]}..."
+    shown = re.sub(r"\*/|[^ -~]", "?", shown)
+    stack = sum(arrays.values()) * source.dtype.itemsize
+    yield f"""\
+/* {name}: written by nnprofile {__version__} from
+   {shown}
+   For C99 or C++. It needs <math.h>, {stack} bytes on the stack for arrays, and nothing else. */
+#ifndef NNPROFILE_{name.upper()}_H
+#define NNPROFILE_{name.upper()}_H
+
+#include <math.h>
+
+#define {name.upper()}_N_FEATURES {source.n_features}
+#define {name.upper()}_N_OUTPUTS {n_outputs}
+
+"""
+    kinds = [FORMS[type(layer)].c for layer in steps]
+    dense = [layer for layer in steps if isinstance(layer, Dense)]
+    for k, layer in enumerate(dense):
+        for part in ("W", "b"):
+            yield f"static const {T} {name}_{part}{k}[] = {_numbers(layer.params[part].astype(source.dtype))};\n"
+    for helper, text in _HELPERS.items():
+        if helper in kinds:
+            yield "\n" + text.format(name=name, T=T, f=f)
+
+    means = "the probability of each class" if source.is_classifier else "the prediction"
+    yield f"""
+/* Write {means} of one row x, {source.n_features} numbers, to y, {n_outputs} numbers. */
+static inline void {name}_score(const {T} *x, {T} *y)
+{{
+"""
+    if arrays:
+        yield f"    {T} {', '.join(f'{array}[{width}]' for array, width in sorted(arrays.items()))};\n"
+    if any("[i]" in line for line in lines):
+        yield "    int i;\n"
+    yield from (f"    {line}\n" for line in lines)
+    yield "    y[1] = y[0];\n    y[0] = 1 - y[1];\n}\n" if binary else "}\n"
+    if source.labels is not None:
+        yield from _labels(source.labels, name, T, n_outputs, binary=binary)
+    yield "\n#endif\n"
+
+
+def _body(steps: list[Layer], source: Source, name: str, f: str) -> tuple[dict[str, int], list[str]]:
+    """Return the lines of the score function and the arrays that they need: x goes from a to b and back, at last to y."""
+    arrays: dict[str, int] = {}
+    lines, dense = [], [layer for layer in steps if isinstance(layer, Dense)]
+    at, width = "x", source.n_features
+
+    def other() -> str:
+        to = "b" if at == "a" else "a"
+        arrays[to] = max(arrays.get(to, 0), width)
+        return to
+
+    for layer in steps:
+        form, before = FORMS[type(layer)].c, (at, width)
+        if isinstance(layer, Dense):
+            k, width = dense.index(layer), layer.out_features
+            at = "y" if layer is dense[-1] else other()
+            lines.append(f"{name}_dense({before[0]}, {before[1]}, {name}_W{k}, {name}_b{k}, {width}, {at});")
+            continue
+        if at == "x":  # which is the caller's
+            at = other()
+            lines.append(f"for (i = 0; i < {width}; ++i) {at}[i] = x[i];")
+        if form == "softmax":
+            lines.append(f"{name}_softmax({at}, {width});")
+        else:
+            config = {key: _number(source.dtype.type(value)) for key, value in layer.config().items()}
+            expression = re.sub(r"\b(exp|tanh)\(", rf"\1{f}(", form.format(**config))
+            expression = re.sub(r"\bx\b", f"{at}[i]", expression)
+            lines.append(f"for (i = 0; i < {width}; ++i) {at}[i] = {expression};")
+    return arrays, lines
+
+
+def _labels(labels: Array, name: str, T: str, n_outputs: int, *, binary: bool) -> Iterator[str]:
+    """Yield the classes, and the function that says which."""
+    kind = "const char *const" if labels.dtype == object else "const long"
+    items = ", ".join(_text(label) if labels.dtype == object else f"{label}L" for label in labels.tolist())
+    yield f"""
+static {kind} {name}_classes[] = {{{items}}};
+
+/* Return the place in {name}_classes of the label of one row x. */
+static inline int {name}_class(const {T} *x)
+{{
+    {T} p[{n_outputs}];
+"""
+    if binary:
+        yield f"    {name}_score(x, p);\n    return p[1] > ({T})0.5;\n}}\n"
+    else:
+        yield f"""\
+    int j, best = 0;
+    {name}_score(x, p);
+    for (j = 1; j < {n_outputs}; ++j)
+        if (p[j] > p[best]) best = j;
+    return best;
+}}
+"""
+
+
+def _numbers(a: Array) -> str:
+    """Return a list for C, with the fewest digits that give each number back."""
+    texts = [_number(number) for number in a.ravel()]
+    lines = [", ".join(texts[i : i + _PER_LINE]) for i in range(0, len(texts), _PER_LINE)]
+    return "{" + ",\n    ".join(lines) + "}"
+
+
+def _number(number: Any) -> str:
+    text = repr(number.item()) if number.dtype == np.float64 else str(number)
+    return text + ("f" if number.dtype == np.float32 else "")
+
+
+def _text(label: str) -> str:
+    """Return a string of C: bytes of UTF-8 outside of ASCII, quotes and the like in octal."""
+    plain = set(b" -_.,;:()<>=+/&") | {b for b in range(128) if chr(b).isalnum()}
+    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in label.encode()) + '"'

@@ -1,0 +1,180 @@
+"""``to_onnx``: a network or an estimator as an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..activations import Softmax
+from ..contract import Loss
+from ..modelfile import write_atomically
+from .layers import FORMS, Graph
+from .source import Source, source_of
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import DTypeLike
+
+OPSET, IR_VERSION = 17, 8  # of 2022: any runtime since reads them, and all that is needed is there
+
+
+def to_onnx(
+    model: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    loss: Loss | None = None,
+    outputs: Sequence[str] | None = None,
+    dtype: DTypeLike | None = None,
+) -> Any:
+    """Write a network or an estimator as an ONNX graph, and return it as an ``onnx.ModelProto``.
+
+    The input is "X", of shape (n_samples, n_features) with n_samples free. The numbers are those of the library to rounding.
+
+    Parameters
+    ----------
+    model : Layer, MLPClassifier or MLPRegressor
+    path : path, optional
+        The file, which is written whole or not at all. Without it the graph is only returned.
+    loss : Loss, optional
+        Of a network: its link is applied to the output, as by ``freeze``.
+    outputs : sequence of str, optional
+        What the graph gives, in this order. Of a classifier "label" and "probabilities", unless told otherwise; of a
+        regressor "variable": the names and forms that skl2onnx gives scikit-learn's. Of a network "probabilities", if it
+        ends with a sigmoid or softmax, its own or the loss's, and "y" else. Its "label", if asked for, is the place of the
+        greatest after a softmax, (n_samples,), and whether each is above 0.5 after a sigmoid, (n_samples, n_outputs).
+        "logits" are what goes into the link of the loss.
+    dtype : float64 or float32, optional
+        Of the numbers in the graph; by default that of the network.
+
+    Raises
+    ------
+    ValueError
+        If the model is none of these, a layer has no form in ONNX, a parameter is not finite, or an output is not known.
+    ImportError
+        If the package onnx is missing: pip install "nnprofile[onnx]".
+    OSError
+        If the file cannot be written.
+    """
+    source = source_of(model, loss, dtype)
+    names = _names(source, outputs)
+    graph = _Nodes(source.dtype)
+    made = write(graph, source, "X", names)
+    proto = graph.model(source, names, made)
+    if path is not None:
+        write_atomically(path, proto.SerializeToString())
+    return proto
+
+
+def write(g: Graph, source: Source, x: str, names: Sequence[str]) -> dict[str, str]:
+    """Add the nodes that make the outputs ``names`` of x; return the names of these in the graph."""
+    made = {}
+    for layer in source.layers:
+        x = FORMS[type(layer)].onnx(g, layer, x)
+    made["logits"] = x
+    for layer in source.link:
+        x = FORMS[type(layer)].onnx(g, layer, x)
+    made["y"] = made["variable"] = made["probabilities"] = x
+    if source.classes is not None and source.n_outputs == 1 and "probabilities" in names:
+        made["probabilities"] = g.add("Concat", g.add("Sub", g.constant(1.0), x), x, axis=1)
+    if "label" in names:
+        made["label"] = _label(g, source, x)
+    return made
+
+
+def _label(g: Graph, source: Source, p: str) -> str:
+    """Add what ``predict`` says."""
+    if source.n_outputs == 1 or not _excludes(source):
+        index = g.add("Cast", g.add("Greater", p, g.constant(0.5)), to=7)  # int64
+        if source.labels is not None:
+            index = g.add("Squeeze", index, g.constant([1], np.int64))
+    else:
+        index = g.add("ArgMax", p, axis=1, keepdims=0)
+    return index if source.labels is None else g.add("Gather", g.constant(source.labels, source.labels.dtype), index)
+
+
+def _excludes(source: Source) -> bool:
+    """Tell whether a row has one label."""
+    return source.classes is not None or isinstance([*source.layers, *source.link][-1], Softmax)
+
+
+def _names(source: Source, outputs: Sequence[str] | None) -> list[str]:
+    """Return which outputs are asked for."""
+    if source.is_classifier:
+        known = ["label", "probabilities"]
+    elif source.is_estimator:
+        known = ["variable"]
+    else:
+        known = ["probabilities", "label"] if source.is_probability else ["y"]
+    names = known if source.is_estimator else known[:1]
+    if source.link and "probabilities" in known:
+        known = [*known, "logits"]
+    if outputs is not None:
+        names = [outputs] if isinstance(outputs, str) else list(outputs)
+    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+        raise ValueError(f"outputs must be some of {known}, each once, got {outputs!r}")
+    return names
+
+
+class _Nodes:
+    """A graph of its own."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        try:
+            from onnx import helper, numpy_helper
+        except ImportError as error:
+            raise ImportError('to_onnx needs the package onnx: pip install "nnprofile[onnx]"') from error
+        self.helper, self.from_array = helper, numpy_helper.from_array
+        self.dtype = dtype
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output."""
+        name = f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(self.helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+    def constant(self, value: Any, dtype: Any = None) -> str:
+        """Add an array, of the graph's dtype unless another is given."""
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(self.from_array(np.array(value, self.dtype if dtype is None else dtype), name))
+        return name
+
+    def model(self, source: Source, names: Sequence[str], made: dict[str, str]) -> Any:
+        """Return the whole."""
+        import onnx
+
+        from .. import __version__
+
+        helper, kind = self.helper, self.helper.np_dtype_to_tensor_dtype(self.dtype)
+        outputs = []
+        for name in names:
+            self.nodes.append(helper.make_node("Identity", [made[name]], [name], name))
+            shape: list[Any] = ["n_samples", source.n_outputs]
+            output_kind = kind
+            if name == "probabilities" and source.classes is not None:
+                shape[1] = max(2, source.n_outputs)
+            if name == "label":
+                text = source.labels is not None and source.labels.dtype == object
+                output_kind = onnx.TensorProto.STRING if text else onnx.TensorProto.INT64
+                shape = shape[:1] if _excludes(source) else shape
+            outputs.append(helper.make_tensor_value_info(name, output_kind, shape))
+        graph = helper.make_graph(
+            self.nodes,
+            "nnprofile",
+            [helper.make_tensor_value_info("X", kind, ["n_samples", source.n_features])],
+            outputs,
+            self.constants,
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="nnprofile",
+            producer_version=__version__,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model

@@ -1,0 +1,102 @@
+"""What there is to write of a model: its layers in a row, its link, and, of a classifier, its classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..activations import Identity, Sigmoid, Softmax
+from ..contract import Array, Layer, Loss
+from ..engine.program import flatten
+from ..layers import Dense, Dropout
+from .layers import FORMS
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+
+class Source(NamedTuple):
+    """A model to write: link(layers(x)), and what is made of it."""
+
+    layers: list[Layer]  # without those that change nothing
+    link: list[Layer]  # one, or none
+    dtype: np.dtype[Any]
+    n_features: int
+    n_outputs: int
+    classes: Array | None  # of a classifier whose rows have one label each
+    is_classifier: bool
+    is_estimator: bool
+
+    @property
+    def is_probability(self) -> bool:
+        """Tell whether the last of all gives probabilities."""
+        return isinstance([*self.layers, *self.link][-1], (Sigmoid, Softmax))
+
+    @property
+    def labels(self) -> Array | None:
+        """The classes, as portable numbers or texts: text stays, whole numbers and bools are int64.
+
+        Raises
+        ------
+        ValueError
+            If they are other numbers, or other objects.
+        """
+        if self.classes is None:
+            return None
+        labels = self.classes.tolist() * (2 if len(self.classes) == 1 else 1)  # the only one, whatever is said
+        if all(isinstance(label, str) for label in labels):
+            return np.array(labels, object)
+        if all(isinstance(label, (int, float)) and abs(label) < 2**63 and label == int(label) for label in labels):
+            return np.array([int(label) for label in labels], np.int64)
+        raise ValueError(f"labels must be texts or whole numbers of 64 bits to be exported, got {self.classes}")
+
+
+def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None) -> Source:
+    """Return what there is to write of a network, with the link of ``loss``, or of a fitted estimator.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, has a layer that has no form to be written in, or parameters that are not finite.
+    """
+    classes, is_classifier = None, False
+    is_estimator = not isinstance(model, Layer)
+    if isinstance(model, Layer):
+        if loss is not None and not isinstance(loss, Loss):
+            raise ValueError(f"loss must be of type Loss, got {loss!r}")
+        net, link = model, None if loss is None else loss.link
+    else:
+        from ..estimators import MLPClassifier, MLPRegressor
+
+        if not isinstance(model, (MLPClassifier, MLPRegressor)):
+            raise ValueError(f"only a network, an MLPClassifier or an MLPRegressor can be exported, got {model!r}")
+        if loss is not None:
+            raise ValueError("an estimator has a loss of its own; loss is for networks")
+        net, link = model.network_, model.loss_function_.link
+        is_classifier = isinstance(model, MLPClassifier)
+        if isinstance(model, MLPClassifier) and not model._multilabel:
+            classes = model.classes_
+
+    layers = [layer for layer, _ in flatten(net) if not isinstance(layer, (Identity, Dropout))]
+    after = [] if link is None or isinstance(link, Identity) else [link]
+    for layer in (*layers, *after):
+        if type(layer) not in FORMS:
+            names = ", ".join(sorted(cls.__name__ for cls in FORMS))
+            raise ValueError(f"{layer!r} can't be exported; {names} can, and Dropout and Identity, which do nothing")
+    dense = [layer for layer in layers if isinstance(layer, Dense)]
+    if not dense:
+        raise ValueError(f"{net!r} can't be exported: without a Dense layer it has no width")
+    if dtype is None:
+        dtype = net.params.dtype
+    try:
+        known = np.dtype(dtype) in (np.dtype(np.float64), np.dtype(np.float32))
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"dtype must be float64 or float32, got {dtype!r}")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(net.params.vector.astype(dtype)).all():
+            raise ValueError(f"{net!r} has parameters without a finite value in {np.dtype(dtype)}")
+    widths = dense[0].in_features, dense[-1].out_features
+    return Source(layers, after, np.dtype(dtype), *widths, classes, is_classifier, is_estimator)

@@ -1,0 +1,423 @@
+"""What leaves Python says what the library says: ONNX graphs run by ONNX Runtime, headers compiled by a C compiler."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nnprofile as nn
+from nnprofile import MLPClassifier, MLPRegressor, to_c, to_onnx
+from nnprofile.export.layers import FORMS
+
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+CXX = shutil.which("c++") or shutil.which("g++")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
+FLAGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-std=c99", "-O2"]
+
+ACTIVATIONS = [nn.ReLU(), nn.LeakyReLU(0.2), nn.Sigmoid(), nn.Tanh(), nn.Identity(), nn.Softmax(), nn.Dropout(0.4)]
+LOSSES = [None, nn.MeanSquaredError(), nn.SigmoidCrossEntropy(), nn.SoftmaxCrossEntropy()]
+
+
+@pytest.fixture(scope="module")
+def ort() -> Any:
+    pytest.importorskip("onnx")
+    return pytest.importorskip("onnxruntime")
+
+
+def run_onnx(ort: Any, model: Any, x: Any) -> list[Any]:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"X": x} if not isinstance(x, dict) else x)  # type: ignore[no-any-return]
+
+
+class Compiled:
+    """A header's functions."""
+
+    def __init__(self, header: Path, dtype: Any, folder: Path, *, classes: bool = False) -> None:
+        name = header.stem
+        T = "double" if dtype == np.float64 else "float"
+        source = folder / f"{name}.c"
+        source.write_text(
+            f'#include "{header}"\n#include "{header}"\n'
+            f"void score(const {T} *x, long n, {T} *y);\n"
+            f"void score(const {T} *x, long n, {T} *y) {{ long i; for (i = 0; i < n; ++i) "
+            f"{name}_score(x + i * {name.upper()}_N_FEATURES, y + i * {name.upper()}_N_OUTPUTS); }}\n"
+            + (f"int place(const {T} *x);\nint place(const {T} *x) {{ return {name}_class(x); }}\n" if classes else "")
+            + (f"extern const void *labels;\nconst void *labels = {name}_classes;\n" if classes else "")
+        )
+        # A name of its own for each: a library of a name that is loaded already would be taken for that one.
+        library = folder / f"{name}-{hashlib.sha256(header.read_bytes()).hexdigest()}.so"
+        command = [COMPILER or "cc", *FLAGS, "-shared", "-fPIC", str(source), "-o", str(library), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        self.library, self.dtype = ctypes.CDLL(str(library)), dtype
+
+    def score(self, x: Any, n_outputs: int) -> Any:
+        x = np.ascontiguousarray(x, self.dtype)
+        y = np.full((len(x), n_outputs), np.nan, self.dtype)
+        self.library.score(x.ctypes.data_as(ctypes.c_void_p), ctypes.c_long(len(x)), y.ctypes.data_as(ctypes.c_void_p))
+        return y
+
+    def places(self, x: Any) -> list[int]:
+        x = np.ascontiguousarray(x, self.dtype)
+        return [self.library.place(row.ctypes.data_as(ctypes.c_void_p)) for row in x]
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[nn.Sequential, nn.Loss | None, Any]:
+    """A network of any form, with a loss or without, and rows for it: some large, perhaps none."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    widths = draw(st.lists(st.integers(1, 9), min_size=2, max_size=4))
+    some = st.lists(st.sampled_from(ACTIVATIONS), max_size=2)
+    layers: list[nn.Layer] = copy.deepcopy(draw(some))
+    for a, b in pairwise(widths):
+        layers += [nn.Dense(a, b), *copy.deepcopy(draw(some))]
+    if draw(st.booleans()) and len(layers) > 2:
+        layers[1:] = [nn.Sequential(layers[1:], rng=None)]
+    net = nn.Sequential(layers, rng=rng, dtype=draw(st.sampled_from([np.float64, np.float32])))
+    net.params.vector = net.params.vector + 0.3 * rng.normal(size=net.params.vector.size)
+    x = rng.normal(size=(draw(st.integers(0, 5)), widths[0])) * draw(st.sampled_from([0.1, 1.0, 30.0]))
+    return net, draw(st.sampled_from(LOSSES)), x.astype(net.params.dtype)
+
+
+def prediction(net: nn.Sequential, loss: nn.Loss | None, x: Any) -> Any:
+    y = net.predict(x)
+    return y if loss is None else loss.link.forward(y)[0]
+
+
+def agrees(y: Any, net: nn.Sequential, loss: nn.Loss | None, x: Any) -> None:
+    """Float64 to 1e-12; float32 is at most four times as far from float64 as NumPy, where that is more than rounding."""
+    said = prediction(net, loss, x)
+    assert y.shape == said.shape and y.dtype == said.dtype == net.params.dtype
+    if net.params.dtype == np.float64:
+        np.testing.assert_allclose(y, said, rtol=1e-12, atol=1e-12)
+        return
+    twin = nn.Sequential([copy.deepcopy(net)], rng=None, dtype=np.float64)
+    exact = prediction(twin, loss, x.astype(np.float64))
+    size = max(1.0, np.abs(exact).max(initial=0.0))
+    noise = np.abs(said - exact).max(initial=0.0)
+    assert np.abs(y - exact).max(initial=0.0) <= 4 * noise + 4e-7 * size * (1 + np.abs(x).max(initial=0.0))
+
+
+@given(networks())
+def test_onnx_agrees_with_the_library(ort: Any, case: tuple[nn.Sequential, nn.Loss | None, Any]) -> None:
+    net, loss, x = case
+    agrees(run_onnx(ort, to_onnx(net, loss=loss), x)[0], net, loss, x)
+
+
+@needs_compiler
+@settings(max_examples=40)
+@given(networks())
+def test_c_agrees_with_the_library(
+    tmp_path_factory: pytest.TempPathFactory, case: tuple[nn.Sequential, nn.Loss | None, Any]
+) -> None:
+    net, loss, x = case
+    folder = tmp_path_factory.mktemp("c")
+    to_c(net, folder / "model.h", loss=loss)
+    agrees(Compiled(folder / "model.h", net.params.dtype, folder).score(x, net.out_features or 0), net, loss, x)
+
+
+def test_small_probabilities_keep_their_digits(ort: Any, tmp_path: Path) -> None:
+    """ONNX's own Sigmoid is 0 where one in a million million is right, and orders no rare events."""
+    for dtype, rtol in ((np.float64, 1e-14), (np.float32, 1e-6)):
+        net = nn.Sequential([nn.Dense(1, 1)], rng=None, dtype=dtype)
+        net.params.vector = [1.0, 0.0]
+        x = np.array([[-80.0], [-30.0], [-5.0], [0.0], [5.0], [30.0], [1000.0], [-1000.0]], dtype)
+        said = prediction(net, nn.SigmoidCrossEntropy(), x)
+        y = run_onnx(ort, to_onnx(net, loss=nn.SigmoidCrossEntropy()), x)[0]
+        np.testing.assert_allclose(y, said, rtol=rtol)
+        if COMPILER:
+            to_c(net, tmp_path / "p.h", loss=nn.SigmoidCrossEntropy())
+            np.testing.assert_allclose(Compiled(tmp_path / "p.h", dtype, tmp_path).score(x, 1), said, rtol=rtol)
+
+
+# Estimators.
+
+X = np.random.default_rng(0).normal(size=(60, 3))
+PLACES = np.where(X[:, 0] > 0.3, 2, np.where(X[:, 1] > 0, 1, 0))
+TEXTS = np.array(["low", 'mid"?\\/', "höch\n"])
+MODELS = {
+    "two texts": (MLPClassifier, TEXTS[np.minimum(PLACES, 1)], {}),
+    "three texts": (MLPClassifier, TEXTS[PLACES], {}),
+    "two numbers": (MLPClassifier, PLACES.clip(0, 1) * 10 - 3, {}),
+    "three numbers": (MLPClassifier, PLACES * 7 - 7, {}),
+    "whole floats": (MLPClassifier, PLACES * 2.0, {}),
+    "bools": (MLPClassifier, PLACES > 0, {}),
+    "objects": (MLPClassifier, TEXTS[PLACES].astype(object), {}),
+    "objects that are numbers": (MLPClassifier, PLACES.astype(object), {}),
+    "one class": (MLPClassifier, np.full(60, 4), {}),
+    "labels": (MLPClassifier, (X[:, :2] > 0).astype(int), {}),
+    "loss on probabilities": (MLPClassifier, PLACES, {"loss": nn.MeanSquaredError()}),
+    "two by a loss on probabilities": (MLPClassifier, PLACES > 0, {"loss": nn.BinaryCrossEntropy()}),
+    "dropout": (MLPClassifier, PLACES, {"dropout": 0.3, "activation": "logistic", "solver": "adam"}),
+    "number": (MLPRegressor, X[:, 0] ** 2, {"activation": "tanh"}),
+    "numbers": (MLPRegressor, X[:, :2] ** 2, {"activation": "identity"}),
+    "counts": (MLPRegressor, PLACES, {"loss": "poisson"}),
+}
+
+
+def fitted(name: str, dtype: Any = np.float64) -> Any:
+    kind, y, more = MODELS[name]
+    settings = {"hidden_layer_sizes": (5, 4), "solver": "lbfgs", "max_iter": 15, "random_state": 0} | more
+    return kind(**settings).fit(X.astype(dtype), y)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:lbfgs failed to converge", "ignore:Stochastic Optimizer")
+dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
+
+
+@dtypes
+@pytest.mark.parametrize("name", MODELS)
+def test_estimators_as_onnx(name: str, dtype: Any, ort: Any, tmp_path: Path) -> None:
+    model, tolerance = fitted(name, dtype), 1e-12 if dtype == np.float64 else 1e-6
+    proto = to_onnx(model, tmp_path / "m.onnx")
+    found = run_onnx(ort, (tmp_path / "m.onnx").read_bytes(), X.astype(dtype))
+    names = [output.name for output in proto.graph.output]
+    if isinstance(model, MLPRegressor):
+        assert names == ["variable"]
+        said = model.predict(X.astype(dtype)).reshape(60, -1)
+        np.testing.assert_allclose(found[0], said, rtol=10 * tolerance, atol=10 * tolerance)
+        return
+    label, probabilities = found
+    assert names == ["label", "probabilities"] and probabilities.dtype == dtype
+    said = model.predict_proba(X.astype(dtype))
+    assert probabilities.shape == said.shape and label.shape == model.predict(X).shape
+    np.testing.assert_allclose(probabilities, said, rtol=tolerance, atol=tolerance)
+    if label.ndim == 2:
+        np.testing.assert_array_equal(label, said > 0.5)
+    else:
+        assert label.tolist() == model.predict(X.astype(dtype)).tolist()
+        assert label.dtype in (np.int64, object)
+    if "loss" not in name:
+        (logits,) = run_onnx(ort, to_onnx(model, outputs="logits"), X.astype(dtype))
+        np.testing.assert_allclose(logits, model.network_.predict(X.astype(dtype)), rtol=0, atol=20 * tolerance)
+    empty = run_onnx(ort, proto, X[:0].astype(dtype))
+    assert [len(part) for part in empty] == [0, 0]
+
+
+@needs_compiler
+@dtypes
+@pytest.mark.parametrize("name", MODELS)
+def test_estimators_as_c(name: str, dtype: Any, tmp_path: Path) -> None:
+    model, tolerance = fitted(name, dtype), 1e-12 if dtype == np.float64 else 1e-6
+    to_c(model, tmp_path / "shop_1.h")
+    x = X.astype(dtype)
+    has_classes = isinstance(model, MLPClassifier) and model.predict(X).ndim == 1
+    compiled = Compiled(tmp_path / "shop_1.h", dtype, tmp_path, classes=has_classes)
+    said = model.predict_proba(x) if isinstance(model, MLPClassifier) else model.predict(x).reshape(60, -1)
+    y = compiled.score(x, said.shape[1])
+    np.testing.assert_allclose(y, said, rtol=10 * tolerance, atol=10 * tolerance)
+    if not has_classes:
+        assert "_class(" not in (tmp_path / "shop_1.h").read_text()
+        return
+    n, text = max(2, len(model.classes_)), isinstance(model.classes_.tolist()[0], str)
+    kind = ctypes.c_char_p if text else ctypes.c_long
+    labels = ctypes.cast(ctypes.c_void_p.in_dll(compiled.library, "labels"), ctypes.POINTER(kind * n)).contents
+    known = [label.decode() if isinstance(label, bytes) else label for label in labels]
+    assert [known[k] for k in compiled.places(x)] == model.predict(x).tolist()
+
+
+@needs_compiler
+@pytest.mark.skipif(CXX is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("standard", ["c++98", "c++20"])
+def test_the_header_is_cpp_too(standard: str, tmp_path: Path) -> None:
+    to_c(fitted("three texts"), tmp_path / "m.h")
+    (tmp_path / "m.cpp").write_text(
+        '#include "m.h"\nint main() { double x[M_N_FEATURES] = {1, 2, 3}; return m_class(x) > 2; }\n'
+    )
+    command = [CXX or "c++", "-Wall", "-Wextra", "-Werror", f"-std={standard}", "m.cpp", "-o", "m"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    subprocess.run([tmp_path / "m"], check=True)
+
+
+@needs_compiler
+def test_c_calls_nothing_but_exp_and_tanh(tmp_path: Path) -> None:
+    """No allocation, no printing, nothing that could fail: the object file asks the linker for mathematics only."""
+    net = nn.Sequential([nn.Dense(3, 4), nn.Tanh(), nn.Dense(4, 3)], rng=np.random.default_rng(0))
+    to_c(net, tmp_path / "m.h", loss=nn.SoftmaxCrossEntropy())
+    (tmp_path / "m.c").write_text(
+        '#include "m.h"\nvoid f(const double *x, double *y);\nvoid f(const double *x, double *y) { m_score(x, y); }\n'
+    )
+    subprocess.run([COMPILER or "cc", *FLAGS, "-c", "m.c"], check=True, cwd=tmp_path)
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("needs nm")
+    undefined = subprocess.run([nm, "-u", "m.o"], check=True, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert set(undefined.split()) - {"U"} == {"exp", "tanh"}
+
+
+def test_a_network_in_another_dtype(ort: Any, tmp_path: Path) -> None:
+    model = fitted("three numbers")
+    _, probabilities = run_onnx(ort, to_onnx(model, dtype="float32"), X.astype(np.float32))
+    assert probabilities.dtype == np.float32 and np.abs(probabilities - model.predict_proba(X)).max() < 1e-5
+    to_c(model, tmp_path / "m.h", dtype=np.float32)
+    text = (tmp_path / "m.h").read_text()
+    assert "double" not in text and "expf(" in text
+    for wrong in (np.float16, int, "text"):
+        with pytest.raises(ValueError, match="dtype must be float64 or float32"):
+            to_onnx(model, dtype=wrong)
+
+
+@dtypes
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "one class" and "objects" not in name])
+def test_skl2onnx_pipelines(name: str, dtype: Any, ort: Any) -> None:
+    skl2onnx, pipeline = pytest.importorskip("skl2onnx"), pytest.importorskip("sklearn.pipeline")
+    from sklearn.preprocessing import StandardScaler
+
+    nn.export.register_converters()
+    nn.export.register_converters()  # again changes nothing
+    kind, y, more = MODELS[name]
+    settings = {"hidden_layer_sizes": (5,), "solver": "lbfgs", "max_iter": 15, "random_state": 0} | more
+    pipe = pipeline.make_pipeline(StandardScaler(), kind(**settings)).fit(X.astype(dtype), y)
+    x, tolerance = X.astype(dtype), 1e-12 if dtype == np.float64 else 2e-6
+    options = {id(pipe[-1]): {"zipmap": False}} if kind is MLPClassifier else None
+    found = run_onnx(ort, skl2onnx.to_onnx(pipe, x[:1], options=options), x)
+    if kind is MLPRegressor:
+        said = pipe.predict(x).reshape(60, -1)
+        np.testing.assert_allclose(found[0], said, rtol=10 * tolerance, atol=10 * tolerance)
+        return
+    said = pipe.predict_proba(x)
+    np.testing.assert_allclose(found[1], said, rtol=tolerance, atol=tolerance)
+    assert found[0].tolist() == pipe.predict(x).tolist() and found[1].dtype == dtype
+    if found[0].ndim == 1 and dtype == np.float32:  # ZipMap takes no other
+        (_, maps) = run_onnx(ort, skl2onnx.to_onnx(pipe, x[:1]), x)
+        assert list(maps[0]) == pipe.classes_.tolist()
+        np.testing.assert_allclose([list(row.values()) for row in maps], said, atol=tolerance)
+        places, _ = run_onnx(
+            ort, skl2onnx.to_onnx(pipe, x[:1], options={id(pipe[-1]): {"nocl": True, "zipmap": False}}), x
+        )
+        assert pipe.classes_[places].tolist() == pipe.predict(x).tolist()
+    raw = {id(pipe[-1]): {"raw_scores": True, "zipmap": False}}
+    if "loss" in more:
+        with pytest.raises(ValueError, match="has no raw scores"):
+            skl2onnx.to_onnx(pipe, x[:1], options=raw)
+    else:
+        _, logits = run_onnx(ort, skl2onnx.to_onnx(pipe, x[:1], options=raw), x)
+        network = pipe[-1].network_.predict(pipe[:-1].transform(x))
+        np.testing.assert_allclose(logits, network, rtol=0, atol=50 * tolerance)
+
+
+# What can go wrong.
+
+
+class Squares(nn.Layer):
+    """A layer of one's own."""
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return x * x, x
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return 2 * dy * cache, nn.Parameters({})
+
+
+def net_of(*layers: nn.Layer) -> nn.Sequential:
+    return nn.Sequential(layers, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "says"),
+    [
+        (3, {}, "only a network, an MLPClassifier or an MLPRegressor can be exported, got 3"),
+        (net_of(nn.Dense(1, 1), Squares()), {}, "Squares.* can't be exported; Dense, Exp, LeakyReLU, .* can"),
+        (net_of(nn.ReLU()), {}, "without a Dense layer it has no width"),
+        (nn.Sequential([nn.Dense(1, 1)], rng=None), {}, "parameters without a finite value"),
+        (net_of(nn.Dense(1, 1)), {"loss": "mse"}, "loss must be of type Loss"),
+        (MLPClassifier(), {}, "not fitted"),
+    ],
+)
+def test_what_cannot_be_exported(model: Any, more: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.h"
+    for export in (to_c, to_onnx):
+        path.write_text("as it was")
+        with pytest.raises(ValueError, match=says):
+            export(model, path, **more)
+        assert path.read_text() == "as it was" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_else_cannot_be_exported(tmp_path: Path) -> None:
+    model = fitted("three numbers")
+    with pytest.raises(ValueError, match="loss is for networks"):
+        to_c(model, tmp_path / "m.h", loss=nn.MeanSquaredError())
+    odd = MLPClassifier(3, max_iter=1).fit(X, PLACES * 1e300)
+    with pytest.raises(ValueError, match="labels must be texts or whole numbers of 64 bits"):
+        to_c(odd, tmp_path / "m.h")
+    large = net_of(nn.Dense(1, 1))
+    large.params.vector = [1e200, 0]
+    with pytest.raises(ValueError, match="without a finite value in float32"):
+        to_c(large, tmp_path / "m.h", dtype=np.float32)
+    for name in ("", "1st", "a-b", "schön", "_m", "m.n"):
+        with pytest.raises(ValueError, match="is no name for C"):
+            to_c(model, tmp_path / "m.h", name=name)
+    with pytest.raises(ValueError, match=r"'my-model' is no name for C; give one by name="):
+        to_c(model, tmp_path / "my-model.h")
+    assert list(tmp_path.iterdir()) == []
+    to_c(model, tmp_path / "my-model.h", name="mine")
+    assert "mine_score(" in (tmp_path / "my-model.h").read_text()
+    with pytest.raises(OSError, match="no/such"):
+        to_c(model, "no/such/folder.h")
+
+
+def test_outputs_are_named_ones(ort: Any) -> None:
+    regression, classes = net_of(nn.Dense(2, 2)), net_of(nn.Dense(2, 3), nn.Softmax())
+    for model, loss, wrong in (
+        (regression, None, "label"),
+        (regression, None, "logits"),
+        (classes, None, "logits"),
+        (fitted("number"), None, "probabilities"),
+        (fitted("loss on probabilities"), None, "logits"),
+        (regression, None, []),
+        (classes, None, ["label", "label"]),
+    ):
+        with pytest.raises(ValueError, match="outputs must be some of"):
+            to_onnx(model, loss=loss, outputs=wrong)
+    x = np.random.default_rng(1).normal(size=(9, 2))
+    label, p = run_onnx(ort, to_onnx(classes, outputs=("label", "probabilities")), x)
+    np.testing.assert_array_equal(label, classes.predict(x).argmax(axis=1))
+    np.testing.assert_allclose(p, classes.predict(x), rtol=1e-13)
+    label, logits = run_onnx(ort, to_onnx(regression, loss=nn.SigmoidCrossEntropy(), outputs=["label", "logits"]), x)
+    np.testing.assert_array_equal(label, regression.predict(x) > 0)
+    np.testing.assert_allclose(logits, regression.predict(x), rtol=1e-13)
+
+
+def test_every_layer_of_the_library_has_a_form() -> None:
+    """Or does nothing when it predicts."""
+    layers = {cls for cls in vars(nn).values() if isinstance(cls, type) and issubclass(cls, nn.Layer)}
+    assert layers - {nn.Layer, nn.Sequential, nn.Identity, nn.Dropout} <= set(FORMS)
+
+
+def test_packages_are_asked_for_only_when_they_are_needed(tmp_path: Path) -> None:
+    code = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"onnx", "skl2onnx", "sklearn"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Nothing())
+import numpy as np, nnprofile as nn
+net = nn.Sequential([nn.Dense(1, 1)], rng=np.random.default_rng(0))
+nn.to_c(net, sys.argv[1])
+for call, package in ((lambda: nn.to_onnx(net, "x"), "onnx"), (nn.export.register_converters, "skl2onnx")):
+    try:
+        call()
+    except ImportError as error:
+        assert str(error).endswith(f'needs the package {package}: pip install "nnprofile[onnx]"'), error
+    else:
+        raise AssertionError
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path / "m.h")], check=True)
+    assert re.match(r"/\* m: written by nnprofile", (tmp_path / "m.h").read_text())
