@@ -14,6 +14,10 @@ from . import suites
 from .harness import versions
 
 
+def _in_words(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(
@@ -29,9 +33,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.json"
     record = json.loads(file.read_text()) if file.exists() else {}
-    header = ", ".join(f"{name} {version}" for name, version in versions().items())
     print(
-        header,
+        _in_words(versions()),
         "one thread and one core, unless it says otherwise; medians of rounds in which all take turns",
         "",
         sep="\n",
@@ -42,9 +45,9 @@ def main() -> None:
         print(section, f"({name}: {time.perf_counter() - start:.0f} s)\n", sep="\n", flush=True)
         record[name] = {"versions": versions(), "results": results, "section": section}
         file.write_text(json.dumps(record, indent=1) + "\n")
-    (options.out / "results.md").write_text(
-        "\n\n".join([header, *(record[name]["section"] for name in suites.ALL if name in record)])
-    )
+    done = [record[name] for name in suites.ALL if name in record]
+    header = _in_words({name: version for part in done for name, version in part["versions"].items()})
+    (options.out / "results.md").write_text("\n\n".join([header, *(part["section"] for part in done)]))
     try:
         from . import picture
     except ImportError as error:

@@ -1,20 +1,13 @@
-"""The same call of scikit-learn's perceptron and of ours, side by side: seconds of ``fit``, and accuracy on other rows.
-
-python -m benchmarks.estimators [--rounds 5]
-"""
+"""The same call of scikit-learn's perceptron and of ours, side by side in one process."""
 
 from __future__ import annotations
 
-import argparse
-import platform
 import warnings
-from statistics import median
+from statistics import mean, median, stdev
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import scipy
-import sklearn
 from scipy import sparse
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -24,6 +17,8 @@ from threadpoolctl import threadpool_limits
 import nnprofile as nn
 
 from . import adult
+
+ESTIMATORS: dict[str, Any] = {"scikit-learn": Theirs, "nnprofile": nn.MLPClassifier}
 
 
 def cases() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -60,36 +55,40 @@ def cases() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
     }
 
 
-def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.estimators", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="each estimator's turns; the medians count")
-    rounds = parser.parse_args().rounds
-    warnings.simplefilter("ignore")  # that so few epochs do not converge
-    print(
-        f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, "
-        f"scikit-learn {sklearn.__version__}, nnprofile {nn.__version__}; one thread; medians of {rounds} rounds\n"
-    )
-    print("| one `fit` | scikit-learn, s | nnprofile, s | times as fast | accuracy there (over seeds) | here |")
-    print("|---|---|---|---|---|---|")
-    with threadpool_limits(1):
+def measure(*, fast: bool = False) -> tuple[list[dict[str, Any]], str]:
+    """Seconds of one ``fit``, and accuracy on other rows: both estimators take turns, each round with another seed."""
+    rounds = 1 if fast else 5
+    results = []
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")  # that so few epochs do not converge
         nn.warmup()
         for name, ((x, y, xv, yv), settings) in cases().items():
-            seconds: dict[type, list[float]] = {Theirs: [], nn.MLPClassifier: []}
-            scores: dict[type, list[float]] = {Theirs: [], nn.MLPClassifier: []}
+            if fast:
+                settings = settings | {"max_iter": 3}
+            found: dict[str, dict[str, list[float]]] = {n: {"seconds": [], "accuracy": []} for n in ESTIMATORS}
             for seed in range(rounds):
-                for kind in seconds:
+                for which, kind in ESTIMATORS.items():
                     model = kind(random_state=seed, **settings)
                     started = perf_counter()
                     model.fit(x, y)
-                    seconds[kind].append(perf_counter() - started)
-                    scores[kind].append(float(np.mean(model.predict(xv) == yv)))
-            theirs, ours = (median(seconds[kind]) for kind in seconds)
-            there, here = (
-                f"{np.mean(scores[k]):.4f} ± {np.std(scores[k], ddof=1) if rounds > 1 else 0:.4f}" for k in seconds
-            )
-            print(f"| {name} | {theirs:.2f} | {ours:.2f} | {theirs / ours:.1f} | {there} | {here} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+                    found[which]["seconds"].append(perf_counter() - started)
+                    found[which]["accuracy"].append(float(np.mean(model.predict(xv) == yv)))
+            results.append({"case": name, "found": found})
+    lines = [
+        "### Estimators: the same call of scikit-learn's MLPClassifier and of ours",
+        "",
+        f"Seconds of one `fit`, medians of {rounds} rounds; accuracy on other rows, mean and standard deviation over seeds.",
+        "",
+        "| | scikit-learn | nnprofile | times as fast | accuracy there | here |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        theirs, ours = (result["found"][which] for which in ("scikit-learn", "nnprofile"))
+        seconds = [median(found["seconds"]) for found in (theirs, ours)]
+        accuracy = [
+            f"{mean(found['accuracy']):.4f} ± {stdev(found['accuracy']) if rounds > 1 else 0:.4f}"
+            for found in (theirs, ours)
+        ]
+        cells = [*(f"{s:.2f}" for s in seconds), f"{seconds[0] / seconds[1]:.1f}", *accuracy]
+        lines.append(f"| {result['case']} | {' | '.join(cells)} |")
+    return results, "\n".join(lines) + "\n"

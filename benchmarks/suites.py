@@ -273,4 +273,14 @@ def growth(*, fast: bool = False) -> Section:
     return results, table
 
 
-ALL = {"startup": startup, "train": train, "predict": predict, "sparse": sparse, "adult": adult, "growth": growth}
+def estimators(*, fast: bool = False) -> Section:
+    """Seconds of one ``fit`` of scikit-learn's perceptron and of ours."""
+    from .estimators import measure
+
+    return measure(fast=fast)
+
+
+ALL = {
+    **{"startup": startup, "train": train, "predict": predict, "sparse": sparse},
+    **{"adult": adult, "estimators": estimators, "growth": growth},
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 import re
 import signal
 import sys
@@ -726,3 +727,19 @@ def test_numbers_of_other_types_compile_nothing_anew() -> None:
     optimizer.learning_rate = np.float32(0.1)
     fit(network(3, 4, 1), nn.MeanSquaredError(), optimizer, x, y)
     assert len(engine.kernels().train.signatures) == n_compiled
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numbers_too_small_to_be_normal_are_zero_in_the_engine_and_nowhere_else(dtype: Any) -> None:
+    """Behind a ReLU that never opens only L2 moves the weights: towards 0, below the least normal number."""
+    tiny = np.finfo(dtype).tiny
+    net = nn.Sequential([nn.Dense(2, 2), nn.ReLU(), nn.Dense(2, 1)], rng=np.random.default_rng(0), dtype=dtype)
+    net.params["0.b"] = [-100.0, -100.0]
+    x, y = np.ones((4, 2), dtype), np.ones(4)
+    run = (net, nn.MeanSquaredError(), nn.Adam(1e-3), x, y)
+    nn.fit(*run, n_epochs=20_000, batch_size=4, l2=1e-3, rng=np.random.default_rng(0), engine="numba")
+    W = np.abs(net.params["0.W"])
+    assert W.max() < tiny**0.75
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        assert ((W == 0) | (tiny <= W)).all()
+    assert (np.array([tiny / 8, tiny / 4], dtype) * dtype(1) > 0).all()  # NumPy has its subnormal numbers back

@@ -13,7 +13,7 @@ from numba import njit
 
 from . import activations, losses, products, sparse
 from .cache import compiled
-from .elementary import HELPER, INLINE, ONCE, SUM, like, nought, total, view
+from .elementary import HELPER, INLINE, ONCE, SUM, flush_subnormals, like, nought, restore_subnormals, total, view
 from .program import (
     BINARY,
     BY_BLAS,
@@ -152,16 +152,18 @@ def train(
 
     ``rates`` are the learning rates of the updates from number ``n_before`` on. The objective and the weight of each step
     are written to ``values`` and ``totals``, the numbers of updates and of steps to ``done``. After a step that is not
-    finite, or is refused, nothing more is done.
+    finite, or is refused, nothing more is done. On x86, numbers below the least normal one count as 0.
     """
     # A copy that starts with a cache line is read and written twice as fast as one that lies as it happens to.
     is_small = params.size <= _SMALL
     w, m_w, v_w = params, m, v
     if is_small:
         w, m_w, v_w = _aligned(params), _aligned(m), _aligned(v)
+    before = flush_subnormals()
     refused = _steps(
         program, rule, data, slots, work, w, m_w, v_w, order, n_batch, rates, n_before, uniforms, values, totals, done
     )
+    restore_subnormals(before)
     if is_small:
         _copy(w, params)
         _copy(m_w, m)
