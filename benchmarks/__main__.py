@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import suites
 from .harness import versions
@@ -16,6 +18,13 @@ from .harness import versions
 
 def _in_words(found: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _sections(done: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the sections; one that was measured elsewhere, or with other versions than the first, says so."""
+    for part in done:
+        others = {k: v for k, v in part["versions"].items() if done[0]["versions"].get(k) != v}
+        yield part["section"] + (f"\nMeasured with {_in_words(others)}.\n" if others else "")
 
 
 def main() -> None:
@@ -46,8 +55,7 @@ def main() -> None:
         record[name] = {"versions": versions(), "results": results, "section": section}
         file.write_text(json.dumps(record, indent=1) + "\n")
     done = [record[name] for name in suites.ALL if name in record]
-    header = _in_words({name: version for part in done for name, version in part["versions"].items()})
-    (options.out / "results.md").write_text("\n\n".join([header, *(part["section"] for part in done)]))
+    (options.out / "results.md").write_text("\n\n".join([_in_words(done[0]["versions"]), *_sections(done)]))
     try:
         from . import picture
     except ImportError as error:
