@@ -96,6 +96,37 @@ def test_lbfgs_finds_what_scikit_learns_finds(activation: str, target: str, data
     assert one.n_iter_ == two.n_iter_ and one.out_activation_ == two.out_activation_ and one.n_layers_ == two.n_layers_
 
 
+def test_metadata_routing(data: Any, tmp_path: Path) -> None:
+    x, y = data
+    with pytest.raises(RuntimeError, match="only available when metadata routing is enabled"):
+        MLPClassifier().set_fit_request(sample_weight=True)
+    weight = np.where(y == "a", 1.0, 0.0) + 1e-3
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = MLPClassifier(4, solver="lbfgs", max_iter=5, random_state=0)
+        weighted = sklearn.clone(
+            model.set_fit_request(sample_weight=True).set_score_request(sample_weight="importance")
+        )
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        pipe = make_pipeline(scaler, weighted).fit(x, y, sample_weight=weight)
+        expected = MLPClassifier(4, solver="lbfgs", max_iter=5, random_state=0)
+        expected.fit(StandardScaler().fit_transform(x), y, sample_weight=weight)
+        np.testing.assert_array_equal(pipe[-1].coefs_[0], expected.coefs_[0])
+        share = pipe.score(x, y, sample_weight=weight)
+        assert share == expected.score(StandardScaler().fit_transform(x), y, sample_weight=weight)
+        grid = GridSearchCV(weighted, {"alpha": [0.1]}, cv=2).fit(x, y, sample_weight=weight)
+        assert grid.best_estimator_.get_metadata_routing().fit.requests == {"sample_weight": True}
+        with pytest.raises(ValueError, match="not explicitly set as requested or not requested"):
+            make_pipeline(scaler, MLPClassifier()).fit(x, y, sample_weight=weight)
+        with pytest.raises(TypeError, match="Unexpected args: {'classes'}"):
+            MLPRegressor().set_partial_fit_request(classes=True)
+        assert (
+            "classes"
+            in MLPClassifier().set_partial_fit_request(classes=True).get_metadata_routing().partial_fit.requests
+        )
+    pipe[-1].save(tmp_path / "m")
+    assert MLPClassifier.load(tmp_path / "m").predict(x[:3]).shape == (3,)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("kind", ["classes", "labels", "numbers"])
 def test_lbfgs_is_the_same_by_the_engine_and_in_pieces(kind: str, dtype: Any) -> None:

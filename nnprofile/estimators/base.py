@@ -29,6 +29,7 @@ from .checks import (
 )
 from .files import STATE, described, is_plain, restored
 from .lbfgs import lbfgs
+from .routing import Routed
 
 ACTIVATIONS: dict[str, type[Layer]] = {
     "identity": activations.Identity,
@@ -41,7 +42,7 @@ NOT_FINITE = (
 )
 
 
-class Estimator:
+class Estimator(Routed):
     """What both share: parameters by name, checks of X, and the three ways to train."""
 
     _kind: ClassVar[str]
@@ -183,8 +184,8 @@ class Estimator:
             if not is_plain(value):
                 raise ValueError(f"{name}={value!r} has no place in a file; numbers, texts and their lists have")
         state = {name: described(value) for name, value in vars(self).items() if name not in params}
-        for name in ("_net", "_loss", "_optimizer", "_rng"):  # these are in the file, or are made anew
-            state.pop(name)
+        for name in ("_net", "_loss", "_optimizer", "_rng", "_metadata_request"):  # in the file, made anew, or not kept
+            state.pop(name, None)
         about = {"class": type(self).__name__, "params": {n: described(v) for n, v in params.items()}, "state": state}
         save_with(about, self._net, path, optimizer=self._optimizer, rng=self._rng)
 

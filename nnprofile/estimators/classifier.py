@@ -59,6 +59,7 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
     """
 
     _kind = "classifier"
+    _routes = Estimator._routes | {"partial_fit": ("sample_weight", "classes")}
 
     def __init__(
         self,
