@@ -103,9 +103,7 @@ def test_metadata_routing(data: Any, tmp_path: Path) -> None:
     weight = np.where(y == "a", 1.0, 0.0) + 1e-3
     with sklearn.config_context(enable_metadata_routing=True):
         model = MLPClassifier(4, solver="lbfgs", max_iter=5, random_state=0)
-        weighted = sklearn.clone(
-            model.set_fit_request(sample_weight=True).set_score_request(sample_weight="importance")
-        )
+        weighted = sklearn.clone(model.set_fit_request(sample_weight=True).set_score_request(sample_weight=True))
         scaler = StandardScaler().set_fit_request(sample_weight=False)
         pipe = make_pipeline(scaler, weighted).fit(x, y, sample_weight=weight)
         expected = MLPClassifier(4, solver="lbfgs", max_iter=5, random_state=0)
