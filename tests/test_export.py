@@ -302,14 +302,29 @@ def test_skl2onnx_pipelines(name: str, dtype: Any, ort: Any) -> None:
             ort, skl2onnx.to_onnx(pipe, x[:1], options={id(pipe[-1]): {"nocl": True, "zipmap": False}}), x
         )
         assert pipe.classes_[places].tolist() == pipe.predict(x).tolist()
-    raw = {id(pipe[-1]): {"raw_scores": True, "zipmap": False}}
-    if "loss" in more:
-        with pytest.raises(ValueError, match="has no raw scores"):
-            skl2onnx.to_onnx(pipe, x[:1], options=raw)
-    else:
-        _, logits = run_onnx(ort, skl2onnx.to_onnx(pipe, x[:1], options=raw), x)
-        network = pipe[-1].network_.predict(pipe[:-1].transform(x))
-        np.testing.assert_allclose(logits, network, rtol=0, atol=50 * tolerance)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_ensembles_by_skl2onnx(n_classes: int, ort: Any) -> None:
+    """Those that ask an estimator for its probabilities ask ours for the same."""
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import BaggingClassifier, StackingClassifier
+    from sklearn.model_selection import GridSearchCV
+
+    nn.export.register_converters()
+    x, y = X.astype(np.float32), PLACES.clip(0, n_classes - 1)
+    base = MLPClassifier(4, solver="lbfgs", max_iter=15, random_state=0)
+    for model in (
+        CalibratedClassifierCV(base, cv=2),
+        BaggingClassifier(base, n_estimators=2, random_state=0),
+        StackingClassifier([("a", base)], final_estimator=base, cv=2),
+        GridSearchCV(base, {"alpha": [0.1, 1.0]}, cv=2),
+    ):
+        model.fit(x, y)
+        label, probabilities = run_onnx(ort, skl2onnx.to_onnx(model, x[:1], options={"zipmap": False}), x)
+        np.testing.assert_allclose(probabilities, model.predict_proba(x), rtol=0, atol=2e-6)
+        np.testing.assert_array_equal(label, model.predict(x))
 
 
 # What can go wrong.

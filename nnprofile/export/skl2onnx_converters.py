@@ -10,16 +10,16 @@ from ..estimators import MLPClassifier, MLPRegressor
 from .onnx_graph import write
 from .source import Source, source_of
 
-_OPTIONS = {"nocl": False, "raw_scores": False}
+_OPTIONS = {"nocl": False}
 
 
 def register_converters() -> None:
     """Tell skl2onnx how to write ``MLPClassifier`` and ``MLPRegressor``, alone or at the end of a Pipeline.
 
-    Then ``skl2onnx.to_onnx(pipeline, x)`` works, with options that it has for scikit-learn's own: ``zipmap``,
-    ``output_class_labels``, ``nocl`` (places in place of labels) and ``raw_scores`` (logits in place of probabilities). The
-    network computes in float64 if it is of float64 and what comes to it too, else in float32; a ``zipmap``, which is that
-    converter's default, takes float32 only, as for scikit-learn's own. It may be called more than once.
+    Then ``skl2onnx.to_onnx(pipeline, x)`` works, with the options that it has for scikit-learn's own: ``zipmap``,
+    ``output_class_labels`` and ``nocl`` (places in place of labels). The network computes in float64 if it is of float64 and
+    what comes to it too, else in float32; a ``zipmap``, which is that converter's default, takes float32 only, as for
+    scikit-learn's own. It may be called more than once.
 
     Raises
     ------
@@ -37,7 +37,6 @@ def register_converters() -> None:
         "zipmap": [True, False, "columns"],
         "output_class_labels": [False, True],
         "nocl": [True, False],
-        "raw_scores": [True, False],
     }
     update_registered_converter(MLPClassifier, "NnprofileMLPClassifier", _classifier_types, _convert, options=options)
     update_registered_converter(MLPRegressor, "NnprofileMLPRegressor", _regressor_types, _convert)
@@ -50,8 +49,6 @@ def _source(operator: Any, options: Any) -> Source:
     source = source_of(model, None, None if isinstance(operator.inputs[0].type, DoubleTensorType) else np.float32)
     if options["nocl"] and source.classes is not None:
         source = source._replace(classes=np.arange(len(source.classes)))
-    if options["raw_scores"] and not source.link:
-        raise ValueError(f"{model!r} has no raw scores: its network itself gives probabilities")
     return source
 
 
@@ -63,7 +60,7 @@ def _classifier_types(operator: Any) -> None:
     n, labels = operator.inputs[0].get_first_dimension(), source.labels
     kind = StringTensorType if labels is not None and labels.dtype == object else Int64TensorType
     operator.outputs[0].set_type(kind([n, source.n_outputs] if labels is None else [n]))
-    n_columns = source.n_outputs if labels is None or options["raw_scores"] else max(2, source.n_outputs)
+    n_columns = source.n_outputs if labels is None else max(2, source.n_outputs)
     operator.outputs[1].set_type(_tensor_type(source.dtype)([n, n_columns]))
 
 
@@ -83,7 +80,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     options, names = _OPTIONS, ["variable"]
     if isinstance(operator.raw_operator, MLPClassifier):
         options = container.get_options(operator.raw_operator, dict(_OPTIONS))
-        names = ["label", "logits" if options["raw_scores"] else "probabilities"]
+        names = ["label", "probabilities"]
     source = _source(operator, options)
     graph = _Container(scope, container, source.dtype)
     made = write(graph, source, graph.add("Cast", operator.inputs[0].full_name, to=graph.kind), names)
