@@ -259,6 +259,64 @@ def test_warm_start_keeps_the_moments(data: Any) -> None:
     assert warm.n_iter_ == 4 and warm.loss_curve_ == whole.loss_curve_
 
 
+@pytest.mark.parametrize("way", ["warm_start", "partial_fit", "file"])
+def test_training_goes_on_with_changed_arguments(way: str, data: Any, tmp_path: Path) -> None:
+    """What set_params changes of the optimizer counts, and its moments stay; the network is not another without a word."""
+    x, y = data
+    model = MLPClassifier(4, max_iter=3, warm_start=True, random_state=0).fit(x, y)
+
+    def go_on() -> Any:
+        return model.partial_fit(x, y) if way == "partial_fit" else model.fit(x, y)
+
+    before = model.coefs_[0].copy()
+    model.set_params(learning_rate_init=0.25)
+    if way == "file":
+        model.save(tmp_path / "m")
+        model = MLPClassifier.load(tmp_path / "m")
+    n_steps = model._optimizer.n_steps
+    moments = model._optimizer.state["m"].copy()
+    model._follow()
+    np.testing.assert_array_equal(model._optimizer.state["m"], moments)
+    go_on()
+    assert model._optimizer.learning_rate == 0.25 and model._optimizer.n_steps > n_steps > 0
+    assert np.abs(model.coefs_[0] - before).max() > 0.2
+    for change, said in (
+        ({"hidden_layer_sizes": (9,)}, r"hidden_layer_sizes=\[4\]"),
+        ({"activation": "tanh"}, "activation=relu"),
+        ({"dropout": 0.5}, "dropout=0.0"),
+        ({"loss": nn.MeanSquaredError()}, "loss='log_loss'"),
+    ):
+        kept = model.get_params()
+        model.set_params(**change)
+        with pytest.raises(ValueError, match=f"goes on with the network as it is, made with {said}"):
+            go_on()
+        model.set_params(**kept)
+    model.set_params(solver="sgd", momentum=0.5)
+    go_on()
+    assert isinstance(model._optimizer, nn.SGD) and model._optimizer.momentum == 0.5
+    model.set_params(learning_rate="adaptive")
+    model._follow()
+    model._optimizer.learning_rate = 1e-3  # as if it had been lowered
+    model.set_params(momentum=0.0)
+    go_on()
+    assert model._optimizer.learning_rate <= 1e-3
+
+
+def test_missing_values_of_pandas_are_named(data: Any) -> None:
+    x, y = data
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(x).astype("Float64")
+    frame.columns = [f"c{k}" for k in range(x.shape[1])]
+    assert MLPClassifier(3, max_iter=1).fit(frame, pd.Series(y).astype("category")).predict(frame).shape == (300,)
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        MLPClassifier().fit(frame.mask(frame > 1), y)
+    for target in (pd.Series(y).astype("string").mask(y == "a"), pd.Series(y == "a").astype("boolean").mask(y == "b")):
+        with pytest.raises(ValueError, match="Input y contains NaN"):
+            MLPClassifier().fit(frame, target)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        MLPRegressor().fit(frame, pd.Series(x[:, 0]).astype("Float64").mask(y == "a"))
+
+
 def test_early_stopping_sees_rare_positives(data: Any) -> None:
     """Accuracy cannot tell models apart at 3 % positives: whatever is asked for is watched, and the best state kept."""
     rng = np.random.default_rng(1)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from .. import activations
-from ..contract import Array, Layer, Loss, is_sparse
+from ..contract import Array, Layer, Loss, Optimizer, is_sparse
 from ..layers import Dense, Dropout
 from ..network import Sequential
 from ..optimizers import SGD, Adam
@@ -37,6 +37,10 @@ ACTIVATIONS: dict[str, type[Layer]] = {
     "tanh": activations.Tanh,
     "relu": activations.ReLU,
 }
+NETWORK = ("hidden_layer_sizes", "activation", "dropout", "loss")
+OPTIMIZER = (
+    *("solver", "learning_rate_init", "learning_rate", "momentum", "nesterovs_momentum", "beta_1", "beta_2", "epsilon"),
+)
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
 )
@@ -83,6 +87,7 @@ class Estimator(Routed):
     _net: Sequential
     _loss: Loss
     _optimizer: Any
+    _built: dict[str, Any]
     _rng: np.random.Generator
     _scale: int
     _multilabel: bool
@@ -218,6 +223,11 @@ class Estimator(Routed):
                 raise ValueError("it holds no optimizer, or no generator")
             found._net, found._optimizer, found._rng = saved.net, saved.optimizer, saved.rng
             found._loss, _ = found._loss_and_last()
+            choices = found._choices()
+            if "_built" not in about["state"]:  # a file of the time before it was kept
+                found._built = choices
+            if found._built.keys() != choices.keys():
+                raise ValueError(f"it was built of {sorted(found._built)}")
             if saved.net.out_features != found.n_outputs_ or saved.net.in_features != found.n_features_in_:
                 raise ValueError("network and estimator have other widths")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -406,7 +416,9 @@ class Estimator(Routed):
         x = self._features(X, reset=not again)
         weight = self._weights(sample_weight, x.shape[0])
         target = self._target(y, x.shape[0], again=again, strict=True)
-        if not again:
+        if again:
+            self._follow()
+        else:
             self._start(x, target)
         validation = None if validation_data is None else self._validation(*validation_data)
         if self.early_stopping and validation is None:
@@ -448,7 +460,9 @@ class Estimator(Routed):
         x = self._features(X, reset=not again)
         weight = self._weights(sample_weight, x.shape[0])
         target = self._target(y, x.shape[0], again=again)  # last: it may widen the network
-        if not again:
+        if again:
+            self._follow()
+        else:
             self._start(x, target)
             self._no_improvement_count = 0
         self._epochs(x, target, self._class_weighted(target, weight), None, n_epochs=1, stops=False)
@@ -475,17 +489,51 @@ class Estimator(Routed):
             layer.params["b"] = draws.uniform(-limit, limit, layer.params["b"].shape)
         self.n_layers_ = len(self._widths()) + 2
         self.out_activation_ = self._out_activation(last)
-        if self.solver == "sgd":
-            nesterov = bool(self.nesterovs_momentum and self.momentum)
-            self._optimizer = SGD(self._rate(self.learning_rate_init), momentum=self.momentum, nesterov=nesterov)
-        else:
-            self._optimizer = Adam(self.learning_rate_init, beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon)
+        self._optimizer, self._built = self._new_optimizer(), self._choices()
         self.t_ = self.n_iter_ = 0
         self.loss_curve_: list[float] = []
         self.validation_loss_curve_: list[float] | None = None
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.best_validation_score_: float | None = -inf if self.early_stopping else None
         self.best_loss_: float | None = None if self.early_stopping else inf
+
+    def _new_optimizer(self) -> Optimizer:
+        if self.solver == "sgd":
+            nesterov = bool(self.nesterovs_momentum and self.momentum)
+            return SGD(self._rate(self.learning_rate_init), momentum=self.momentum, nesterov=nesterov)
+        return Adam(self.learning_rate_init, beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon)
+
+    def _choices(self) -> dict[str, Any]:
+        """Return the arguments that made network and optimizer, as plain values."""
+        chosen = {name: getattr(self, name) for name in (*NETWORK, *OPTIMIZER)}
+        return chosen | {"hidden_layer_sizes": list(map(int, self._widths())), "loss": repr(self.loss)}
+
+    def _follow(self) -> None:
+        """Before training goes on, take over what ``set_params`` has changed of the optimizer; its moments stay.
+
+        Raises
+        ------
+        ValueError
+            If it has changed what the network is made of.
+        """
+        now = self._choices()
+        changed = {name for name in now if now[name] != self._built[name]}
+        if not changed:
+            return
+        if fixed := [name for name in NETWORK if name in changed]:
+            raise ValueError(
+                f"training goes on with the network as it is, made with "
+                f"{', '.join(f'{name}={self._built[name]}' for name in fixed)}; for another, fit with warm_start=False"
+            )
+        old, new = self._optimizer, self._new_optimizer()
+        if type(new) is type(old):
+            new.prepare(self._net.params)
+            new.n_steps = old.n_steps
+            for name in new.state.keys() & old.state.keys():
+                new.state[name][...] = old.state[name]
+        if not changed & {"solver", "learning_rate_init", "learning_rate"}:  # it may have been lowered since
+            new.learning_rate = old.learning_rate
+        self._optimizer, self._built = new, now
 
     def _rate(self, rate: float) -> float:
         """Return the learning rate for the mean over labels that is as good as ``rate`` for their sum."""

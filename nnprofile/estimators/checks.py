@@ -59,7 +59,9 @@ def check_finite(a: Array, name: str, who: str) -> None:
 
 def as_array(a: Any, name: str, who: str) -> Array:
     """Return an array of float32, if it is one, or float64, all finite."""
-    a = np.asarray(a)
+    given, a = a, np.asarray(a)
+    if a.dtype == object and hasattr(given, "isna"):  # columns with pandas' NA
+        a = given.to_numpy(dtype=np.float64, na_value=np.nan)
     if a.dtype.kind == "c":
         raise ValueError(f"Complex data not supported\n{a}\n")
     a = a if a.dtype in (np.float32, np.float64) else a.astype(np.float64)
@@ -95,6 +97,11 @@ def as_column(y: Any, who: str, n_samples: int) -> Array:
     return y
 
 
+def is_missing(value: Any) -> bool:
+    """Tell whether it is None, NaN, or pandas' NA."""
+    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and isnan(value))
+
+
 def as_labels(y: Any, who: str, n_samples: int) -> Array:
     """Return labels, shape (n_samples,), or rows of 0 and 1."""
     y = as_column(y, who, n_samples)
@@ -103,7 +110,7 @@ def as_labels(y: Any, who: str, n_samples: int) -> Array:
             raise ValueError(f"Unknown label type: several columns must hold 0 and 1; got {np.unique(y)[:5]}")
         return y
     if y.dtype.kind == "O":
-        if any(value is None or (isinstance(value, float) and isnan(value)) for value in y):
+        if any(map(is_missing, y)):
             raise ValueError("Input y contains NaN.")
         kinds = {isinstance(value, str) for value in y}
         if len(kinds) > 1:

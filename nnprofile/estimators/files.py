@@ -11,7 +11,7 @@ import numpy as np
 STATE = {
     *("classes_", "n_features_in_", "feature_names_in_", "n_outputs_", "n_layers_", "out_activation_", "n_iter_", "t_"),
     *("loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "validation_loss_curve_"),
-    *("_multilabel", "_open", "_flat", "_scale", "_no_improvement_count"),
+    *("_multilabel", "_open", "_flat", "_scale", "_no_improvement_count", "_built"),
 }
 
 
