@@ -83,13 +83,27 @@ def test_from_the_command_line(
     assert "onnx" in capsys.readouterr().err
 
 
-def test_columns_named_as_an_output(customers: preprocess.Table, tmp_path: Path) -> None:
-    frame = customers.frame.rename(columns={"age": "answer"})
-    kinds = {("answer" if name == "age" else name): kind for name, kind in customers.kinds.items()}
-    model = model_of(dataclasses.replace(customers, frame=frame, kinds=kinds), np.arange(300), "coarse", 1)
-    with pytest.raises(ValueError, match=r"columns \['answer'\] have the name of an output"):
+def renamed(table: preprocess.Table, names: dict[str, str]) -> preprocess.Table:
+    kinds = {names.get(name, name): kind for name, kind in table.kinds.items()}
+    return dataclasses.replace(table, frame=table.frame.rename(columns=names), kinds=kinds)
+
+
+@pytest.mark.parametrize("name", ["answer", "probability", "inside/features"])
+def test_columns_named_as_an_output(name: str, customers: preprocess.Table, tmp_path: Path) -> None:
+    model = model_of(renamed(customers, {"age": name}), np.arange(300), "coarse", 1)
+    with pytest.raises(ValueError, match=rf"columns \['{name}'\] have the name of an output, or of what is inside"):
         export.to_onnx(model, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
+
+
+def test_columns_of_any_other_name(customers: preprocess.Table, tmp_path: Path) -> None:
+    names = ["X", 'grö"ße / cm', "features", "constant_0", "n"]
+    table = renamed(customers, dict(zip(customers.frame, names, strict=True)))
+    model = model_of(table, np.arange(300), "fine", 2)
+    export.to_onnx(model, tmp_path / "m.onnx")
+    given = export.inputs(model.encoder, table.frame)
+    probability, _ = run_onnx(ort, (tmp_path / "m.onnx").read_bytes(), given)
+    np.testing.assert_allclose(probability[:, 0], model.predict_proba(table.frame), rtol=0, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from .features import MISSING_TEXT, Encoder
 from .preprocess import MISSING
 from .train import LOSS, Model
 
+INSIDE = "inside/"  # starts the names of all that is neither a column nor an output
+FEATURES = f"{INSIDE}features"
 NOWHERE = 1e300  # stands for a missing code; no number of a table is as large
 
 
@@ -31,17 +33,20 @@ def to_onnx(model: Model, path: Path) -> None:
     Raises
     ------
     ValueError
-        If a column has the name of an output.
+        If a column has the name of an output, or of something inside.
     """
     columns = [column["name"] for column in model.encoder.columns]
-    if taken := {"probability", "answer"} & set(columns):
-        raise ValueError(f"columns {sorted(taken)} have the name of an output; rename them")
-    network = compose.add_prefix(nn.to_onnx(model.net, loss=LOSS), "network/")
-    whole = compose.merge_models(_Encoding(model.encoder).model(network), network, [("features", "network/X")])
+    if taken := [name for name in columns if name in ("probability", "answer") or name.startswith(INSIDE)]:
+        raise ValueError(f"columns {taken} have the name of an output, or of what is inside; rename them")
+    network = compose.add_prefix(nn.to_onnx(model.net, loss=LOSS), f"{INSIDE}network/")
+    encoding = _Encoding(model.encoder).model(network)
+    whole = compose.merge_models(encoding, network, [(FEATURES, f"{INSIDE}network/X")])
     graph = whole.graph
-    graph.node.append(helper.make_node("Cast", ["network/probabilities"], ["probability"], to=TensorProto.DOUBLE))
-    graph.initializer.append(numpy_helper.from_array(np.array(model.threshold), "threshold"))
-    graph.node.append(helper.make_node("GreaterOrEqual", ["probability", "threshold"], ["answer"]))
+    graph.node.append(
+        helper.make_node("Cast", [f"{INSIDE}network/probabilities"], ["probability"], to=TensorProto.DOUBLE)
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array(model.threshold), f"{INSIDE}threshold"))
+    graph.node.append(helper.make_node("GreaterOrEqual", ["probability", f"{INSIDE}threshold"], ["answer"]))
     del graph.output[:]
     for name, kind in (("probability", TensorProto.DOUBLE), ("answer", TensorProto.BOOL)):
         graph.output.append(helper.make_tensor_value_info(name, kind, ["n", 1]))
@@ -80,7 +85,7 @@ class _Encoding:
         self.constants: list[Any] = []
 
     def model(self, network: Any) -> Any:
-        """Return a graph from the columns to "features"."""
+        """Return a graph from the columns to the features."""
         parts, given = [], []
         for column in self.encoder.columns:
             name, is_text = column["name"], column["kind"] == "category"
@@ -94,8 +99,8 @@ class _Encoding:
             if column["kind"] == "code":
                 parts.append(self._code(name, column["categories"]))
         x = self._add("Sub", self._add("Concat", *parts, axis=1), self._constant(self.encoder.center))
-        self.nodes.append(helper.make_node("Cast", [x], ["features"], to=TensorProto.FLOAT))
-        features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(self.encoder.center)])
+        self.nodes.append(helper.make_node("Cast", [x], [FEATURES], to=TensorProto.FLOAT))
+        features = helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["n", len(self.encoder.center)])
         graph = helper.make_graph(self.nodes, "user_profile", given, [features], self.constants)
         opsets = [*network.opset_import, helper.make_opsetid("ai.onnx.ml", 3)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=network.ir_version)
@@ -142,10 +147,10 @@ class _Encoding:
         return self._add("Cast", x, to=TensorProto.DOUBLE)
 
     def _add(self, operator: str, *names: str, **attributes: Any) -> str:
-        output = f"encoding/{operator}_{len(self.nodes)}"
+        output = f"{INSIDE}{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, names, [output], output, **attributes))
         return output
 
     def _constant(self, value: Any) -> str:
-        self.constants.append(numpy_helper.from_array(np.array(value), f"encoding/constant_{len(self.constants)}"))
+        self.constants.append(numpy_helper.from_array(np.array(value), f"{INSIDE}constant_{len(self.constants)}"))
         return str(self.constants[-1].name)
