@@ -94,8 +94,12 @@ def save_with(
     loss: Loss | None = None,
     optimizer: Optimizer | None = None,
     rng: np.random.Generator | None = None,
+    curves: Mapping[str, Array] | None = None,
 ) -> None:
-    """Write what ``save`` writes, and what an estimator says of itself: plain numbers, texts, lists and mappings."""
+    """Write what ``save`` writes, and what an estimator says of itself: plain numbers, texts, lists and mappings.
+
+    ``curves``, of a number an epoch, may be longer than a header: they are written as float64 arrays.
+    """
     import json
 
     if type(net) is not Sequential:
@@ -118,6 +122,7 @@ def save_with(
         architecture["rng"] = _describe_rng(rng)
     if estimator is not None:
         architecture["estimator"] = estimator
+        tensors |= {f"estimator.{name}": np.asarray(curve, np.float64) for name, curve in (curves or {}).items()}
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinity; such a network is not saved")
@@ -144,8 +149,10 @@ def load(path: Path, *, layers: Iterable[type[Layer]] = ()) -> Saved:
     return load_with(path, layers=layers)[0]
 
 
-def load_with(path: Path, *, layers: Iterable[type[Layer]] = ()) -> tuple[Saved, dict[str, Any] | None]:
-    """Read what ``save_with`` wrote: network and the like, and what the estimator said of itself, if one was saved."""
+def load_with(
+    path: Path, *, layers: Iterable[type[Layer]] = ()
+) -> tuple[Saved, dict[str, Any] | None, dict[str, Array]]:
+    """Read what ``save_with`` wrote: network and the like, what the estimator said of itself, if one was saved, and curves."""
     known: dict[str, type[Layer]] = {cls.__name__: cls for cls in _LAYERS}
     for cls in layers if isinstance(layers, Iterable) else (layers,):
         if (
@@ -323,7 +330,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 
 def _restore(
     header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer]]
-) -> tuple[Saved, dict[str, Any] | None]:
+) -> tuple[Saved, dict[str, Any] | None, dict[str, Array]]:
     metadata = header.pop("__metadata__")
     _keys(metadata, {"nnprofile", "sha256"})
     packed = _unpack(header, data)
@@ -365,9 +372,13 @@ def _restore(
             _check_tensor(tensors, f"optimizer.{name}", moment.shape, net.params.dtype)
             moment[:] = tensors.pop(f"optimizer.{name}")
     rng = _build_rng(architecture["rng"]) if "rng" in architecture else None
+    curves = {}
+    if "estimator" in architecture:
+        names = [name for name in tensors if name.startswith("estimator.")]
+        curves = {name.removeprefix("estimator."): tensors.pop(name) for name in names}
     if tensors:
         raise ValueError(f"tensors {sorted(tensors)} belong to nothing")
-    return Saved(net, loss, optimizer, rng), architecture.get("estimator")
+    return Saved(net, loss, optimizer, rng), architecture.get("estimator"), curves
 
 
 def _keys(mapping: Any, required: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]

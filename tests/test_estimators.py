@@ -230,7 +230,7 @@ def test_files_that_are_no_estimators(data: Any, tmp_path: Path) -> None:
     nn.save(model.network_, tmp_path / "net")
     with pytest.raises(nn.ModelFileError, match="holds no estimator"):
         MLPClassifier.load(tmp_path / "net")
-    saved, about = modelfile.load_with(path)
+    saved, about, _ = modelfile.load_with(path)
     for change in (
         {"params": {**about["params"], "os": "system"}},
         {"params": {**about["params"], "alpha": -1}},
@@ -299,7 +299,112 @@ def test_training_goes_on_with_changed_arguments(way: str, data: Any, tmp_path: 
     model._optimizer.learning_rate = 1e-3  # as if it had been lowered
     model.set_params(momentum=0.0)
     go_on()
-    assert model._optimizer.learning_rate <= 1e-3
+    assert model._optimizer.learning_rate <= (1e-3 if way == "partial_fit" else 0.25)  # fit begins the schedule anew
+
+
+def test_a_refused_call_leaves_the_model_as_it_was(data: Any, tmp_path: Path) -> None:
+    x, y = data
+    model = MLPClassifier(4, max_iter=2, random_state=0).fit(x, y)
+    before = model.predict_proba(x)
+    for call in (
+        lambda: model.fit(x[:, :2], y[:-1]),
+        lambda: model.fit(x, y, sample_weight=0),
+        lambda: model.fit(x, y, validation_data=(x, y[:3])),
+        lambda: model.partial_fit(x, np.arange(len(y)).astype(str), sample_weight=np.zeros(len(y))),
+        lambda: model.partial_fit(x, np.arange(len(y))),
+        lambda: model.score(x, y[:-1]),
+        lambda: model.score(x, np.arange(len(y))),
+    ):
+        with pytest.raises(ValueError, match=r"weight|samples|labels such as"):
+            call()
+        np.testing.assert_array_equal(model.predict_proba(x), before)
+    fresh = MLPClassifier(4, max_iter=2, random_state=0)
+    with pytest.raises(ValueError, match="NaN"):
+        fresh.partial_fit(np.full((3, 2), np.nan), ["a", "b", "a"], classes=["a", "b", "c"])
+    assert fresh.fit(x, y == "a").classes_.tolist() == [False, True]  # nothing of the refused call is left
+    many = MLPClassifier(4, random_state=0).partial_fit(x, (x > 0).astype(int), classes=[0, 1, 2, 3])
+    many.save(tmp_path / "m")
+    np.testing.assert_array_equal(MLPClassifier.load(tmp_path / "m").predict(x), many.predict(x))
+    assert many.fit(x, y == "a").n_outputs_ == 1
+    regressor = MLPRegressor(hidden_layer_sizes=4, max_iter=2).fit(x, x[:, :2])
+    for wrong in (x[:, :2].T, np.full((len(x), 2), np.nan)):
+        with pytest.raises(ValueError, match=r"inconsistent|NaN"):
+            regressor.score(x, wrong)
+
+
+def test_early_stopping_when_training_goes_on(data: Any) -> None:
+    """What there is may be the best; and it may be switched on or off."""
+    x, y = data
+    held = x[:100], y[:100]
+    model = MLPClassifier(8, early_stopping=True, warm_start=True, max_iter=30, learning_rate_init=0.01, random_state=0)
+    model.fit(x, y, validation_data=held)
+    best = model.best_validation_score_
+    assert model.score(*held) == best
+    model.set_params(max_iter=2, learning_rate_init=0.5).fit(x, np.roll(y, 7), validation_data=held)
+    assert model.best_validation_score_ == model.score(*held) == best
+    assert model.set_params(early_stopping=False).partial_fit(x, y).best_loss_ < np.inf
+    off = MLPClassifier(8, warm_start=True, max_iter=2, random_state=0).fit(x, y)
+    assert len(off.set_params(early_stopping=True, scoring="loss").fit(x, y).validation_scores_) == 2
+
+
+def test_a_rate_that_was_lowered_begins_anew_in_fit(data: Any) -> None:
+    x, y = data
+    settings = {"solver": "sgd", "learning_rate": "adaptive", "learning_rate_init": 0.5, "tol": 1e-2}
+    model = MLPClassifier(8, warm_start=True, max_iter=500, n_iter_no_change=1, random_state=0, **settings).fit(x, y)
+    assert model._optimizer.learning_rate < 1e-5
+    before = model.coefs_[0].copy()
+    assert np.abs(model.set_params(max_iter=1).fit(x, y).coefs_[0] - before).max() > 1e-3
+
+
+def test_what_a_file_cannot_hold_is_said_when_it_is_saved(data: Any, tmp_path: Path) -> None:
+    x, y = data
+    model = MLPRegressor(hidden_layer_sizes=np.array([4, 3]), max_iter=2, random_state=0).fit(x, x[:, 0] ** 2)
+    model.save(tmp_path / "m")
+    assert MLPRegressor.load(tmp_path / "m").hidden_layer_sizes == (4, 3)
+    for change, says in (
+        ({"loss": "poisson"}, "made with loss='squared_error'"),
+        ({"alpha": -1}, "alpha must be"),
+        ({"early_stopping": "x"}, "early_stopping must be True or False"),
+    ):
+        kept = model.get_params()
+        model.set_params(**change)
+        with pytest.raises(ValueError, match=says):
+            model.save(tmp_path / "n")
+        model.set_params(**kept)
+    model.note = "mine"
+    with pytest.raises(ValueError, match=r"attributes \['note'\] have no place"):
+        model.save(tmp_path / "n")
+    dated = MLPClassifier(4, max_iter=2).fit(
+        x, np.where(y == "a", np.datetime64("2026-01-01"), np.datetime64("2026-01-02"))
+    )
+    with pytest.raises(ValueError, match="no place in a file"):
+        dated.save(tmp_path / "n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
+
+
+def test_a_curve_longer_than_a_header(data: Any, tmp_path: Path) -> None:
+    x, y = data
+    model = MLPClassifier(4, max_iter=3, random_state=0).fit(x, y, validation_data=(x, y))
+    model.loss_curve_ = [0.1 / (k + 1) for k in range(100_000)]
+    model.save(tmp_path / "m")
+    other = MLPClassifier.load(tmp_path / "m")
+    assert other.loss_curve_ == model.loss_curve_ and other.validation_loss_curve_ == model.validation_loss_curve_
+
+
+def test_scorers_are_given_weights_and_no_warning(data: Any) -> None:
+    x, y = data
+    pd = pytest.importorskip("pandas")
+    frame, weight = pd.DataFrame(x, columns=list("pqrs")), np.where(y == "a", 100.0, 0.01)
+    settings = {"hidden_layer_sizes": 4, "early_stopping": True, "max_iter": 4, "random_state": 0}
+    default = MLPClassifier(**settings).fit(frame, y, sample_weight=weight).validation_scores_
+    named = MLPClassifier(**settings, scoring="accuracy").fit(frame, y, sample_weight=weight).validation_scores_
+    np.testing.assert_allclose(default, named)
+    with pytest.raises(ValueError, match="have no weight"):
+        MLPClassifier(**settings).fit(frame, y, sample_weight=np.arange(len(y)) == 3)
+    later = MLPClassifier(4, class_weight={"a": 1.0, "b": 2.0, "z": 3.0}, random_state=0)
+    assert later.partial_fit(x[y == "a"], y[y == "a"]).partial_fit(x, y).classes_.tolist() == ["a", "b", "c"]
+    nullable = pd.DataFrame((x > 0).astype(int)).astype("Int64")
+    assert MLPClassifier(4, max_iter=1).fit(x, nullable).predict(x).shape == x.shape
 
 
 def test_missing_values_of_pandas_are_named(data: Any) -> None:
@@ -356,7 +461,8 @@ def test_class_weights_are_sample_weights(data: Any) -> None:
     three = MLPClassifier(class_weight=factor, **settings).fit(x, y)
     np.testing.assert_allclose(balanced.coefs_[0], three.coefs_[0])
     for wrong, says in (
-        ({"z": 1}, "not in class_weight"),
+        ({"z": 1}, "none of the classes"),
+        ({"a": 0, "b": 0, "c": 0}, "leaves no row a weight"),
         ("even", "class_weight must be one of"),
         (3, "must be a mapping"),
     ):
@@ -495,8 +601,8 @@ def test_callbacks_progress_and_interrupts(data: Any, capsys: pytest.CaptureFixt
         ({"alpha": "big"}, "alpha must be a number from 0"),
         ({"max_iter": 0}, "max_iter must be an integer from 1"),
         ({"max_iter": 2.5}, "max_iter must be an integer from 1"),
-        ({"momentum": 1.0}, "momentum must be a number from 0 to 1"),
-        ({"dropout": 1}, "dropout must be a number from 0 to 1"),
+        ({"momentum": 1.0}, "momentum must be a number from 0 to below 1"),
+        ({"dropout": 1}, "dropout must be a number from 0 to below 1"),
         ({"batch_size": 0}, "batch_size must be 'auto' or"),
         ({"solver": "lbfgs", "dropout": 0.5}, "solver='lbfgs' has no mini-batches"),
         ({"loss": "squared"}, "loss must be one of"),

@@ -88,7 +88,19 @@ def renamed(table: preprocess.Table, names: dict[str, str]) -> preprocess.Table:
     return dataclasses.replace(table, frame=table.frame.rename(columns=names), kinds=kinds)
 
 
-@pytest.mark.parametrize("name", ["answer", "probability", "inside/features"])
+@pytest.mark.parametrize("scale", [1e-15, 1e-12, 1e-9, 1e-3, 1e9])
+def test_columns_of_any_size(scale: float, tmp_path: Path) -> None:
+    """log(1 + x) keeps its digits where 1 + x does not."""
+    x = np.random.default_rng(0).normal(0, 10, 400) * scale
+    frame = pd.DataFrame({"a": x})
+    table = preprocess.Table("made", frame, (x > 0).astype(int), {"a": "number"}, "yes", "made for a test")
+    model = model_of(table, np.arange(400), "coarse", 5)
+    export.to_onnx(model, tmp_path / "m.onnx")
+    probability, _ = run_onnx(ort, (tmp_path / "m.onnx").read_bytes(), export.inputs(model.encoder, frame))
+    np.testing.assert_allclose(probability[:, 0], model.predict_proba(frame), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["", "answer", "probability", "inside/features"])
 def test_columns_named_as_an_output(name: str, customers: preprocess.Table, tmp_path: Path) -> None:
     model = model_of(renamed(customers, {"age": name}), np.arange(300), "coarse", 1)
     with pytest.raises(ValueError, match=rf"columns \['{name}'\] have the name of an output, or of what is inside"):

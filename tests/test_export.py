@@ -387,6 +387,35 @@ def test_what_else_cannot_be_exported(tmp_path: Path) -> None:
         to_c(model, "no/such/folder.h")
 
 
+def test_a_softmax_of_one_has_one_label(ort: Any) -> None:
+    for net, loss in ((net_of(nn.Dense(2, 1), nn.Softmax()), None), (net_of(nn.Dense(2, 1)), nn.SoftmaxCrossEntropy())):
+        label, p = run_onnx(ort, to_onnx(net, loss=loss, outputs=["label", "probabilities"]), X[:, :2])
+        assert label.tolist() == [0] * 60 and p.tolist() == [[1.0]] * 60
+
+
+@needs_compiler
+def test_headers_say_what_they_are(tmp_path: Path) -> None:
+    """Labels beyond 32 bits, a comment inside of the comment, and the stack of all functions."""
+    places = np.array([5_000_000_000, 1, 2])[PLACES]
+    model = MLPClassifier((), solver="lbfgs", max_iter=5, class_weight={1: 2.0, "/* x */": 1.0}).fit(X, places)
+    to_c(model, tmp_path / "m.h")
+    assert "const long long m_classes[] = {1LL, 2LL, 5000000000LL};" in (tmp_path / "m.h").read_text()
+    assert "24 bytes on the stack" in (tmp_path / "m.h").read_text()
+    assert np.isfinite(Compiled(tmp_path / "m.h", np.float64, tmp_path, classes=True).score(X, 3)).all()
+
+
+def test_old_opsets_of_skl2onnx(ort: Any) -> None:
+    skl2onnx, onnx = pytest.importorskip("skl2onnx"), pytest.importorskip("onnx")
+    nn.export.register_converters()
+    for name in ("bools", "three texts", "labels"):
+        model = fitted(name)
+        options = {id(model): {"zipmap": False}}
+        for opset in (11, 12, 13, 18):
+            proto = skl2onnx.to_onnx(model, X[:1], target_opset=opset, options=options)
+            onnx.checker.check_model(proto)
+            np.testing.assert_allclose(run_onnx(ort, proto, X)[1], model.predict_proba(X), rtol=1e-12, atol=1e-12)
+
+
 def test_outputs_are_named_ones(ort: Any) -> None:
     regression, classes = net_of(nn.Dense(2, 2)), net_of(nn.Dense(2, 3), nn.Softmax())
     for model, loss, wrong in (
@@ -397,6 +426,8 @@ def test_outputs_are_named_ones(ort: Any) -> None:
         (fitted("loss on probabilities"), None, "logits"),
         (regression, None, []),
         (classes, None, ["label", "label"]),
+        (classes, None, [["label"]]),
+        (classes, None, 3),
     ):
         with pytest.raises(ValueError, match="outputs must be some of"):
             to_onnx(model, loss=loss, outputs=wrong)

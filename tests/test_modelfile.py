@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -365,6 +366,19 @@ def test_the_safetensors_package_reads_ours_and_we_read_what_it_rewrites(tmp_pat
     np.testing.assert_array_equal(saved.net.params.vector, net.params.vector)
     assert saved.rng is not None and saved.rng.random() == rng.random()
     assert (int.from_bytes((tmp_path / "a").read_bytes()[:8], "little") + 8) % 8 == 0
+
+
+FILES = {
+    "format_1.json": "073cab5ec77f21c4025f5660fcea8ba9eb02a39f2218ad41c84b0d4af2f3a2c9",
+    "format_1_estimator.safetensors": "e84787750fd245823c30f7245b02d2cf84d926adba1e1b48971fda04b514b208",
+    "format_1_float32.safetensors": "920c7f419a0d2cee5e9204007f15b827102e716a503fcf12725a045e261b3dfe",
+    "format_1_float64.safetensors": "32af636a517b351a8bde2c5f680a76ac270f372282b8c54bacb2e7b2b6f28cab",
+}
+
+
+def test_kept_files_are_the_first_ones() -> None:
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in written.FOLDER.glob("format_*")}
+    assert found == FILES
 
 
 @pytest.mark.parametrize("version", range(1, modelfile.FORMAT_VERSION + 1))

@@ -36,7 +36,7 @@ def to_onnx(model: Model, path: Path) -> None:
         If a column has the name of an output, or of something inside.
     """
     columns = [column["name"] for column in model.encoder.columns]
-    if taken := [name for name in columns if name in ("probability", "answer") or name.startswith(INSIDE)]:
+    if taken := [name for name in columns if name in ("", "probability", "answer") or name.startswith(INSIDE)]:
         raise ValueError(f"columns {taken} have the name of an output, or of what is inside; rename them")
     network = compose.add_prefix(nn.to_onnx(model.net, loss=LOSS), f"{INSIDE}network/")
     encoding = _Encoding(model.encoder).model(network)
@@ -108,7 +108,7 @@ class _Encoding:
     def _number(self, x: str, column: dict[str, Any]) -> list[str]:
         missing = self._add("IsNaN", x)
         x = self._add("Where", missing, self._constant(column["median"]), x)
-        log = self._add("Log", self._add("Add", self._add("Abs", x), self._constant(1.0)))
+        log = self._log1p(self._add("Abs", x))
         z = self._add("Sub", self._add("Mul", self._add("Sign", x), log), self._constant(column["mean"]))
         z = self._add("Div", z, self._constant(column["scale"]))
         parts = [self._as_numbers(missing), self._add("Clip", z, self._constant(-10.0), self._constant(10.0))]
@@ -121,6 +121,13 @@ class _Encoding:
                 below = self._add("LessOrEqual", x, self._constant([*edges[1:-1], np.inf]))
                 parts.append(self._as_numbers(self._add("And", above, below)))
         return parts
+
+    def _log1p(self, x: str) -> str:
+        """Add log(1 + x), which ONNX has no operator for, with all digits: log(u) x / (u - 1) with u = 1 + x, rounded."""
+        one = self._constant(1.0)
+        u = self._add("Add", x, one)
+        quotient = self._add("Div", self._add("Mul", self._add("Log", u), x), self._add("Sub", u, one))
+        return self._add("Where", self._add("Equal", u, one), x, quotient)
 
     def _category(self, x: str, categories: list[str]) -> str:
         place = {category: k for k, category in enumerate(categories)}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import inf
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import inf, isfinite
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -27,7 +28,7 @@ from .checks import (
     one_of,
     warn,
 )
-from .files import STATE, described, is_plain, restored
+from .files import CURVES, STATE, described, is_plain, restored
 from .lbfgs import lbfgs
 from .routing import Routed
 
@@ -184,15 +185,25 @@ class Estimator(Routed):
         from ..modelfile import save_with
 
         self._check_fitted()
+        self._check_parameters()
+        self._check_network()
         params = self.get_params() | {"callbacks": list(self.callbacks)}
+        if not is_plain(self.hidden_layer_sizes):
+            params["hidden_layer_sizes"] = [int(width) for width in self._widths()]
         for name, value in params.items():
             if not is_plain(value):
                 raise ValueError(f"{name}={value!r} has no place in a file; numbers, texts and their lists have")
         state = {name: described(value) for name, value in vars(self).items() if name not in params}
         for name in ("_net", "_loss", "_optimizer", "_rng", "_metadata_request"):  # in the file, made anew, or not kept
             state.pop(name, None)
+        if unknown := sorted(state.keys() - STATE):
+            raise ValueError(f"the attributes {unknown} have no place in a file")
+        curves = {name: np.array(state.pop(name)) for name in CURVES if state.get(name) is not None}
         about = {"class": type(self).__name__, "params": {n: described(v) for n, v in params.items()}, "state": state}
-        save_with(about, self._net, path, optimizer=self._optimizer, rng=self._rng)
+        try:
+            save_with(about, self._net, path, optimizer=self._optimizer, rng=self._rng, curves=curves)
+        except TypeError as error:
+            raise ValueError(f"{self!r} holds what has no place in a file: {error}") from error
 
     @classmethod
     def load(cls, path: Any) -> Self:
@@ -205,7 +216,7 @@ class Estimator(Routed):
         """
         from ..modelfile import ModelFileError, load_with
 
-        saved, about = load_with(path)
+        saved, about, curves = load_with(path)
         try:
             if about is None or about["class"] != cls.__name__:
                 raise ValueError(f"it holds {'no estimator' if about is None else about['class']}, not {cls.__name__}")
@@ -218,6 +229,10 @@ class Estimator(Routed):
                 if name not in STATE:
                     raise ValueError(f"it holds {name!r}")
                 setattr(found, name, restored(value))
+            for name, curve in curves.items():
+                if name not in CURVES or curve.ndim != 1:
+                    raise ValueError(f"it holds a curve {name!r} of shape {curve.shape}")
+                setattr(found, name, curve.tolist())
             found._check_parameters()
             if saved.optimizer is None or saved.rng is None:
                 raise ValueError("it holds no optimizer, or no generator")
@@ -230,7 +245,8 @@ class Estimator(Routed):
                 raise ValueError(f"it was built of {sorted(found._built)}")
             if saved.net.out_features != found.n_outputs_ or saved.net.in_features != found.n_features_in_:
                 raise ValueError("network and estimator have other widths")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            found._check_state()
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ModelFileError(f"{path} holds no {cls.__name__}: {error}") from error
         return found
 
@@ -268,16 +284,23 @@ class Estimator(Routed):
         ):
             value = getattr(self, name)
             number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-            if not number or not low <= value <= high or (whole and value != int(value)) or (value == high < inf):
+            broken = whole and number and not (isfinite(value) and value == int(value))
+            if not number or not low <= value <= high or broken or value == high < inf:
                 kind = "an integer" if whole else "a number"
-                raise ValueError(f"{name} must be {kind} from {low} to {high}, got {value!r}")
+                below = f"to below {high}" if high < inf else "on"
+                raise ValueError(f"{name} must be {kind} from {low} {below}, got {value!r}")
+        for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.early_stopping and self.validation_fraction == 0:
+            raise ValueError("early_stopping needs a validation_fraction above 0")
         if self.batch_size != "auto" and not (isinstance(self.batch_size, (int, np.integer)) and self.batch_size > 0):
             raise ValueError(f"batch_size must be 'auto' or an integer above 0, got {self.batch_size!r}")
         if not isinstance(self.callbacks, Sequence) or not all(map(callable, self.callbacks)):
             raise ValueError(f"callbacks must be a sequence of functions (epoch, logs, net), got {self.callbacks!r}")
-        if self.solver == "lbfgs" and (self.dropout or self.early_stopping):
+        if self.solver == "lbfgs" and (self.dropout or self.early_stopping or len(self.callbacks)):
             raise ValueError(
-                "solver='lbfgs' has no mini-batches and no epochs: dropout and early_stopping need 'adam' or 'sgd'"
+                "solver='lbfgs' has no mini-batches and no epochs: dropout, early_stopping and callbacks need 'adam' or 'sgd'"
             )
 
     def _widths(self) -> list[Any]:
@@ -347,8 +370,8 @@ class Estimator(Routed):
     def _weights(self, sample_weight: Any, n_samples: int) -> Array | None:
         if sample_weight is None:
             return None
-        if isinstance(sample_weight, (int, float)):
-            return np.full(n_samples, float(sample_weight))
+        if isinstance(sample_weight, (int, float, np.integer, np.floating)):
+            sample_weight = np.full(n_samples, float(sample_weight))
         w = as_array(sample_weight, "sample_weight", type(self).__name__)
         if w.ndim != 1:
             raise ValueError(f"Sample weights must be 1D array or scalar, got {w.ndim}D array.")
@@ -362,7 +385,12 @@ class Estimator(Routed):
 
     # What the two do differently.
 
-    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False, grow: bool = True) -> Array:
+    def _check_state(self) -> None:
+        """Raise a ValueError if attributes read from a file do not belong together."""
+
+    def _target(
+        self, y: Any, n_samples: int, *, again: bool, strict: bool = False, grow: bool = True, classes: Any = None
+    ) -> Array:
         """Return y as the loss takes it."""
         raise NotImplementedError
 
@@ -412,18 +440,23 @@ class Estimator(Routed):
             If an argument is not as above, or the parameters do not stay finite.
         """
         self._check_parameters()
+        if validation_data is not None and self.solver == "lbfgs":
+            raise ValueError("solver='lbfgs' has no epochs, after which validation_data would be looked at")
         again = self.warm_start and hasattr(self, "_net")
-        x = self._features(X, reset=not again)
-        weight = self._weights(sample_weight, x.shape[0])
-        target = self._target(y, x.shape[0], again=again, strict=True)
-        if again:
-            self._follow()
-        else:
-            self._start(x, target)
-        validation = None if validation_data is None else self._validation(*validation_data)
-        if self.early_stopping and validation is None:
-            x, target, weight, validation = self._set_aside(x, target, weight)
-        weight = self._class_weighted(target, weight)
+        with self._as_it_was():
+            x = self._features(X, reset=not again)
+            weight = self._weights(sample_weight, x.shape[0])
+            target = self._target(y, x.shape[0], again=again, strict=True)
+            if again:
+                self._follow()
+                if self.solver == "sgd":  # a schedule begins anew
+                    self._optimizer.learning_rate = self._rate(self.learning_rate_init)
+            else:
+                self._start(x, target)
+            validation = None if validation_data is None else self._validation(*validation_data)
+            if self.early_stopping and validation is None:
+                x, target, weight, validation = self._set_aside(x, target, weight)
+            weight = self._class_weighted(target, weight)
         self._no_improvement_count = 0
         self.n_iter_ = 0
         if self.solver == "lbfgs":
@@ -454,19 +487,32 @@ class Estimator(Routed):
         self._check_fitted()
         return self
 
-    def _one_epoch(self, X: Any, y: Any, sample_weight: Any, *, again: bool) -> Self:
+    def _one_epoch(self, X: Any, y: Any, sample_weight: Any, *, again: bool, classes: Any = None) -> Self:
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        x = self._features(X, reset=not again)
-        weight = self._weights(sample_weight, x.shape[0])
-        target = self._target(y, x.shape[0], again=again)  # last: it may widen the network
-        if again:
-            self._follow()
-        else:
-            self._start(x, target)
-            self._no_improvement_count = 0
-        self._epochs(x, target, self._class_weighted(target, weight), None, n_epochs=1, stops=False)
+        with self._as_it_was():
+            x = self._features(X, reset=not again)
+            weight = self._weights(sample_weight, x.shape[0])
+            if again:
+                self._follow()
+            target = self._target(y, x.shape[0], again=again, classes=classes)  # late: it may widen the network
+            if not again:
+                self._start(x, target)
+                self._no_improvement_count = 0
+            weight = self._class_weighted(target, weight)
+        self._epochs(x, target, weight, None, n_epochs=1, stops=False)
         return self
+
+    @contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        """Keep the attributes if the call is refused."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
 
     def _start(self, x: Any, target: Array) -> None:
         """Make network, loss, optimizer and generator."""
@@ -517,14 +563,10 @@ class Estimator(Routed):
             If it has changed what the network is made of.
         """
         now = self._choices()
+        self._check_network()
         changed = {name for name in now if now[name] != self._built[name]}
         if not changed:
             return
-        if fixed := [name for name in NETWORK if name in changed]:
-            raise ValueError(
-                f"training goes on with the network as it is, made with "
-                f"{', '.join(f'{name}={self._built[name]}' for name in fixed)}; for another, fit with warm_start=False"
-            )
         old, new = self._optimizer, self._new_optimizer()
         if type(new) is type(old):
             new.prepare(self._net.params)
@@ -534,6 +576,15 @@ class Estimator(Routed):
         if not changed & {"solver", "learning_rate_init", "learning_rate"}:  # it may have been lowered since
             new.learning_rate = old.learning_rate
         self._optimizer, self._built = new, now
+
+    def _check_network(self) -> None:
+        """Raise a ValueError if ``set_params`` has changed what the network is made of."""
+        now = self._choices()
+        if fixed := [name for name in NETWORK if now[name] != self._built[name]]:
+            raise ValueError(
+                f"training goes on with the network as it is, made with "
+                f"{', '.join(f'{name}={self._built[name]}' for name in fixed)}; for another, fit with warm_start=False"
+            )
 
     def _rate(self, rate: float) -> float:
         """Return the learning rate for the mean over labels that is as good as ``rate`` for their sum."""
@@ -558,6 +609,10 @@ class Estimator(Routed):
         batch_size = min(200, n_samples) if self.batch_size == "auto" else int(self.batch_size)
         if batch_size > n_samples:
             warnings.warn(f"batch_size={batch_size} is larger than the number of samples, {n_samples}", stacklevel=4)
+        if self.early_stopping and self.validation_scores_ is None:  # it was switched on or off since
+            self.validation_scores_, self.best_validation_score_ = [], -inf
+        if not self.early_stopping and self.best_loss_ is None:
+            self.best_loss_ = inf
         watch = Watch(self, n_samples, validation, stops=stops)
         try:
             history = fit(
@@ -642,6 +697,8 @@ class Estimator(Routed):
         if mask.all():
             raise ValueError("The training set is empty. Decrease 'validation_fraction'.")
         held_weight = () if weight is None else (weight[mask],)
+        if weight is not None and not (weight[mask].any() and weight[~mask].any()):
+            raise ValueError("The rows set aside to validate, or the others, have no weight.")
         return x[~mask], target[~mask], None if weight is None else weight[~mask], (x[mask], target[mask], *held_weight)
 
 
@@ -652,6 +709,11 @@ class Watch:
         self.estimator, self.n_samples, self.validation, self.stops = estimator, n_samples, validation, stops
         self.best: tuple[Array, int, dict[str, Array]] | None = None
         self.converged = False
+        if estimator.early_stopping and estimator.validation_scores_:  # training goes on: what there is may be the best
+            x, target, *weight = validation or ()
+            y_pred = estimator._net.predict(x)
+            loss = float(estimator._loss.forward(y_pred, estimator._loss.targets(target, y_pred.shape[1]), *weight)[0])
+            self._keep(self._score({"val_loss": loss}))
 
     def __call__(self, epoch: int, logs: Mapping[str, float], net: Layer) -> bool:
         """Look at an epoch; True stops."""
@@ -665,7 +727,13 @@ class Watch:
         if "val_loss" in logs:
             e.validation_loss_curve_ = [*(e.validation_loss_curve_ or []), logs["val_loss"] * e._scale]
         if e.early_stopping:
-            self._score(logs)
+            score = self._score(logs)
+            e.validation_scores_.append(score)
+            if e.verbose:
+                print(f"Validation score: {score:.6f}")
+            e._no_improvement_count = e._no_improvement_count + 1 if score < e.best_validation_score_ + e.tol else 0
+            if score > e.best_validation_score_:
+                self._keep(score)
         else:
             if e.loss_ > e.best_loss_ - e.tol:
                 e._no_improvement_count += 1
@@ -683,17 +751,15 @@ class Watch:
         self.converged = True
         return True
 
-    def _score(self, logs: Mapping[str, float]) -> None:
+    def _score(self, logs: Mapping[str, float]) -> float:
         e = self.estimator
-        score = -logs["val_loss"] if e.scoring == "loss" else e._score_of(*(self.validation or ()))
-        e.validation_scores_.append(float(score))
-        if e.verbose:
-            print(f"Validation score: {score:.6f}")
-        e._no_improvement_count = e._no_improvement_count + 1 if score < e.best_validation_score_ + e.tol else 0
-        if score > e.best_validation_score_:
-            e.best_validation_score_ = float(score)
-            state = {name: moment.copy() for name, moment in e._optimizer.state.items()}
-            self.best = e._net.params.vector.copy(), e._optimizer.n_steps, state
+        return float(-logs["val_loss"] if e.scoring == "loss" else e._score_of(*(self.validation or ())))
+
+    def _keep(self, score: float) -> None:
+        e = self.estimator
+        e.best_validation_score_ = score
+        state = {name: moment.copy() for name, moment in e._optimizer.state.items()}
+        self.best = e._net.params.vector.copy(), e._optimizer.n_steps, state
 
     def finish(self) -> None:
         """Go back to the best epoch."""
@@ -731,10 +797,12 @@ def stratified(index: Array, counts: Array, n_held: int, rng: np.random.Generato
     return np.concatenate([order[index[order] == k][: share[k]] for k in range(len(counts))])
 
 
-def scorer(scoring: Any) -> Callable[[Any, Any, Any], float]:
-    """Return a scorer, by scikit-learn's name for it or as it is."""
-    if callable(scoring):
-        return scoring
-    from sklearn.metrics import get_scorer
+def score_by(scoring: Any, estimator: Any, x: Any, y: Array, weight: Array | None) -> float:
+    """Return the score of a function (estimator, X, y), or, weighted, of a scorer that scikit-learn has a name for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")  # it did, when it was given
+        if callable(scoring):
+            return float(scoring(estimator, x, y))
+        from sklearn.metrics import get_scorer
 
-    return get_scorer(scoring)
+        return float(get_scorer(scoring)(estimator, x, y, **({} if weight is None else {"sample_weight": weight})))

@@ -106,6 +106,8 @@ def as_labels(y: Any, who: str, n_samples: int) -> Array:
     """Return labels, shape (n_samples,), or rows of 0 and 1."""
     y = as_column(y, who, n_samples)
     if y.ndim == 2:
+        if y.dtype == object and not any(map(is_missing, y.ravel())):  # pandas' nullable columns
+            y = np.array(y.tolist())
         if y.dtype.kind not in "iufb" or not np.isin(y, (0, 1)).all():
             raise ValueError(f"Unknown label type: several columns must hold 0 and 1; got {np.unique(y)[:5]}")
         return y

@@ -12,8 +12,8 @@ from ..contract import Array, Layer, Loss
 from ..layers import Dense
 from ..losses import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ..network import Sequential
-from .base import Estimator, scorer
-from .checks import as_labels, check_loss, dense, one_of
+from .base import Estimator, score_by
+from .checks import as_labels, check_loss, one_of
 from .losses import OneHot
 
 
@@ -118,10 +118,14 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the (weighted) share of rows whose labels are all right."""
         said = self.predict(X)
-        y = dense(y)
-        right = said == np.asarray(y).reshape(said.shape)
+        y = as_labels(y, type(self).__name__, len(said))
+        if y.shape != said.shape:
+            raise ValueError(f"y must have the form {said.shape} of the prediction, got {y.shape}")
+        if not self._multilabel:
+            self._check_kind(y)
+        right = said == y
         right = right.all(axis=1) if right.ndim == 2 else right
-        return float(np.average(right, weights=sample_weight))
+        return float(np.average(right, weights=self._weights(sample_weight, len(said))))
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         self._check_parameters()
@@ -132,10 +136,8 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
                 raise ValueError(
                     f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
                 )
-            self._given: Array | None = given
-        elif not again:
-            self._given = None
-        return self._one_epoch(X, y, sample_weight, again=again)
+            classes = given
+        return self._one_epoch(X, y, sample_weight, again=again, classes=classes)
 
     def _proba(self, x: Any) -> Array:
         y = self._net.predict(x)
@@ -148,7 +150,9 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         index = (p[:, 0] > 0.5).astype(int) if p.shape[1] == 1 else p.argmax(axis=1)
         return self.classes_[np.minimum(index, len(self.classes_) - 1)]
 
-    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False, grow: bool = True) -> Array:
+    def _target(
+        self, y: Any, n_samples: int, *, again: bool, strict: bool = False, grow: bool = True, classes: Any = None
+    ) -> Array:
         """Return y as numbers: 0 and 1, the number of the class, or rows of 0 and 1."""
         y = as_labels(y, type(self).__name__, n_samples)
         if y.ndim == 2:
@@ -159,14 +163,14 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
                 self._multilabel, self.classes_, self.n_outputs_ = True, np.arange(width), width
             return y.astype(np.float64)
         found = np.unique(y)
-        given = self.__dict__.pop("_given", None) if not again else None
         if again and self._multilabel:
             raise ValueError("the model was fitted to several labels a row, y has one")
         if not again:
             self._multilabel = False
-            self._open = given is None
-            self.classes_ = found if given is None else given
+            self._open = classes is None
+            self.classes_ = found if classes is None else classes
             self.n_outputs_ = 1 if len(self.classes_) <= 2 else len(self.classes_)
+        self._check_kind(found)
         unknown = np.setdiff1d(found, self.classes_)
         if again and strict and not np.array_equal(found, self.classes_):
             raise ValueError(
@@ -181,6 +185,28 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
             self._widen(unknown)
         index = np.searchsorted(self.classes_, y)
         return index.astype(np.float64) if self.n_outputs_ == 1 else index
+
+    def _check_kind(self, y: Array) -> None:
+        """Raise a ValueError if some labels are texts and others numbers."""
+        if len(y) and isinstance(y[0], str) != isinstance(self.classes_[0], str):
+            raise ValueError(f"y has labels such as {y[0]!r}, the model such as {self.classes_[0]!r}")
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.class_weight is not None and not isinstance(self.class_weight, Mapping):
+            if not isinstance(self.class_weight, str):
+                raise ValueError(f"class_weight must be a mapping, 'balanced' or None, got {self.class_weight!r}")
+            one_of(self.class_weight, ("balanced",), "class_weight")
+
+    def _check_state(self) -> None:
+        n_classes = len(np.unique(self.classes_))
+        n_outputs = 1 if n_classes <= 2 and not self._multilabel else n_classes
+        if (
+            n_classes != len(self.classes_)
+            or n_outputs != self.n_outputs_
+            or list(self.classes_) != sorted(self.classes_)
+        ):
+            raise ValueError(f"classes {self.classes_} and {self.n_outputs_} outputs do not belong together")
 
     def _widen(self, unknown: Array) -> None:
         """Give the network an output for each new class; what it says of the others stays."""
@@ -241,15 +267,14 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         index = target.astype(int)
         counts = np.bincount(index, minlength=len(self.classes_))
         if isinstance(self.class_weight, str):
-            one_of(self.class_weight, ("balanced",), "class_weight")
             factors = len(index) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-        elif isinstance(self.class_weight, Mapping):
-            factors = np.array([float(self.class_weight.get(label, 1.0)) for label in self.classes_.tolist()])
-            unknown = [label for label in self.class_weight if label not in self.classes_.tolist()]
-            if unknown:
-                raise ValueError(f"The classes, {unknown}, are not in class_weight")
-        else:
-            raise ValueError(f"class_weight must be a mapping, 'balanced' or None, got {self.class_weight!r}")
+        else:  # labels that are not there may come later; but if none is, it was meant for others
+            labels = self.classes_.tolist()
+            if self.class_weight and not any(label in self.class_weight for label in labels):
+                raise ValueError(f"class_weight names {list(self.class_weight)}, and none of the classes {labels}")
+            factors = np.array([float(self.class_weight.get(label, 1.0)) for label in labels])
+        if not factors[index].any():
+            raise ValueError("class_weight leaves no row a weight above 0")
         return factors[index] if weight is None else factors[index] * weight
 
     def _strata(self, target: Array) -> Array | None:
@@ -262,7 +287,7 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
     def _score_of(self, x: Any, target: Array, weight: Array | None = None) -> float:
         if self.scoring is not None:
             labels = target if self._multilabel else self.classes_[target.astype(int)]
-            return scorer(self.scoring)(self, x, labels)
+            return score_by(self.scoring, self, x, labels, weight)
         p = self._proba(x)
         if not np.isfinite(p).all():
             return float("nan")

@@ -13,6 +13,7 @@ STATE = {
     *("loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "validation_loss_curve_"),
     *("_multilabel", "_open", "_flat", "_scale", "_no_improvement_count", "_built"),
 }
+CURVES = ("loss_curve_", "validation_loss_curve_")  # a number an epoch, written as arrays
 
 
 def is_plain(value: Any) -> bool:
@@ -51,7 +52,7 @@ def restored(value: Any) -> Any:
             return {restored(key): restored(item) for key, item in value["mapping"]}
         if value.keys() == {"array", "dtype"}:
             dtype = np.dtype(value["dtype"])
-            if dtype.kind not in "biufUSO":
+            if dtype.kind not in "biufUSO" or dtype.itemsize > 1 << 16:
                 raise ValueError(f"an array of {dtype}")
             return np.array([restored(item) for item in value["array"]], dtype)
         raise ValueError(f"it holds {sorted(value)}")

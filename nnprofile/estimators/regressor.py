@@ -10,7 +10,7 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss
 from ..losses import HalfSquaredError, Huber, MeanAbsoluteError
-from .base import Estimator, scorer
+from .base import Estimator, score_by
 from .checks import as_values, check_loss, one_of
 from .losses import Poisson
 
@@ -88,7 +88,10 @@ class MLPRegressor(Estimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R^2 = 1 - sum w (y - y_pred)^2 / sum w (y - mean)^2, its mean over outputs."""
         said = self.predict(X)
-        return r2(np.asarray(y, np.float64).reshape(said.shape), said, sample_weight)
+        y = as_values(y, type(self).__name__, len(said))
+        if y.size != said.size:
+            raise ValueError(f"y must have the form {said.shape} of the prediction, got {y.shape}")
+        return r2(y.reshape(said.shape), said, self._weights(sample_weight, len(said)))
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         self._check_parameters()
@@ -98,7 +101,9 @@ class MLPRegressor(Estimator):
         y = self._loss.link.forward(self._net.predict(x))[0]
         return y[:, 0] if self._flat else y
 
-    def _target(self, y: Any, n_samples: int, *, again: bool, strict: bool = False, grow: bool = True) -> Array:
+    def _target(
+        self, y: Any, n_samples: int, *, again: bool, strict: bool = False, grow: bool = True, classes: Any = None
+    ) -> Array:
         y = as_values(y, type(self).__name__, n_samples)
         width = 1 if y.ndim == 1 else y.shape[1]
         if not again:
@@ -117,7 +122,7 @@ class MLPRegressor(Estimator):
     def _score_of(self, x: Any, target: Array, weight: Array | None = None) -> float:
         y = target[:, 0] if self._flat else target
         if self.scoring is not None:
-            return scorer(self.scoring)(self, x, y)
+            return score_by(self.scoring, self, x, y, weight)
         with np.errstate(over="ignore", invalid="ignore"):
             said = self._values(x)
         return r2(y, said, weight) if np.isfinite(said).all() else float("nan")

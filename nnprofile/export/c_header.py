@@ -60,11 +60,12 @@ def to_c(
         NAME_N_FEATURES, NAME_N_OUTPUTS              how many numbers go in and out
         void NAME_score(const double *x, double *y)  one row: link(net(x)); of a classifier, all probabilities
         int NAME_class(const double *x)              of a classifier of one label a row: the place of its label in
-        NAME_classes[]                               the labels, long or const char *
+        NAME_classes[]                               the labels: long (long long, from 2^31 on) or const char *
 
     with ``float`` for a network of float32. The numbers are those of the library to rounding. The functions may be called
-    from many threads; they check nothing: x must have NAME_N_FEATURES finite numbers. On the stack they need one or two rows
-    of the widest layer; the header says how many bytes.
+    from many threads; they check nothing: x must have NAME_N_FEATURES finite numbers, and y lie elsewhere. On the stack they
+    need one or two rows of the widest layer, and one of outputs; the header says how many bytes. Names must differ by more
+    than their case. Each source file that includes the header has its own copy of the weights.
 
     Parameters
     ----------
@@ -117,14 +118,14 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
     """Yield the pieces of the file."""
     from .. import __version__
 
-    binary = source.classes is not None and source.n_outputs == 1
+    binary = source.is_binary
     T, f = ("double", "") if source.dtype == np.float64 else ("float", "f")
     n_outputs = 2 if binary else source.n_outputs
     steps = [*source.layers, *source.link]
     arrays, lines = _body(steps, source, name, f)
     shown = described if len(described) <= 200 else f"{described[:200]}..."
-    shown = re.sub(r"\*/|[^ -~]", "?", shown)
-    stack = sum(arrays.values()) * source.dtype.itemsize
+    shown = re.sub(r"\*/|/\*|[^ -~]", "?", shown)
+    stack = (sum(arrays.values()) + (0 if source.labels is None else n_outputs)) * source.dtype.itemsize
     yield f"""\
 /* {name}: written by nnprofile {__version__} from
    {shown}
@@ -149,7 +150,7 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
 
     means = "the probability of each class" if source.is_classifier else "the prediction"
     yield f"""
-/* Write {means} of one row x, {source.n_features} numbers, to y, {n_outputs} numbers. */
+/* Write {means} of one row x, {source.n_features} numbers, to y, {n_outputs} numbers elsewhere. */
 static inline void {name}_score(const {T} *x, {T} *y)
 {{
 """
@@ -197,10 +198,15 @@ def _body(steps: list[Layer], source: Source, name: str, f: str) -> tuple[dict[s
 
 def _labels(labels: Array, name: str, T: str, n_outputs: int, *, binary: bool) -> Iterator[str]:
     """Yield the classes, and the function that says which."""
-    kind = "const char *const" if labels.dtype == object else "const long"
-    items = ", ".join(_text(label) if labels.dtype == object else f"{label}L" for label in labels.tolist())
+    values = labels.tolist()
+    if labels.dtype == object:
+        kind, items = "const char *const", [_text(label) for label in values]
+    elif max(map(abs, values)) < 1 << 31:  # a long may have no more
+        kind, items = "const long", [f"{label}L" for label in values]
+    else:
+        kind, items = "const long long", [f"{label}LL" for label in values]
     yield f"""
-static {kind} {name}_classes[] = {{{items}}};
+static {kind} {name}_classes[] = {{{", ".join(items)}}};
 
 /* Return the place in {name}_classes of the label of one row x. */
 static inline int {name}_class(const {T} *x)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..activations import Softmax
 from ..contract import Loss
 from ..modelfile import write_atomically
 from .layers import FORMS, Graph
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike
 
-OPSET, IR_VERSION = 17, 8  # of 2022: any runtime since reads them, and all that is needed is there
+OPSET, IR_VERSION = 17, 8  # of 2022: runtimes since then read them, and all that is needed is there
 
 
 def to_onnx(
@@ -32,6 +31,7 @@ def to_onnx(
     """Write a network or an estimator as an ONNX graph, and return it as an ``onnx.ModelProto``.
 
     The input is "X", of shape (n_samples, n_features) with n_samples free. The numbers are those of the library to rounding.
+    ONNX Runtime before 1.18 may know no float64 kernel for a Dense before a ReLU; it runs dtype="float32".
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def write(g: Graph, source: Source, x: str, names: Sequence[str]) -> dict[str, s
     for layer in source.link:
         x = FORMS[type(layer)].onnx(g, layer, x)
     made["y"] = made["variable"] = made["probabilities"] = x
-    if source.classes is not None and source.n_outputs == 1 and "probabilities" in names:
+    if source.is_binary and "probabilities" in names:
         made["probabilities"] = g.add("Concat", g.add("Sub", g.constant(1.0), x), x, axis=1)
     if "label" in names:
         made["label"] = _label(g, source, x)
@@ -86,18 +86,13 @@ def write(g: Graph, source: Source, x: str, names: Sequence[str]) -> dict[str, s
 
 def _label(g: Graph, source: Source, p: str) -> str:
     """Add what ``predict`` says."""
-    if source.n_outputs == 1 or not _excludes(source):
-        index = g.add("Cast", g.add("Greater", p, g.constant(0.5)), to=7)  # int64
-        if source.labels is not None:
-            index = g.add("Squeeze", index, g.constant([1], np.int64))
-    else:
+    if source.is_exclusive and not source.is_binary:
         index = g.add("ArgMax", p, axis=1, keepdims=0)
+    else:
+        index = g.add("Cast", g.add("Greater", p, g.constant(0.5)), to=7)  # int64
+        if source.is_binary:
+            index = g.add("Reshape", index, g.constant([-1], np.int64))
     return index if source.labels is None else g.add("Gather", g.constant(source.labels, source.labels.dtype), index)
-
-
-def _excludes(source: Source) -> bool:
-    """Tell whether a row has one label."""
-    return source.classes is not None or isinstance([*source.layers, *source.link][-1], Softmax)
 
 
 def _names(source: Source, outputs: Sequence[str] | None) -> list[str]:
@@ -112,8 +107,8 @@ def _names(source: Source, outputs: Sequence[str] | None) -> list[str]:
     if source.link and "probabilities" in known:
         known = [*known, "logits"]
     if outputs is not None:
-        names = [outputs] if isinstance(outputs, str) else list(outputs)
-    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+        names = [outputs] if not isinstance(outputs, Sequence) or isinstance(outputs, str) else list(outputs)
+    if not names or any(names.count(name) > 1 or name not in known for name in names):
         raise ValueError(f"outputs must be some of {known}, each once, got {outputs!r}")
     return names
 
@@ -160,7 +155,7 @@ class _Nodes:
             if name == "label":
                 text = source.labels is not None and source.labels.dtype == object
                 output_kind = onnx.TensorProto.STRING if text else onnx.TensorProto.INT64
-                shape = shape[:1] if _excludes(source) else shape
+                shape = shape[:1] if source.is_exclusive else shape
             outputs.append(helper.make_tensor_value_info(name, output_kind, shape))
         graph = helper.make_graph(
             self.nodes,

@@ -14,7 +14,7 @@ _OPTIONS = {"nocl": False}
 
 
 def register_converters() -> None:
-    """Tell skl2onnx how to write ``MLPClassifier`` and ``MLPRegressor``, alone or at the end of a Pipeline.
+    """Tell skl2onnx how to write ``MLPClassifier`` and ``MLPRegressor`` (not subclasses), alone, in a Pipeline or an ensemble.
 
     Then ``skl2onnx.to_onnx(pipeline, x)`` works, with the options that it has for scikit-learn's own: ``zipmap``,
     ``output_class_labels`` and ``nocl`` (places in place of labels). The network computes in float64 if it is of float64 and
@@ -55,7 +55,7 @@ def _source(operator: Any, options: Any) -> Source:
 def _classifier_types(operator: Any) -> None:
     from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 
-    options = operator.scope_inst.get_options(operator.raw_operator, dict(_OPTIONS), fail=False)
+    options = operator.scope_inst.get_options(operator.raw_operator, dict(_OPTIONS), fail=False) or _OPTIONS
     source = _source(operator, options)
     n, labels = operator.inputs[0].get_first_dimension(), source.labels
     kind = StringTensorType if labels is not None and labels.dtype == object else Int64TensorType

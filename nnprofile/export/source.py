@@ -34,6 +34,16 @@ class Source(NamedTuple):
         return isinstance([*self.layers, *self.link][-1], (Sigmoid, Softmax))
 
     @property
+    def is_exclusive(self) -> bool:
+        """Tell whether a row has one label of several."""
+        return self.classes is not None or isinstance([*self.layers, *self.link][-1], Softmax)
+
+    @property
+    def is_binary(self) -> bool:
+        """Tell whether there are two classes, and one output says the probability of the second."""
+        return self.classes is not None and self.n_outputs == 1
+
+    @property
     def labels(self) -> Array | None:
         """The classes, as portable numbers or texts: text stays, whole numbers and bools are int64.
 

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 
 
 def networks() -> dict[str, tuple[nn.Sequential, nn.Loss, nn.Optimizer]]:
-    """Return networks with all that a file can hold."""
+    """Return networks with layers of all kinds, nested; losses, optimizers and schedules."""
     rng = np.random.default_rng(1)
     inner = nn.Sequential([nn.Dense(4, 3), nn.Tanh(), nn.Dropout(0.25)], rng=rng)
     layers = [nn.Dense(3, 5), nn.ReLU(), nn.Dense(5, 4), nn.LeakyReLU(0.1), inner, nn.Dense(3, 3), nn.Sigmoid()]
@@ -65,7 +65,9 @@ def main() -> None:
     model.save(path)
     said["estimator"] = model.predict_proba(x).tolist()
     said["estimator, one epoch later"] = model.partial_fit(x, texts).predict_proba(x).tolist()
-    (FOLDER / f"format_{FORMAT_VERSION}.json").write_text(json.dumps(said, indent=0), encoding="utf-8")
+    path = FOLDER / f"format_{FORMAT_VERSION}.json"
+    assert not path.exists(), path
+    path.write_text(json.dumps(said, indent=0), encoding="utf-8")
 
 
 if __name__ == "__main__":
