@@ -263,7 +263,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write beside the file, then rename: whoever reads sees the old file or the new one. Its permissions stay."""
     target = os.path.realpath(path)
     if os.path.isdir(target):
-        raise IsADirectoryError(f"{os.fspath(path)} is a folder")
+        raise IsADirectoryError(f"{os.fspath(path)!r} is a folder")
+    if os.path.exists(target) and not os.path.isfile(target):  # a device or a pipe, which a rename would replace
+        raise OSError(f"{os.fspath(path)!r} is no regular file")
     scratch = f"{target}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:

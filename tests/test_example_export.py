@@ -76,7 +76,12 @@ def test_from_the_command_line(
     assert deploy.main([str(folder), "--onnx", str(file)]) == 0 and file.exists()
     assert "largest difference on the stored samples" in capsys.readouterr().out
     assert deploy.main([str(folder), "--onnx", str(tmp_path / "no" / "m.onnx")]) == 2
-    assert "error: " in capsys.readouterr().err
+    content = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "difference", lambda path, profiler: 1e-3)
+        assert deploy.main([str(folder), "--onnx", str(file)]) == 1
+    assert "not written: it would differ by 1.0e-03" in capsys.readouterr().err
+    assert file.read_bytes() == content and sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "model"]
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     monkeypatch.delitem(__import__("sys").modules, "examples.user_profile.export")
     assert deploy.main([str(folder), "--onnx", str(file)]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -383,6 +384,9 @@ def test_what_else_cannot_be_exported(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     to_c(model, tmp_path / "my-model.h", name="mine")
     assert "mine_score(" in (tmp_path / "my-model.h").read_text()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is no regular file"):
+        to_c(model, tmp_path / "pipe", name="pipe")
     with pytest.raises(OSError, match="no/such"):
         to_c(model, "no/such/folder.h")
 
@@ -402,6 +406,26 @@ def test_headers_say_what_they_are(tmp_path: Path) -> None:
     assert "const long long m_classes[] = {1LL, 2LL, 5000000000LL};" in (tmp_path / "m.h").read_text()
     assert "24 bytes on the stack" in (tmp_path / "m.h").read_text()
     assert np.isfinite(Compiled(tmp_path / "m.h", np.float64, tmp_path, classes=True).score(X, 3)).all()
+
+
+def test_every_weight_is_the_number_itself(tmp_path: Path) -> None:
+    for dtype, kind in ((np.float32, np.uint32), (np.float64, np.uint64)):
+        bits = np.random.default_rng(0).integers(0, np.iinfo(kind).max, 3000, kind).view(dtype)
+        net = nn.Sequential([nn.Dense(1, 500)], rng=None, dtype=dtype)
+        net.params.vector = bits[np.isfinite(bits)][:1000]
+        with np.printoptions(legacy="1.13", precision=2):
+            to_c(net, tmp_path / "m.h")
+        lists = re.findall(r"_[Wb]0\[\] = \{(.*?)\};", (tmp_path / "m.h").read_text(), re.DOTALL)
+        texts = [text.strip().removesuffix("f") for part in lists for text in part.split(",")]
+        np.testing.assert_array_equal(np.array(texts, dtype), net.params.vector)
+
+
+def test_several_inputs_are_refused_in_skl2onnx() -> None:
+    skl2onnx = pytest.importorskip("skl2onnx")
+    nn.export.register_converters()
+    kind = skl2onnx.common.data_types.FloatTensorType
+    with pytest.raises(ValueError, match="takes one input of all features, got 2"):
+        skl2onnx.to_onnx(fitted("number"), initial_types=[("a", kind([None, 1])), ("b", kind([None, 2]))])
 
 
 def test_old_opsets_of_skl2onnx(ort: Any) -> None:

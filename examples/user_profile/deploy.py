@@ -31,6 +31,7 @@ from .train import LOSS, Model
 
 NETWORK, PROFILE = "network.safetensors", "profile.json"
 N_SAMPLES = 100
+TOLERANCE = 1e-6  # of a probability, in float32
 
 
 class RecordError(ValueError):
@@ -210,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             error = check(options.folder)
             print(f"the largest difference to the stored scores is {error:.1e}")
-            return 0 if error < 1e-6 else 1
+            return 0 if error < TOLERANCE else 1
         profiler = load(options.folder)
         if options.example:
             print(json.dumps(profiler.samples[0]["record"]))
@@ -218,10 +219,16 @@ def main(arguments: list[str] | None = None) -> int:
         if options.onnx:
             from . import export
 
-            export.to_onnx(profiler.model, options.onnx)
-            error = export.difference(options.onnx, profiler)
+            scratch = options.onnx.with_name(f"{options.onnx.name}.tmp")
+            export.to_onnx(profiler.model, scratch)
+            error = export.difference(scratch, profiler)
+            if error >= TOLERANCE:
+                scratch.unlink()
+                print(f"error: not written: it would differ by {error:.1e} on the stored samples", file=sys.stderr)
+                return 1
+            os.replace(scratch, options.onnx)
             print(f"{options.onnx}: its largest difference on the stored samples is {error:.1e}")
-            return 0 if error < 1e-6 else 1
+            return 0
         record = json.loads(sys.stdin.read() if options.record == "-" else options.record)
         answer = profiler.profile(record)
     except (ImportError, ValueError, OSError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:

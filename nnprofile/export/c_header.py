@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 _PER_LINE = 5
 _HELPERS = {
     "dense": """\
-/* y = x W + b, with W row by row: W[i * n_out + j] leads from x[i] to y[j]. */
+/* y = x W + b, with W row by row: n_out numbers lead from x[0] to all y, the next from x[1]. */
 static inline void {name}_dense(const {T} *x, int n_in, const {T} *W, const {T} *b, int n_out, {T} *y)
 {{
     int i, j;
     for (j = 0; j < n_out; ++j) y[j] = b[j];
-    for (i = 0; i < n_in; ++i)
-        for (j = 0; j < n_out; ++j) y[j] += x[i] * W[i * n_out + j];
+    for (i = 0; i < n_in; ++i, W += n_out)
+        for (j = 0; j < n_out; ++j) y[j] += x[i] * W[j];
 }}
 """,
     "softmax": """\
@@ -111,7 +111,9 @@ def to_c(
         name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise ValueError(f"{name!r} is no name for C; give one by name=: letters, digits and _, a letter first")
-    write_atomically(path, "".join(_header(source, name, repr(model))).encode("ascii"))
+    with np.printoptions(legacy=False):  # whose shorter float32 would be another number
+        text = "".join(_header(source, name, repr(model)))
+    write_atomically(path, text.encode("ascii"))
 
 
 def _header(source: Source, name: str, described: str) -> Iterator[str]:

@@ -46,6 +46,10 @@ def _source(operator: Any, options: Any) -> Source:
     from skl2onnx.common.data_types import DoubleTensorType
 
     model = operator.raw_operator
+    if len(operator.inputs) != 1:
+        raise ValueError(
+            f"{model!r} takes one input of all features, got {len(operator.inputs)}; put a transformer before"
+        )
     source = source_of(model, None, None if isinstance(operator.inputs[0].type, DoubleTensorType) else np.float32)
     if options["nocl"] and source.classes is not None:
         source = source._replace(classes=np.arange(len(source.classes)))
