@@ -617,6 +617,31 @@ def test_arguments_are_checked_at_fit(wrong: dict[str, Any], says: str, data: An
         MLPClassifier(**wrong).fit(*data)
 
 
+def test_random_states_as_scikit_learn_has_them(data: Any) -> None:
+    """None is NumPy's global generator, and a RandomState draws the weights first: the same weights as there."""
+    x, y = data
+    settings = {"hidden_layer_sizes": 3, "solver": "lbfgs", "max_iter": 1}
+    for state in (lambda: None, lambda: np.random.RandomState(5), lambda: 5):
+        fitted = []
+        for kind in (MLPClassifier, TheirClassifier):
+            np.random.seed(5)  # noqa: NPY002
+            fitted.append(kind(random_state=state(), **settings).fit(x, y))
+        np.testing.assert_allclose(fitted[0].coefs_[0], fitted[1].coefs_[0], rtol=1e-6, atol=1e-9)
+
+
+def test_an_overflow_of_lbfgs_leaves_finite_weights(data: Any) -> None:
+    x, y = data
+    model = MLPRegressor(hidden_layer_sizes=4, solver="lbfgs", max_iter=9, random_state=0, warm_start=True).fit(
+        x, x[:, 0]
+    )
+    for wrong in (x * 1e160, x * 1e300):
+        with pytest.raises(ValueError, match="non-finite parameter weights"):
+            model.fit(wrong, x[:, 0])
+        assert np.isfinite(model.network_.params.vector).all() and np.isfinite(model.predict(x)).all()
+    with pytest.raises(ValueError, match=r"validation_data must be \(X, y\)"):
+        MLPClassifier(4).fit(x, y, validation_data=x)
+
+
 def test_random_states() -> None:
     x, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
     for make in (lambda: 3, lambda: np.random.RandomState(3), lambda: np.random.default_rng(3)):

@@ -442,6 +442,10 @@ class Estimator(Routed):
         self._check_parameters()
         if validation_data is not None and self.solver == "lbfgs":
             raise ValueError("solver='lbfgs' has no epochs, after which validation_data would be looked at")
+        if validation_data is not None and not (
+            isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)
+        ):
+            raise ValueError("validation_data must be (X, y) or (X, y, sample_weight)")
         again = self.warm_start and hasattr(self, "_net")
         with self._as_it_was():
             x = self._features(X, reset=not again)
@@ -517,7 +521,7 @@ class Estimator(Routed):
     def _start(self, x: Any, target: Array) -> None:
         """Make network, loss, optimizer and generator."""
         dtype = x.dtype
-        draws, self._rng = generators(self.random_state)
+        draws = generator(self.random_state)
         self._loss, last = self._loss_and_last()
         layers: list[Layer] = []
         width = x.shape[1]
@@ -533,6 +537,7 @@ class Estimator(Routed):
             limit = (spread / sum(layer.params["W"].shape)) ** 0.5
             layer.params["W"] = draws.uniform(-limit, limit, layer.params["W"].shape)
             layer.params["b"] = draws.uniform(-limit, limit, layer.params["b"].shape)
+        self._rng = training_generator(self.random_state, draws)  # after the weights, which are scikit-learn's
         self.n_layers_ = len(self._widths()) + 2
         self.out_activation_ = self._out_activation(last)
         self._optimizer, self._built = self._new_optimizer(), self._choices()
@@ -656,7 +661,7 @@ class Estimator(Routed):
             maxiter=int(self.max_iter),
             gtol=float(self.tol),
         )
-        if not np.isfinite(found.x).all():
+        if not (np.isfinite(found.x).all() and np.isfinite(found.fun)):
             raise ValueError(NOT_FINITE)
         self.n_iter_ = min(int(found.nit), int(self.max_iter))
         self.loss_ = float(found.fun)
@@ -775,18 +780,24 @@ def differs(value: Any, default: Any) -> bool:
     return value is not default and not (type(value) is type(default) and value == default)
 
 
-def generators(random_state: Any) -> tuple[Any, np.random.Generator]:
-    """Return who draws the first weights, and who draws in training: from None, a seed, a RandomState or a Generator."""
-    if isinstance(random_state, np.random.Generator):
-        return random_state, random_state
-    if random_state is None or (
-        isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool) and random_state >= 0
-    ):
-        draws = np.random.RandomState(random_state)  # scikit-learn's
-        return draws, np.random.default_rng(random_state)
-    if hasattr(random_state, "randint"):  # a RandomState, or the module numpy.random
-        return random_state, np.random.default_rng(int(random_state.randint(2**31 - 1)))
+def generator(random_state: Any) -> Any:
+    """Return who draws the first weights: from None (NumPy's global one), a seed, a RandomState or a Generator."""
+    if random_state is None or random_state is np.random:
+        return np.random.mtrand._rand
+    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool) and random_state >= 0:
+        return np.random.RandomState(random_state)  # scikit-learn's
+    if isinstance(random_state, (np.random.RandomState, np.random.Generator)):
+        return random_state
     raise ValueError(f"{random_state!r} cannot be used to seed a numpy.random.RandomState instance")
+
+
+def training_generator(random_state: Any, draws: Any) -> np.random.Generator:
+    """Return who draws in training: seeded as asked, or by the one who has drawn the weights."""
+    if isinstance(draws, np.random.Generator):
+        return draws
+    return np.random.default_rng(
+        int(random_state) if isinstance(random_state, (int, np.integer)) else int(draws.randint(2**31 - 1))
+    )
 
 
 def stratified(index: Array, counts: Array, n_held: int, rng: np.random.Generator) -> Array:

@@ -111,6 +111,8 @@ def as_labels(y: Any, who: str, n_samples: int) -> Array:
         if y.dtype.kind not in "iufb" or not np.isin(y, (0, 1)).all():
             raise ValueError(f"Unknown label type: several columns must hold 0 and 1; got {np.unique(y)[:5]}")
         return y
+    if y.dtype.kind == "T":  # NumPy's text of any length, which a file has no word for
+        y = y.astype(object)
     if y.dtype.kind == "O":
         if any(map(is_missing, y)):
             raise ValueError("Input y contains NaN.")

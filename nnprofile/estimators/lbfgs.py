@@ -36,10 +36,13 @@ def lbfgs(
     differentiate = _path(path, net, loss, x, y, weight, l2, options["maxiter"])
 
     def value_and_gradient(vector: Array) -> tuple[float, Array]:
+        if not np.isfinite(vector).all():
+            return np.inf, np.zeros_like(vector)
         net.params.vector[...] = vector
         value, gradient = differentiate()
         return scale * value, scale * gradient.astype(np.float64)
 
+    before = net.params.vector.copy()
     with np.errstate(over="ignore", invalid="ignore"):
         found = minimize(
             value_and_gradient,
@@ -48,8 +51,7 @@ def lbfgs(
             jac=True,
             options=options,
         )
-    if np.isfinite(found.x).all():
-        net.params.vector[...] = found.x
+    net.params.vector[...] = found.x if np.isfinite(found.x).all() else before
     return found
 
 
