@@ -324,16 +324,13 @@ def _path(
 ) -> tuple[Runner, Callable[[Any], Array]]:
     """Return who does the steps, and who the predictions: NumPy or the engine."""
     run = (net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
-    if name == "numba" or (
-        name == "auto" and engine.is_worth_it(net, data.x, n_epochs=n_epochs, batch_size=batch_size)
-    ):
-        try:
-            return engine.runner(*run), engine.predictor(net)
-        except (engine.Unknown, engine.Unavailable) as reason:
-            if name == "numba":
-                raise ValueError(f"engine='numba' is not possible: {reason}") from None
-            if isinstance(reason, engine.Unavailable):
-                engine.warn_once(reason)
+    made = engine.made(
+        *(name, lambda: (engine.runner(*run), engine.predictor(net)), net, data.x),
+        n_epochs=n_epochs,
+        batch_size=batch_size,
+    )
+    if made is not None:
+        return made
     return _numpy_runner(*run), lambda x: net.forward(x)[0]
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Generator
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     Score = Callable[[Any, int, Array], Any]
+
+Made = TypeVar("Made")
 
 # What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns.
 _LAYER, _MULTIPLY_ADD, _UPDATE = 40e-6, 0.1e-9, 8e-9
@@ -78,6 +80,27 @@ def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
     step = len(program.table) * _LAYER + net.params.vector.size * _UPDATE
     seconds = n_steps * step + n_epochs * x.shape[0] * _multiply_adds(program, x) * _MULTIPLY_ADD
     return bool(seconds > WORTH_IT)
+
+
+def made(name: str, make: Callable[[], Made], net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> Made | None:
+    """Return what ``make`` makes of the engine, or None where NumPy is to do the work.
+
+    ``name`` is "auto", "numpy" or "numba". For want of an engine that would be worth it there is a warning.
+
+    Raises
+    ------
+    ValueError
+        If the engine is asked for by name, and ``make`` raises Unknown or Unavailable.
+    """
+    if name == "numba" or (name == "auto" and is_worth_it(net, x, n_epochs=n_epochs, batch_size=batch_size)):
+        try:
+            return make()
+        except (Unknown, Unavailable) as reason:
+            if name == "numba":
+                raise ValueError(f"engine='numba' is not possible: {reason}") from None
+            if isinstance(reason, Unavailable):
+                warn_once(reason)
+    return None
 
 
 def _multiply_adds(program: Program, x: Any) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf, isfinite
 from typing import Any, ClassVar, Self
@@ -28,9 +28,11 @@ from .checks import (
     one_of,
     warn,
 )
+from .draws import generator, stratified, training_generator
 from .files import CURVES, STATE, described, is_plain, restored
 from .lbfgs import lbfgs
 from .routing import Routed
+from .watch import Watch
 
 ACTIVATIONS: dict[str, type[Layer]] = {
     "identity": activations.Identity,
@@ -707,113 +709,6 @@ class Estimator(Routed):
         return x[~mask], target[~mask], None if weight is None else weight[~mask], (x[mask], target[mask], *held_weight)
 
 
-class Watch:
-    """What is looked at after each epoch: the curves, the best state, the learning rate, and whether to stop."""
-
-    def __init__(self, estimator: Any, n_samples: int, validation: tuple[Any, ...] | None, *, stops: bool) -> None:
-        self.estimator, self.n_samples, self.validation, self.stops = estimator, n_samples, validation, stops
-        self.best: tuple[Array, int, dict[str, Array]] | None = None
-        self.converged = False
-        if estimator.early_stopping and estimator.validation_scores_:  # training goes on: what there is may be the best
-            x, target, *weight = validation or ()
-            y_pred = estimator._net.predict(x)
-            loss = float(estimator._loss.forward(y_pred, estimator._loss.targets(target, y_pred.shape[1]), *weight)[0])
-            self._keep(self._score({"val_loss": loss}))
-
-    def __call__(self, epoch: int, logs: Mapping[str, float], net: Layer) -> bool:
-        """Look at an epoch; True stops."""
-        e = self.estimator
-        e.n_iter_ += 1
-        e.t_ += self.n_samples
-        e.loss_ = logs["loss"] * e._scale
-        e.loss_curve_.append(e.loss_)
-        if e.verbose:
-            print(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")
-        if "val_loss" in logs:
-            e.validation_loss_curve_ = [*(e.validation_loss_curve_ or []), logs["val_loss"] * e._scale]
-        if e.early_stopping:
-            score = self._score(logs)
-            e.validation_scores_.append(score)
-            if e.verbose:
-                print(f"Validation score: {score:.6f}")
-            e._no_improvement_count = e._no_improvement_count + 1 if score < e.best_validation_score_ + e.tol else 0
-            if score > e.best_validation_score_:
-                self._keep(score)
-        else:
-            if e.loss_ > e.best_loss_ - e.tol:
-                e._no_improvement_count += 1
-            else:
-                e._no_improvement_count = 0
-            e.best_loss_ = min(e.best_loss_, e.loss_)
-        if e.solver == "sgd" and e.learning_rate == "invscaling":
-            e._optimizer.learning_rate = e._rate(e.learning_rate_init) / (e.t_ + 1) ** e.power_t
-        if not self.stops or e._no_improvement_count <= e.n_iter_no_change:
-            return False
-        if e.solver == "sgd" and e.learning_rate == "adaptive" and e._optimizer.learning_rate > 1e-6:
-            e._optimizer.learning_rate /= 5
-            e._no_improvement_count = 0
-            return False
-        self.converged = True
-        return True
-
-    def _score(self, logs: Mapping[str, float]) -> float:
-        e = self.estimator
-        return float(-logs["val_loss"] if e.scoring == "loss" else e._score_of(*(self.validation or ())))
-
-    def _keep(self, score: float) -> None:
-        e = self.estimator
-        e.best_validation_score_ = score
-        state = {name: moment.copy() for name, moment in e._optimizer.state.items()}
-        self.best = e._net.params.vector.copy(), e._optimizer.n_steps, state
-
-    def finish(self) -> None:
-        """Go back to the best epoch."""
-        if self.best is not None:
-            e = self.estimator
-            e._net.params.vector, e._optimizer.n_steps, state = self.best
-            for name, moment in state.items():
-                e._optimizer.state[name][...] = moment
-
-
 def differs(value: Any, default: Any) -> bool:
     """Tell whether an argument is not its default."""
     return value is not default and not (type(value) is type(default) and value == default)
-
-
-def generator(random_state: Any) -> Any:
-    """Return who draws the first weights: from None (NumPy's global one), a seed, a RandomState or a Generator."""
-    if random_state is None or random_state is np.random:
-        return np.random.mtrand._rand
-    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool) and random_state >= 0:
-        return np.random.RandomState(random_state)  # scikit-learn's
-    if isinstance(random_state, (np.random.RandomState, np.random.Generator)):
-        return random_state
-    raise ValueError(f"{random_state!r} cannot be used to seed a numpy.random.RandomState instance")
-
-
-def training_generator(random_state: Any, draws: Any) -> np.random.Generator:
-    """Return who draws in training: seeded as asked, or by the one who has drawn the weights."""
-    if isinstance(draws, np.random.Generator):
-        return draws
-    return np.random.default_rng(
-        int(random_state) if isinstance(random_state, (int, np.integer)) else int(draws.randint(2**31 - 1))
-    )
-
-
-def stratified(index: Array, counts: Array, n_held: int, rng: np.random.Generator) -> Array:
-    """Return rows to hold back, of each class its share, and one at least but never all."""
-    n_held = max(n_held, len(counts))
-    share = np.clip(np.round(counts * n_held / counts.sum()).astype(int), 1, counts - 1)
-    order = rng.permutation(len(index))
-    return np.concatenate([order[index[order] == k][: share[k]] for k in range(len(counts))])
-
-
-def score_by(scoring: Any, estimator: Any, x: Any, y: Array, weight: Array | None) -> float:
-    """Return the score of a function (estimator, X, y), or, weighted, of a scorer that scikit-learn has a name for."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "X does not have valid feature names")  # it did, when it was given
-        if callable(scoring):
-            return float(scoring(estimator, x, y))
-        from sklearn.metrics import get_scorer
-
-        return float(get_scorer(scoring)(estimator, x, y, **({} if weight is None else {"sample_weight": weight})))

@@ -12,9 +12,10 @@ from ..contract import Array, Layer, Loss
 from ..layers import Dense
 from ..losses import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ..network import Sequential
-from .base import Estimator, score_by
+from .base import Estimator
 from .checks import as_labels, check_loss, one_of
 from .losses import OneHot
+from .watch import score_by
 
 
 class MLPClassifier(Estimator):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,13 +32,16 @@ def lbfgs(
     from scipy.optimize import minimize
 
     y = loss.targets(y, net.out_features)  # type: ignore[arg-type]
-    differentiate = _path(path, net, loss, x, y, weight, l2, options["maxiter"])
+    given = (net, loss, x, y, weight, l2)
+    by_engine = engine.made(
+        *(path, lambda: engine.differentiator(*given), net, x), n_epochs=options["maxiter"], batch_size=x.shape[0]
+    )
 
     def value_and_gradient(vector: Array) -> tuple[float, Array]:
         if not np.isfinite(vector).all():
             return np.inf, np.zeros_like(vector)
         net.params.vector[...] = vector
-        value, gradient = differentiate()
+        value, gradient = differentiate(*given) if by_engine is None else by_engine()
         return scale * value, scale * gradient.astype(np.float64)
 
     before = net.params.vector.copy()
@@ -53,21 +55,6 @@ def lbfgs(
         )
     net.params.vector[...] = found.x if np.isfinite(found.x).all() else before
     return found
-
-
-def _path(
-    name: str, net: Sequential, loss: Loss, x: Any, y: Array, weight: Array | None, l2: float, n_steps: int
-) -> Callable[[], tuple[float, Array]]:
-    """Return who differentiates: NumPy or the engine."""
-    if name == "numba" or (name == "auto" and engine.is_worth_it(net, x, n_epochs=n_steps, batch_size=x.shape[0])):
-        try:
-            return engine.differentiator(net, loss, x, y, weight, l2)
-        except (engine.Unknown, engine.Unavailable) as reason:
-            if name == "numba":
-                raise ValueError(f"engine='numba' is not possible: {reason}") from None
-            if isinstance(reason, engine.Unavailable):
-                engine.warn_once(reason)
-    return lambda: differentiate(net, loss, x, y, weight, l2)
 
 
 def differentiate(

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss
 from ..losses import HalfSquaredError, Huber, MeanAbsoluteError
-from .base import Estimator, score_by
+from .base import Estimator
 from .checks import as_values, check_loss, one_of
 from .losses import Poisson
+from .watch import score_by
 
 REGRESSION_LOSSES: dict[str, type[Loss]] = {
     "squared_error": HalfSquaredError,
