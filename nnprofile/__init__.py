@@ -1,7 +1,7 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
-Read the modules in this order: contract, initializers, activations, layers, losses, optimizers, network, engine, training,
-frozen, modelfile, gradcheck, tracing, estimators, export.
+Read the modules in this order: contract, tables, initializers, activations, layers, losses, optimizers, network, engine,
+training, frozen, modelfile, gradcheck, tracing, estimators, export.
 """
 
 from typing import TYPE_CHECKING

@@ -12,7 +12,8 @@ import numpy as np
 
 from . import engine
 from .contract import Array, Layer, Loss, Parameters, is_sparse
-from .validation import as_features, check_size
+from .tables import as_real
+from .validation import as_features, check_size, fitted_inside
 
 _PIECE = 8192  # rows at a time: what is converted is a piece, and a thread takes one after the other
 
@@ -94,7 +95,7 @@ class FrozenNetwork:
 
     def _score_all(self, x: Any, out: Array | None, n_threads: int) -> Array:
         if not is_sparse(x):
-            x = np.asarray(x)
+            x = as_real(x, "x")
         elif x.format != "csr":
             x = x.tocsr()
         if x.ndim != 2 or x.shape[0] <= _PIECE:
@@ -189,7 +190,10 @@ def freeze(net: Layer, loss: Loss | None = None) -> FrozenNetwork:
     """
     for value, kind, name in ((net, Layer, "net"), (loss, Loss, "loss")):
         if not (isinstance(value, kind) or (value is None and name == "loss")):
-            raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
+            hint = ""
+            if name == "net" and (model := fitted_inside(value)):
+                hint = f"; of a fitted estimator use freeze({model}.network_, {model}.loss_function_)"
+            raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}{hint}")
     if not np.isfinite(net.params.vector).all():
         raise ValueError(f"{net!r} has parameters without a finite value: give it rng, or train it, before freeze")
     return FrozenNetwork(net, None if loss is None else loss.link)

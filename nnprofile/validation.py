@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .contract import Array, is_sparse
+from .tables import as_real
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -24,13 +25,7 @@ def as_numbers(a: ArrayLike, dtype: DTypeLike, name: str) -> Array:
     ValueError
         If it is ragged, not numeric, complex, or not finite; the message names the first bad element.
     """
-    try:
-        a = np.asarray(a)
-    except ValueError as error:
-        raise ValueError(f"{name} must be an array of numbers: {error}") from None
-    if a.dtype.kind not in "fiub":
-        hint = "; of a table with nullable or mixed columns pass .to_numpy(float)" if a.dtype.kind == "O" else ""
-        raise ValueError(f"{name} must hold real numbers, got dtype {a.dtype}{hint}")
+    a = as_real(a, name)
     with np.errstate(over="ignore"):
         out = a.astype(dtype, copy=False)
     if not np.isfinite(out).all():
@@ -75,6 +70,20 @@ def as_weights(w: ArrayLike, n_samples: int, name: str = "sample_weight") -> Arr
     if (w < 0).any():
         raise ValueError(f"{name} must not be negative, got {w.min()}")
     return w
+
+
+def fitted_inside(model: object, name: str = "model") -> str:
+    """Return how the estimator of this library in ``model`` is reached, such as "model[-1]" of a pipeline; "" if there is none.
+
+    For messages that name the right call: a network is asked for, and an estimator, a pipeline or a search was given.
+    """
+    if hasattr(type(model), "network_"):
+        return name
+    steps = getattr(model, "steps", None)
+    if isinstance(steps, list) and steps:
+        return fitted_inside(steps[-1][-1], f"{name}[-1]")
+    inner = getattr(model, "best_estimator_", None) or getattr(model, "estimator", None)
+    return "" if inner is None else fitted_inside(inner, f"{name}.best_estimator_")
 
 
 def check_rng(rng: object) -> None:

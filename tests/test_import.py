@@ -99,6 +99,7 @@ def test_imports_point_one_way() -> None:
     """The order of the reading list in ``nnprofile/__init__.py`` is the order of imports: no module looks ahead."""
     order = [
         "contract",
+        "tables",
         "initializers",
         "validation",
         "activations",

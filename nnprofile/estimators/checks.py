@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Loss, is_sparse
+from ..tables import as_real
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -59,12 +60,9 @@ def check_finite(a: Array, name: str, who: str) -> None:
 
 def as_array(a: Any, name: str, who: str) -> Array:
     """Return an array of float32, if it is one, or float64, all finite."""
-    given, a = a, np.asarray(a)
-    if a.dtype == object and hasattr(given, "isna"):  # columns with pandas' NA
-        a = given.to_numpy(dtype=np.float64, na_value=np.nan)
-    if a.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported\n{a}\n")
-    a = a if a.dtype in (np.float32, np.float64) else a.astype(np.float64)
+    a = as_real(a, name, objects=True)
+    with np.errstate(over="ignore"):
+        a = a if a.dtype in (np.float32, np.float64) else a.astype(np.float64)
     check_finite(a, name, who)
     return a
 
@@ -74,11 +72,12 @@ def dense(y: Any) -> Any:
     return y.toarray() if is_sparse(y) else y
 
 
-def as_column(y: Any, who: str, n_samples: int) -> Array:
-    """Return y as an array of one dimension, or of several columns, of as many rows as X."""
+def as_column(y: Any, who: str, n_samples: int, *, numbers: bool = False) -> Array:
+    """Return y, which may be labels or is to be numbers, as an array (n_samples,) or of several columns."""
     if y is None:
         raise ValueError(f"{who} requires y to be passed, but the target y is None")
-    y = np.asarray(dense(y))
+    y = dense(y)
+    y = as_real(y, "y", objects=True) if numbers else np.asarray(y)
     if y.ndim == 0 or y.ndim > 2:
         raise ValueError(f"y should be a 1d array, got an array of shape {y.shape} instead.")
     if y.ndim == 2 and y.shape[1] == 1:
@@ -102,6 +101,11 @@ def is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and isnan(value))
 
 
+def native(a: Array) -> Array:
+    """Return an array in this machine's byte order, which pandas and Numba need of what ``predict`` returns."""
+    return a.astype(a.dtype.newbyteorder("="), copy=False)
+
+
 def as_labels(y: Any, who: str, n_samples: int) -> Array:
     """Return labels, shape (n_samples,), or rows of 0 and 1."""
     y = as_column(y, who, n_samples)
@@ -113,6 +117,9 @@ def as_labels(y: Any, who: str, n_samples: int) -> Array:
         return y
     if y.dtype.kind == "T":  # NumPy's text of any length, which a file has no word for
         y = y.astype(object)
+    if y.dtype.kind in "mM" and np.isnat(y).any():
+        raise ValueError("Input y contains NaT.")
+    y = native(y)
     if y.dtype.kind == "O":
         if any(map(is_missing, y)):
             raise ValueError("Input y contains NaN.")
@@ -129,8 +136,7 @@ def as_labels(y: Any, who: str, n_samples: int) -> Array:
 
 def as_values(y: Any, who: str, n_samples: int) -> Array:
     """Return float64 values, shape (n_samples,) or (n_samples, n_outputs)."""
-    y = as_column(y, who, n_samples)
-    y = y.astype(np.float64)
+    y = as_column(y, who, n_samples, numbers=True).astype(np.float64)
     check_finite(y, "y", who)
     return y
 

@@ -13,7 +13,7 @@ from ..layers import Dense
 from ..losses import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ..network import Sequential
 from .base import Estimator
-from .checks import as_labels, check_loss, one_of
+from .checks import as_labels, check_loss, native, one_of
 from .losses import OneHot
 from .watch import score_by
 
@@ -132,7 +132,7 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         self._check_parameters()
         again = hasattr(self, "_net")
         if classes is not None:
-            given = np.unique(np.asarray(classes))
+            given = np.unique(native(np.asarray(classes)))
             if again and not np.array_equal(given, self.classes_):
                 raise ValueError(
                     f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
