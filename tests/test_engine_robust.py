@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -234,3 +235,64 @@ def test_an_interrupt_of_a_long_epoch_comes_soon() -> None:
     print(history.stop_reason, 0 < optimizer.n_steps < 100 * len(rows), late < 2.0, sep="|")
     """
     assert run(code) == ["interrupted", "True", "True"]
+
+
+def packed(folder: Path, kind: str) -> Path:
+    """Return the package as somebody ships it: in a zip, or as bytecode alone."""
+    source = folder / "source"
+    shutil.copytree(ROOT / "nnprofile", source / "nnprofile", ignore=shutil.ignore_patterns("__pycache__"))
+    if kind != "zip":
+        assert compileall.compile_dir(source, quiet=1, legacy=True)
+        for path in source.rglob("*.py"):
+            path.unlink()
+    if kind == "bytecode":
+        return source
+    return Path(shutil.make_archive(str(folder / kind.replace(" ", "_")), "zip", source))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zip", "bytecode", "zip of bytecode"])
+def test_machine_code_of_a_package_without_sources_on_disk_is_kept(kind: str, tmp_path: Path) -> None:
+    where, kept = packed(tmp_path, kind), tmp_path / "kept"
+    kept.mkdir()
+    code = f"import sys; sys.path.insert(0, {str(where)!r})\n" + FREEZE
+    names = []
+    for _ in range(2):
+        assert run(code, tmp_path, NUMBA_CACHE_DIR=str(kept)) == ["True", str(where)]
+        names.append({path: path.stat().st_mtime_ns for path in kept.rglob("*.nb?")})
+    assert names[0] and names[0] == names[1], "the second process compiles nothing"
+    if kind == "zip":  # another version in the same place
+        source = tmp_path / "source"
+        losses = source / "nnprofile" / "engine" / "losses.py"
+        losses.write_text(losses.read_text() + "\n# changed\n")
+        shutil.make_archive(str(tmp_path / "zip"), "zip", source)
+        run(code, tmp_path, NUMBA_CACHE_DIR=str(kept))
+        assert {path: path.stat().st_mtime_ns for path in kept.rglob("*.nb?")} != names[1]
+
+
+FREEZE = """
+import numpy as np, nnprofile as nn
+net = nn.Sequential([nn.Dense(2, 1)], rng=np.random.default_rng(0))
+score = nn.freeze(net)
+score([[1.0, 2.0]])
+print(score.compiled, nn.__file__.partition("/nnprofile/")[0], sep="|")
+"""
+
+
+def test_a_stamp_covers_all_modules_and_is_never_that_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    from nnprofile.engine import cache
+
+    stamp = cache._stamp.__wrapped__
+    first, content = stamp(), cache._content
+    names = []
+    monkeypatch.setattr(cache, "_content", lambda name: names.append(name) or content(name))
+    assert stamp() == first
+    modules = {path.stem for path in (ROOT / "nnprofile" / "engine").glob("*.py")} - {"__init__"}
+    assert set(names) == {"nnprofile.engine", *(f"nnprofile.engine.{module}" for module in modules)}
+    for changed in names[:]:
+        monkeypatch.setattr(cache, "_content", lambda name, changed=changed: content(name) + b"#" * (name == changed))
+        assert stamp() != first, changed
+    monkeypatch.setattr(cache.pkgutil, "iter_modules", lambda path: [])
+    with pytest.raises(ImportError, match="can be read"):
+        stamp()
