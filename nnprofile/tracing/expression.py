@@ -263,14 +263,14 @@ class Sum(Expression):
         terms = [self.body.value({**at, self.index: i}, lookup) for i in range(self.size)]
         largest = sorted(sorted(range(self.size), key=lambda i: -abs(terms[i]))[:KEPT_TERMS])
         rest = fsum(term for i, term in enumerate(terms) if i not in set(largest))
-        return Terms(self.body.within(_MULTIPLY), self.index, tuple(largest), self.size - len(largest), rest)
+        return Terms(self.body, self.index, tuple(largest), self.size - len(largest), rest)
 
 
 @dataclass(frozen=True)
 class Terms(Expression):
     """Some terms of a sum, and the number that the others add up to: "0.3·0.2 + … (506 more: 0.81)"."""
 
-    body: list[Token]
+    body: Expression
     letter: str
     kept: tuple[int, ...]
     n_rest: int
@@ -279,12 +279,13 @@ class Terms(Expression):
 
     def tokens(self) -> list[Token]:
         """Return the terms, and the rest."""
-        shown = [token for i in self.kept for token in (*flat(self.body, {self.letter: i}, partial=True), " + ")]
+        body = self.body.within(_MULTIPLY)
+        shown = [token for i in self.kept for token in (*flat(body, {self.letter: i}, partial=True), " + ")]
         return [*shown, f"({self.n_rest} more: ", ["c", "…", self.rest], ")"]
 
 
 class Plain:
-    """Show with Unicode's letters, as text and as HTML."""
+    """Show with Unicode's letters, as text and as HTML; the counterpart of ``latex.Latex``."""
 
     def name(self, name: str) -> str:
         """Return z₁ for z1, W₁⁺ for W1+, vW₁⁺ for vW1+."""
@@ -294,112 +295,56 @@ class Plain:
         """Return z₁[n,j]."""
         return self.name(name) + (f"[{','.join(map(str, index))}]" if index else "")
 
-    def sum(self, index: str, body: str) -> str:
-        """Return Σ_i body."""
-        return f"Σ_{index} {body}"
-
     def rest(self, text: str) -> str:
         """Return any other text."""
         return text
 
+    def matrix(self, text: str) -> str:
+        """Return a formula for whole arrays, "{z1} = {x} {W1} + {b1}", with the names in place."""
+        return re.sub(r"\{(.*?)\}", lambda found: self.name(found[1]), text)
 
-class Latex:
-    """Show as LaTeX."""
+    def symbolic(self, expression: Expression) -> str:
+        """Return a formula with its symbols."""
+        return symbolic(expression.tokens())
 
-    _WORDS = (
-        ("·", r" \cdot "),
-        ("−", "-"),
-        ("²", "^2"),
-        ("≤", r"\le "),
-        ("exp(", r"\exp("),
-        ("log", r"\log"),
-        ("max(", r"\max("),
-        ("tanh", r"\tanh"),
-        ("sqrt(", r"\operatorname{sqrt}("),
-        ("sign(", r"\operatorname{sign}("),
-        ("relu", r"\operatorname{relu}"),
-        ("softmax", r"\operatorname{softmax}"),
-        ("lrelu", r"\operatorname{lrelu}"),
-        ("⊙", r"\odot"),
-        ("½", r"\tfrac{1}{2}"),
-        ("∂", r"\partial "),
-        ("ᵀ", r"^\top"),
-        ("σ", r"\sigma"),
-        ("Σ_n", r"\sum_n"),
-        ("Σ_j", r"\sum_j"),
-        ("Σ_k", r"\sum_k"),
-        ("Σ", r"\sum "),
-        ("′", "'"),
-        ("η", r"\eta"),
-        ("λ", r"\lambda"),
-        ("μ", r"\mu"),
-        ("δ", r"\delta"),
-        ("Δ", r"\Delta "),
-        ("ε", r"\varepsilon"),
-        ("β₁ᵗ", r"\beta_1^t"),
-        ("β₂ᵗ", r"\beta_2^t"),
-        ("β₁", r"\beta_1"),
-        ("β₂", r"\beta_2"),
-    )
-
-    def name(self, name: str) -> str:
-        """Return z_{1} for z1, W_{1}^{+} for W1+."""
-        letters, number, plus = re.fullmatch(r"([A-Za-z]+)(\d+[a-z]*)?(\+?)", name).groups()  # type: ignore[union-attr]
-        letters = letters if len(letters) <= 2 else rf"\mathrm{{{letters}}}"
-        return letters + (f"_{{{number}}}" if number else "") + ("^{+}" if plus else "")
-
-    def element(self, name: str, index: list[Any]) -> str:
-        """Return (z_{1})_{n,j}."""
-        if not index:
-            return self.name(name)
-        base = self.name(name) if re.fullmatch(r"[a-zA-Z]", name) else f"({self.name(name)})"
-        return f"{base}_{{{','.join(map(str, index))}}}"
-
-    def sum(self, index: str, body: str) -> str:
-        """Return the sum over the index."""
-        return rf"\sum_{{{index}}} {body}"
-
-    def rest(self, text: str) -> str:
-        """Return any other text."""
-        for word, latex in self._WORDS:
-            text = text.replace(word, latex)
-        return text
+    def substituted(
+        self, expression: Expression, at: Mapping[str, int], lookup: Lookup, show: Callable[[float], str]
+    ) -> str:
+        """Return a formula with numbers."""
+        return substituted(expression.tokens(), at, lookup, show)
 
 
-PLAIN, LATEX = Plain(), Latex()
-Style = Plain | Latex
+PLAIN = Plain()
 
 
-def symbolic(tokens: list[Token], style: Style = PLAIN) -> str:
+def symbolic(tokens: list[Token]) -> str:
     """Return the formula with its symbols."""
     out = ""
     for token in tokens:
         if isinstance(token, str):
-            out += style.rest(token)
+            out += token
         elif token[0] == "c":
-            out += style.rest(token[1])
+            out += token[1]
         elif token[0] == "r":
-            out += style.element(token[1], token[2])
+            out += PLAIN.element(token[1], token[2])
         else:
-            out += style.sum(token[1], symbolic(token[3], style))
+            out += f"Σ_{token[1]} {symbolic(token[3])}"
     return out
 
 
-def substituted(
-    tokens: list[Token], indices: Mapping[str, int], lookup: Lookup, show: Callable[[float], str], style: Style = PLAIN
-) -> str:
+def substituted(tokens: list[Token], indices: Mapping[str, int], lookup: Lookup, show: Callable[[float], str]) -> str:
     """Return the formula with numbers: each element looked up, each sum written out."""
     out = ""
     for token in flat(tokens, indices):
         if isinstance(token, str):
-            out += style.rest(token)
+            out += token
             continue
         value = token[2] if token[0] == "c" else lookup(token[1], tuple(token[2]))
         text = show(value)
         second = out.endswith((" ", "·", "/", "−")) or (
             token[0] == "r" and token[3]
         )  # beside another sign, or below a ²
-        out += style.rest(f"({text})" if second and text.startswith("−") else text)
+        out += f"({text})" if second and text.startswith("−") else text
     return out
 
 
@@ -425,9 +370,3 @@ def _number(letter: Any, indices: Mapping[str, int], *, partial: bool) -> Any:
     if isinstance(letter, int) or (partial and letter not in indices):
         return letter
     return int(letter) if letter.isdigit() else indices[letter]
-
-
-def matrix(text: str, style: Style) -> str:
-    """Return a formula for whole arrays, "{z1} = {x} {W1} + {b1}", with the names in this style."""
-    pieces = re.split(r"\{(.*?)\}", text)
-    return "".join(style.name(piece) if i % 2 else style.rest(piece) for i, piece in enumerate(pieces))

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..validation import check_size
-from .expression import LATEX, MAX_TERMS, PLAIN, Style, matrix, substituted, symbolic
+from .expression import MAX_TERMS, PLAIN, Plain
 from .large import shown_in_text
+from .latex import LATEX, Latex, escaped, finite, matrix_rows, pieces_of, prose, rows
 from .reference import ENOUGH
 
 if TYPE_CHECKING:
     from .record import Quantity, Step, Trace
+
+Style = Plain | Latex
 
 
 def number(value: float, digits: int = 6) -> str:
@@ -45,8 +48,8 @@ def lines(trace: Trace, name: str, digits: int, most: int, style: Style) -> Iter
     for index in shown_in_text(q.value, most, None if q.check is None else q.check.wrong):
         at, middle = dict(zip(q.index, index, strict=False)), ""
         if q.formula.element is not None:
-            tokens = q.formula.element.abridged(at, lookup).tokens()
-            middle = substituted(tokens, at, lookup, lambda v: number(v, digits), style)
+            element = q.formula.element.abridged(at, lookup)
+            middle = style.substituted(element, at, lookup, lambda v: number(v, digits))
         value, check, right = number(q.value[index], digits), "", True
         if q.formula.element is not None and not gives(q, index, lookup):
             check = KEPT
@@ -135,10 +138,10 @@ def summary(trace: Trace) -> str:
 def _formulas(q: Quantity, style: Style) -> list[str]:
     out = []
     if q.formula.matrix:
-        out.append(matrix(q.formula.matrix, style))
+        out.append(style.matrix(q.formula.matrix))
     if q.formula.element is not None and q.index[: q.value.ndim]:
         left = style.element(q.name, list(q.index[: q.value.ndim]))
-        out.append(f"{left} = {symbolic(q.formula.element.tokens(), style)}")
+        out.append(f"{left} = {style.symbolic(q.formula.element)}")
     return out
 
 
@@ -153,14 +156,14 @@ def to_text(trace: Trace, *, digits: int, max_elements: int) -> str:
     for k, step in enumerate(trace.steps):
         out += ["", f"{k}. {step.title}"]
         if step.why:
-            out.append(f"   {matrix(step.why, PLAIN)}")
+            out.append(f"   {PLAIN.matrix(step.why)}")
         for name in step.names:
             q = trace[name]
             heads = _formulas(q, PLAIN)
             head = heads[0] if heads else PLAIN.name(name)
             out.append(f"   {head}    {q.shape_text}    {_equation(q)}".rstrip())
             if q.formula.why and q.formula.why != step.why:
-                out.append(f"      {matrix(q.formula.why, PLAIN)}")
+                out.append(f"      {PLAIN.matrix(q.formula.why)}")
             out += [f"      {formula}" for formula in heads[1:]]
             rest = left_out(q, max_elements)
             out += [f"      {rest}"] * bool(rest)
@@ -205,41 +208,57 @@ def _prose(text: str) -> str:
 
 
 def to_latex(trace: Trace, *, digits: int, max_elements: int) -> str:
-    """Return LaTeX: a section a step, an aligned line an element."""
+    """Return LaTeX: a section a step, arrays as matrices, an aligned formula an element, no line wider than a page."""
     check_size(digits, "digits")
-    out = [f"% {trace.title}", f"% {summary(trace)}", "% needs amsmath and amssymb", r"\allowdisplaybreaks"]
+    about = [re.sub(r"\s+", " ", text) for text in (trace.title, summary(trace))]
+    out = [*(f"% {text}" for text in about), "% needs amsmath and amssymb", r"\allowdisplaybreaks"]
     for k, step in enumerate(trace.steps):
-        out += [rf"\subsection*{{{k}. {_latex_text(step.title)}}}", _latex_text(step.why)]
+        out += [rf"\subsection*{{{k}. {escaped(step.title)}}}", prose(step.why)]
         for name in step.names:
-            q = trace[name]
-            heads = _formulas(q, LATEX)
-            why = q.formula.why if q.formula.why != step.why else ""
-            about = ". ".join(part for part in (_latex_text(q.shape_text), _equation(q)) if part) + "."
-            about += "".join(f" {part}" for part in (_latex_text(why), _latex_text(left_out(q, max_elements))) if part)
-            title = f"${heads[0]}$" if heads else f"${LATEX.name(name)}$"
-            out += [rf"\paragraph{{{title}}} {about}"]
-            rows = [formula.replace(" = ", " &= ", 1) for formula in heads[1:]]
-            for line in lines(trace, name, digits, max_elements, LATEX):
-                middle = f"{line.middle} = " if line.middle else ""
-                check = rf" && \text{{{_latex_text(line.check)}}}" if line.check else ""
-                rows.append(f"{line.left} &= {middle}{line.value}{check}")
-            out += [r"\begin{align*}", " \\\\\n".join(rows), r"\end{align*}"]
+            out += _latex_quantity(trace, name, digits, max_elements, trace[name].formula.why != step.why)
     return "\n".join(out) + "\n"
 
 
-def _latex_text(text: str) -> str:
-    pieces = re.split(r"\{(.*?)\}", text)
-    return "".join(f"${LATEX.name(p)}$" if i % 2 else _escaped(p) for i, p in enumerate(pieces))
+def _latex_quantity(trace: Trace, name: str, digits: int, most: int, explains: bool) -> list[str]:
+    """Return a quantity: heading, matrix, the formula of its elements, and each with its numbers."""
+    q, shown = trace[name], []
+    heads = _formulas(q, LATEX)
+    about = ". ".join(part for part in (escaped(q.shape_text), _equation(q)) if part) + "."
+    if explains:
+        about += f" {prose(q.formula.why)}"
+    if q.check is not None:
+        about += f" {escaped(verdict(q))}, by {escaped(q.check.method)}."
+    about += f" {escaped(left_out(q, most))}"
+    if q.value.ndim and q.value.size <= most and finite(q.value):
+        shown += matrix_rows(name, q.value, lambda v: number(v, digits))
+    element = q.formula.element
+    if element is not None and q.index[: q.value.ndim]:
+        shown += rows(LATEX.element(name, list(q.index[: q.value.ndim])), pieces_of(element))
+    if element is not None or not shown:
+        for line, parts in _latex_lines(trace, name, digits, most):
+            shown += rows(
+                line.left, parts, line.value, rf"\text{{\footnotesize {escaped(line.check)}}}" * bool(line.check)
+            )
+    title = f"${heads[0]}$" if heads else f"${LATEX.name(name)}$"
+    return [rf"\paragraph{{{title}}} {about.strip()}", r"\begin{align*}", " \\\\\n".join(shown), r"\end{align*}"]
 
 
-def _escaped(text: str) -> str:
-    for character in r"%#&_":
-        text = text.replace(character, "\\" + character)
-    text = re.sub(r"[₀-₉]+", lambda found: f"$_{{{found[0].translate(_DIGITS)}}}$", text)
-    return re.sub(r"[−⊙ησλΣΔ²]", lambda found: f"${LATEX.rest(found[0]).strip()}$", text)
+def _latex_lines(trace: Trace, name: str, digits: int, most: int) -> Iterator[tuple[Line, list[str]]]:
+    """Yield the elements with the pieces of their formulas; a check only where it is not as the verdict says."""
+    q = trace[name]
 
+    def lookup(other: str, index: tuple[int, ...]) -> float:
+        return float(trace[other].value[index])
 
-_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+    indices = shown_in_text(q.value, most, None if q.check is None else q.check.wrong)
+    for index, line in zip(indices, lines(trace, name, digits, most, LATEX), strict=True):
+        parts: list[str] = []
+        if q.formula.element is not None and line.middle:
+            at = dict(zip(q.index, index, strict=False))
+            parts = pieces_of(q.formula.element.abridged(at, lookup), at, lookup, lambda v: number(v, digits))
+        if line.right and (q.check is None or q.check.verdict == "right") and KEPT not in line.check:
+            line.check = ""
+        yield line, parts
 
 
 def to_table(trace: Trace, *, digits: int = 6, max_elements: int = 64) -> str:
@@ -254,7 +273,7 @@ def to_table(trace: Trace, *, digits: int = 6, max_elements: int = 64) -> str:
 
 
 def _html_step(trace: Trace, step: Step, digits: int, most: int) -> str:
-    out = [f"<p>{escape(matrix(step.why, PLAIN))}</p>"] if step.why else []
+    out = [f"<p>{escape(PLAIN.matrix(step.why))}</p>"] if step.why else []
     for name in step.names:
         q = trace[name]
         heads = _formulas(q, PLAIN) or [PLAIN.name(name)]
