@@ -312,6 +312,47 @@ class Optimizer(Configured):
                 raise ValueError(f"this {type(self).__name__} keeps {name} in {moment.dtype}, got {params.dtype}")
 
 
+class ContractError(ValueError):
+    """A layer's method returned something other than the contract says."""
+
+
+def forward_pair(layer: Layer, out: Any) -> tuple[Any, Cache]:
+    """Return what ``forward`` returned, if that is (y, cache); an array of two rows would unpack too.
+
+    Raises
+    ------
+    ContractError
+        If it is something else; the message names the layer.
+    """
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise ContractError(f"{layer!r}.forward must return (y, cache), got {_kind(out)}")
+    return out
+
+
+def backward_pair(layer: Layer, out: Any) -> tuple[Any, Parameters]:
+    """Return what ``backward`` returned, if that is (dx, grads) with grads in the layout of the layer's parameters.
+
+    Raises
+    ------
+    ContractError
+        If it is something else; the message names the layer and what it must return.
+    """
+    wanted = "grads = self.params.like(), filled" if len(layer.params) else "grads = Parameters({})"
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise ContractError(f"{layer!r}.backward must return (dx, grads) with {wanted}; got {_kind(out)}")
+    if not isinstance(out[1], Parameters) or not out[1].matches(layer.params):
+        raise ContractError(
+            f"{layer!r} has {layer.params}, its backward returned the gradients {out[1]}; return (dx, grads) with {wanted}"
+        )
+    return out
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
+
+
 def floating(x: Any) -> Array:
     """Return ``x`` as an array of floats, or of complex numbers, if it is not one already; sparse ones only Dense takes."""
     if is_sparse(x):

@@ -6,17 +6,18 @@ one JSON string in its metadata. Names are looked up in a fixed registry; nothin
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from . import activations, layers, losses, optimizers
 from .contract import Array, Configured, Layer, Loss, Optimizer
 from .network import Sequential
-from .validation import check_size
+from .validation import check_size, fitted_inside
 
 if TYPE_CHECKING:
     Path = str | os.PathLike[str]
@@ -54,7 +55,7 @@ class Saved(NamedTuple):
 
 def save(
     net: Sequential,
-    path: Path,
+    path: Path | BinaryIO,
     *,
     loss: Loss | None = None,
     optimizer: Optimizer | None = None,
@@ -62,13 +63,16 @@ def save(
 ) -> None:
     """Write ``net``, and what else is given, to ``path``: all of it, or nothing.
 
+    ``path`` is a path, or a binary file that is open for writing, such as ``io.BytesIO()``.
+
     Training resumed from a file that holds network, optimizer and rng equals training never interrupted, bit for bit.
     Layers of your own are saved by class name and ``config()``; ``load`` is then told their classes.
 
     Raises
     ------
     ValueError
-        If a parameter is not finite, or a part cannot be described: a loss or schedule of your own.
+        If a parameter is not finite, a part cannot be described (a loss or schedule of your own), or ``path`` is neither
+        a path nor a binary file.
     OSError
         If the file cannot be written; an earlier file at ``path`` is then as it was.
 
@@ -89,7 +93,7 @@ def save(
 def save_with(
     estimator: Mapping[str, Any] | None,
     net: Sequential,
-    path: Path,
+    path: Path | BinaryIO,
     *,
     loss: Loss | None = None,
     optimizer: Optimizer | None = None,
@@ -103,7 +107,9 @@ def save_with(
     import json
 
     if type(net) is not Sequential:
-        raise ValueError(f"net must be a Sequential, and not of a subclass, whose ways a file cannot keep; got {net!r}")
+        model = fitted_inside(net)
+        hint = f"; {model}.save(path) saves an estimator, save({model}.network_, path) its network" if model else ""
+        raise ValueError(f"net must be a Sequential (subclasses cannot be saved), got {net!r}{hint}")
     if net.params.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
         raise ValueError(f"a file holds float64 or float32, not {net.params.dtype}")
     tensors: dict[str, Array] = dict(net.params.items())
@@ -130,12 +136,13 @@ def save_with(
     _write(path, described, tensors)
 
 
-def load(path: Path, *, layers: Iterable[type[Layer]] = ()) -> Saved:
+def load(path: Path | bytes | BinaryIO, *, layers: Iterable[type[Layer]] = ()) -> Saved:
     """Read a file that ``save`` wrote.
 
     Parameters
     ----------
-    path
+    path : path, bytes or binary file
+        Bytes are the content of a file, not a name; an open file is read from where it stands to its end.
     layers : classes of your own that the network uses
         Made anew as ``cls(**config)``.
 
@@ -150,7 +157,7 @@ def load(path: Path, *, layers: Iterable[type[Layer]] = ()) -> Saved:
 
 
 def load_with(
-    path: Path, *, layers: Iterable[type[Layer]] = ()
+    path: Path | bytes | BinaryIO, *, layers: Iterable[type[Layer]] = ()
 ) -> tuple[Saved, dict[str, Any] | None, dict[str, Array]]:
     """Read what ``save_with`` wrote: network and the like, what the estimator said of itself, if one was saved, and curves."""
     known: dict[str, type[Layer]] = {cls.__name__: cls for cls in _LAYERS}
@@ -168,7 +175,7 @@ def load_with(
     except ModelFileError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
-        raise ModelFileError(f"{os.fspath(path)} is not a model file of this library: {error}") from error
+        raise ModelFileError(f"{source_name(path)} is not a model file of this library: {error}") from error
 
 
 def _describe(obj: Configured, known: tuple[type, ...], what: str) -> dict[str, Any]:
@@ -240,7 +247,7 @@ def _digest(architecture: str, tensors: Mapping[str, tuple[str, list[int], bytes
     return digest.hexdigest()
 
 
-def _write(path: Path, architecture: str, tensors: Mapping[str, Array]) -> None:
+def _write(path: Path | BinaryIO, architecture: str, tensors: Mapping[str, Array]) -> None:
     import json
 
     packed = {}
@@ -256,11 +263,47 @@ def _write(path: Path, architecture: str, tensors: Mapping[str, Array]) -> None:
     text += b" " * (-len(text) % 8)  # the numbers start at a multiple of 8, as safetensors has it
     if len(text) > MAX_HEADER:
         raise ValueError(f"the description of this network takes {len(text)} bytes, more than {MAX_HEADER}")
-    write_atomically(path, b"".join([len(text).to_bytes(8, "little"), text, *(raw for _, _, raw in packed.values())]))
+    write_whole(path, b"".join([len(text).to_bytes(8, "little"), text, *(raw for _, _, raw in packed.values())]))
+
+
+def write_whole(path: Path | BinaryIO, content: bytes) -> None:
+    """Write all of ``content`` to a path, or to a binary file where it stands.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    OSError
+        If it cannot be written.
+    """
+    if hasattr(path, "write"):
+        try:
+            while content:
+                n = path.write(content)
+                content = content[n:] if isinstance(n, int) else b""  # a raw file may take a part; some return None
+        except TypeError as error:
+            raise ValueError(f"{source_name(path)} is not a binary file; open it with mode 'wb': {error}") from None
+    elif isinstance(path, (str, os.PathLike)):
+        write_atomically(path, content)
+    else:
+        raise ValueError(f"path must be a path or a binary file, such as io.BytesIO(), got {_shown(path)}")
+
+
+def source_name(path: Any) -> str:
+    """Return what messages call the place of a file: its path, or what holds it."""
+    if isinstance(path, (bytes, bytearray, memoryview)):
+        return f"a buffer of {len(path)} bytes"
+    if isinstance(path, (str, os.PathLike)):
+        return str(os.fspath(path))
+    return str(getattr(path, "name", None) or type(path).__name__)
+
+
+def _shown(value: Any) -> str:
+    return f"{len(value)} bytes" if isinstance(value, (bytes, bytearray)) else repr(value)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the file, then rename: whoever reads sees the old file or the new one. Its permissions stay."""
+    """Write beside the file, then rename: a reader sees the old file or the new one. Its permissions stay."""
     target = os.path.realpath(path)
     if os.path.isdir(target):
         raise IsADirectoryError(f"{os.fspath(path)!r} is a folder")
@@ -308,26 +351,51 @@ def _parse(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+def _read(path: Path | bytes | BinaryIO) -> tuple[dict[str, Any], bytes]:
     """Return the JSON header and the bytes behind it."""
-    where = os.fspath(path)
-    with open(path, "rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8:
-            raise ModelFileError(f"{where} is not a model file of this library: it holds {len(start)} bytes")
-        if length > MAX_HEADER:
-            raise ModelFileError(f"{where} is not a model file of this library: it names a header of {length} bytes")
-        text = file.read(length)
-        try:
-            header = _parse(text.decode())
-            offsets = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
-            end = max((offset[1] for offset in offsets), default=0)
-            if end != os.fstat(file.fileno()).st_size - 8 - length:
-                raise ValueError(f"it should hold {8 + length + end} bytes and holds {os.fstat(file.fileno()).st_size}")
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-            raise ModelFileError(f"{where} is not a model file of this library: {error}") from error
-        return header, file.read()
+    if isinstance(path, (bytes, bytearray, memoryview)):
+        return _read_open(io.BytesIO(path), source_name(path))
+    if isinstance(path, (str, os.PathLike)):
+        with open(path, "rb") as file:
+            return _read_open(file, source_name(path))
+    if not hasattr(path, "read"):
+        raise ValueError(f"path must be a path, bytes or a binary file, got {path!r}")
+    return _read_open(path, source_name(path))
+
+
+def _read_open(file: BinaryIO, where: str) -> tuple[dict[str, Any], bytes]:
+    start = _take(file, 8, where)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8:
+        raise ModelFileError(f"{where} is not a model file of this library: it holds {len(start)} bytes")
+    if length > MAX_HEADER:
+        raise ModelFileError(f"{where} is not a model file of this library: it names a header of {length} bytes")
+    text = _take(file, length, where)
+    try:
+        header = _parse(text.decode())
+        offsets = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+        end = max((offset[1] for offset in offsets), default=0)
+        data = _take(file, end + 1, where)
+        if len(data) != end:
+            held = f"{8 + length + len(data)}" if len(data) < end else "more"
+            raise ValueError(f"it should hold {8 + length + end} bytes and holds {held}")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{where} is not a model file of this library: {error}") from error
+    return header, data
+
+
+def _take(file: BinaryIO, n: int, where: str) -> bytes:
+    """Return the next n bytes, or those that are left; a raw file or a socket may give fewer at a time."""
+    pieces, n_left = [], n
+    while n_left > 0:
+        piece = file.read(min(n_left, 1 << 20))
+        if not isinstance(piece, bytes):
+            raise ValueError(f"{where} is not a binary file; open it with mode 'rb'")
+        if not piece:
+            break
+        pieces.append(piece)
+        n_left -= len(piece)
+    return b"".join(pieces)
 
 
 def _restore(

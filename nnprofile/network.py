@@ -5,13 +5,13 @@ It is itself a layer, so networks nest; and it gives all its layers one vector o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from .activations import Elementwise, Softmax
-from .contract import Array, Cache, Layer, Parameters
+from .contract import Array, Cache, Layer, Parameters, backward_pair, forward_pair
 from .layers import Dropout
 from .validation import as_features, check_rng
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Rng = np.random.Generator | None
 
+_REQUIRED: Any = object()
 _KEEP_WIDTH = (Elementwise, Softmax, Dropout)
 
 
@@ -52,7 +53,14 @@ class Sequential(Layer):
     ((1, 2), ['0.W', '0.b', '2.W', '2.b'])
     """
 
-    def __init__(self, layers: Sequence[Layer], *, rng: Rng, dtype: DTypeLike = np.float64) -> None:
+    def __init__(self, layers: Sequence[Layer], *, rng: Rng = _REQUIRED, dtype: DTypeLike = np.float64) -> None:
+        if rng is _REQUIRED:
+            raise TypeError(
+                "Sequential needs rng: pass rng=numpy.random.default_rng(0) to draw the first weights, or rng=None to leave "
+                "them to you or to an outer network"
+            )
+        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            raise ValueError(f"layers must be a sequence of layers, Sequential([...], rng=...), got {layers!r}")
         self.layers = tuple(layers)
         try:
             known = dtype is not None and np.dtype(dtype) in (np.dtype(np.float64), np.dtype(np.float32))
@@ -70,7 +78,7 @@ class Sequential(Layer):
         """Return the last layer's output and the caches of all layers. With ``rng``: training mode."""
         caches = []
         for layer in self.layers:
-            x, cache = layer.forward(x, rng)
+            x, cache = forward_pair(layer, layer.forward(x, rng))
             caches.append(cache)
         return x, caches
 
@@ -80,13 +88,11 @@ class Sequential(Layer):
         Raises
         ------
         ValueError
-            If a layer returns gradients that do not have the layout of its parameters.
+            If a layer does not return (dx, grads) with gradients in the layout of its parameters.
         """
         parts = []
         for layer, place, layer_cache in zip(self.layers[::-1], self._places[::-1], cache[::-1], strict=True):
-            dy, layer_grads = layer.backward(dy, layer_cache)  # type: ignore[assignment]
-            if not isinstance(layer_grads, Parameters) or not layer_grads.matches(layer.params):
-                raise ValueError(f"{layer!r} has {layer.params}, its backward returned the gradients {layer_grads}")
+            dy, layer_grads = backward_pair(layer, layer.backward(dy, layer_cache))
             if len(layer_grads):
                 parts.append((place, layer_grads.vector))
         grads = self.params.like(np.result_type(*(part for _, part in parts)) if parts else None)
@@ -106,7 +112,7 @@ class Sequential(Layer):
         """
         y = as_features(x, self.params.dtype, self.in_features)
         for layer in self.layers:
-            y, _ = layer.forward(y)
+            y, _ = forward_pair(layer, layer.forward(y))
         return y  # type: ignore[no-any-return]
 
     @property

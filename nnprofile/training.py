@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import engine
-from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters
-from .validation import as_features, as_numbers, as_weights, check_number, check_rng, check_size
+from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters, backward_pair, forward_pair
+from .validation import as_features, as_numbers, as_weights, check_number, check_rng, check_size, fitted_inside
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -122,9 +122,9 @@ def objective(
     So dJ/dW = dL/dW + l2 / (sum_n w_n) * W (docs/backprop.md, eq. 17, 27). Without sample weights, sum_n w_n is the
     number of these rows: in ``fit``, of the mini-batch, as in scikit-learn.
     """
-    y_pred, cache = net.forward(x, rng)
+    y_pred, cache = forward_pair(net, net.forward(x, rng))
     value, loss_cache = loss.forward(y_pred, y, sample_weight)
-    _, grads = net.backward(loss.backward(loss_cache), cache)
+    _, grads = backward_pair(net, net.backward(loss.backward(loss_cache), cache))
     total = float(len(y_pred) if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
     if l2 and total:
         for name in net.params.weights():
@@ -465,6 +465,8 @@ def _check_arguments(
     for value, kind, name in expected:
         if not isinstance(value, kind):
             hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
+            if name == "net" and (model := fitted_inside(value)):
+                hint = f"; {model}.fit(X, y) trains an estimator, fit({model}.network_, ...) its network"
             raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}{hint}")
     if engine not in ("auto", "numpy", "numba"):
         raise ValueError(f"engine must be 'auto', 'numpy' or 'numba', got {engine!r}")

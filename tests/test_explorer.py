@@ -309,3 +309,95 @@ def test_without_scripts_the_text_is_there(browser: Any, pages: dict[str, Path])
     page.click("#text summary")
     assert page.is_visible("#text pre") and "needs JavaScript" in page.inner_text("noscript")
     context.close()
+
+
+class MySigmoid(nn.Layer):
+    """A reader's own layer, with a slip in its backward."""
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        y = 1 / (1 + np.exp(-x))
+        return y, y
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return dy * cache * (1 + cache), nn.Parameters({})
+
+
+class Rolled(nn.Layer):
+    """A right layer that mixes elements."""
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return np.roll(x, 1, axis=1), None
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return np.roll(dy, -1, axis=1), nn.Parameters({})
+
+
+@pytest.fixture(scope="module")
+def own(pages: dict[str, Path]) -> None:
+    """Add the pages of a reader's own layers."""
+    for key, layer in (("wrong layer", MySigmoid()), ("mixing layer", Rolled())):
+        net = nn.Sequential([nn.Dense(2, 3), layer, nn.Dense(3, 1)], rng=np.random.default_rng(0))
+        trace = nn.trace(net, nn.SigmoidCrossEntropy(), [[0, 1], [1, 1]], [1, 0], nn.SGD(0.5))
+        pages[key] = pages["xor"].parent / f"{key}.html"
+        trace.to_html(pages[key], title=f"My {key}, <homework>", n_steps=20)
+
+
+COLOR = """(node) => {
+  const probe = document.createElement("i"), names = ["--ok", "--bad"];
+  document.body.append(probe);
+  const found = names.map((name) => { probe.style.color = `var(${name})`; return getComputedStyle(probe).color; });
+  probe.remove();
+  return ["ok", "bad"][found.indexOf(getComputedStyle(node)[node instanceof SVGElement ? "stroke" : "color"])] || "neither";
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("key", ["xor", "mazur", "wrong layer"])
+def test_wrong_is_red_and_right_is_green(visit: Any, own: None, key: str, scheme: str) -> None:
+    page = visit(key, color_scheme=scheme)
+    right = key != "wrong layer"
+    assert page.eval_on_selector("#summary", COLOR) == ("ok" if right else "bad")
+    assert page.eval_on_selector("#training polyline", COLOR) == ("ok" if right else "bad")
+    for bug in page.eval_on_selector_all("#bug option", "options => options.map((option) => option.value)")[1:]:
+        page.select_option("#bug", bug)
+        assert page.inner_text("#summary").startswith("WRONG") and page.eval_on_selector("#summary", COLOR) == "bad"
+        assert page.eval_on_selector("#verdict", COLOR) == "bad"
+        assert page.eval_on_selector("td.wrong button", COLOR) == "bad"
+        assert page.eval_on_selector("polyline.broken", COLOR) == "bad"
+    for cell in page.query_selector_all("#gradients tbody td:nth-child(2)"):
+        assert cell.evaluate(COLOR) == ("ok" if cell.inner_text().startswith("✓") else "bad")
+
+
+def test_a_wrong_layer_of_the_readers_own(visit: Any, own: None) -> None:
+    page = visit("wrong layer")
+    assert page.inner_text("h1") == "My wrong layer, <homework>" == page.title()
+    assert page.inner_text("#bug option:checked") == "no bug added"
+    assert "7. Backward: MySigmoid" in page.inner_text("#step h2"), "it opens at the first wrong gradient"
+    assert page.inner_text("#detail h2 >> nth=0").startswith("dz₁[0,0]") and "WRONG" in page.inner_text("#verdict")
+    assert page.is_visible("#diagnosis") and "the derivative of the activation is wrong" in page.inner_text(
+        "#diagnosis"
+    )
+    assert page.text_content("#training .key") == "solid: this network, with its wrong gradients"
+    assert page.locator("polyline.right").count() == 0
+    to_step(page, "Backward: Dense layer 1")
+    page.click('#step [data-cell="dW1:1,0"]')
+    assert "by the local derivatives of the forward pass" in page.inner_text("#detail h2 >> nth=1")
+    total, gradient = page.inner_text("#waysum").split(", ")
+    reference = re.search(r"complex step: (\S+);", page.inner_text("#verdict"))
+    assert reference is not None and compute(total).value == pytest.approx(compute(reference[1]).value, rel=1e-5)
+    assert total != gradient, "the paths give the right gradient, not the wrong one"
+
+
+def test_a_layer_that_mixes_elements_says_why_there_are_no_paths(visit: Any, own: None) -> None:
+    page = visit("mixing layer")
+    assert page.is_hidden("#diagnosis") and page.inner_text("#bug option:checked") == "nothing: all is right"
+    page.dispatch_event('[data-edge="W1:0,2"]', "click")
+    assert page.inner_text("#detail h2 >> nth=1") == "The paths from W₁[0,2] to the loss"
+    assert "The paths from W₁ lead through the layer from z₁ to a₁, which mixes elements" in page.inner_text("#detail")
+
+
+def test_titles_stand_for_themselves(visit: Any, pages: dict[str, Path]) -> None:
+    for key in PRESETS:
+        page = visit(key)
+        for words in (page.inner_text("header"), *page.locator("#bug option").all_inner_texts()):
+            assert "the document" not in words.lower(), words

@@ -377,9 +377,9 @@ def test_what_else_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="without a finite value in float32"):
         to_c(large, tmp_path / "m.h", dtype=np.float32)
     for name in ("", "1st", "a-b", "schön", "_m", "m.n"):
-        with pytest.raises(ValueError, match="is no name for C"):
+        with pytest.raises(ValueError, match="is not a valid C identifier"):
             to_c(model, tmp_path / "m.h", name=name)
-    with pytest.raises(ValueError, match=r"'my-model' is no name for C; give one by name="):
+    with pytest.raises(ValueError, match=r"'my-model' is not a valid C identifier; pass name="):
         to_c(model, tmp_path / "my-model.h")
     assert list(tmp_path.iterdir()) == []
     to_c(model, tmp_path / "my-model.h", name="mine")

@@ -279,6 +279,51 @@ class OnlyReal(Doubled):
         return x * 2, None
 
 
+class Rolled(nn.Layer):
+    """One in which an element goes to its neighbour."""
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return np.roll(x, 1, axis=1), None
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return np.roll(dy, -1, axis=1), nn.Parameters({})
+
+
+class Kinked(nn.Layer):
+    """An ELU."""
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return np.where(x.real > 0, x, np.exp(np.where(x.real > 0, 0, x)) - 1), x
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return dy * np.where(cache > 0, 1, np.exp(np.minimum(cache, 0))), nn.Parameters({})
+
+
+class Scaled(nn.Layer):
+    """An elementwise one with a parameter."""
+
+    def __init__(self) -> None:
+        self.params = nn.Parameters({"a": (1,)}, np.array([1.5]))
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return np.sin(x) * self.params["a"], x
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        grads = self.params.like()
+        grads["a"] = [(dy * np.sin(cache)).sum()]
+        return dy * np.cos(cache) * self.params["a"], grads
+
+
+class Absolute(nn.Layer):
+    """One that lies to the complex step."""
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return np.abs(x) * np.abs(x) / 2 + x.real, x
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return dy * (cache + 1), nn.Parameters({})
+
+
 class TestLayersOfTheUsers:
     def make(self, layer: nn.Layer, rng: np.random.Generator) -> nn.Trace:
         net = nn.Sequential([nn.Dense(2, 3), layer, nn.Dense(3, 1)], rng=rng)
@@ -300,12 +345,29 @@ class TestLayersOfTheUsers:
         assert trace["dW2"].check.method == "complex step"
         assert not self.make(OnlyReal(2.001), rng).ok
 
-    def test_ways_through_it_are_refused(self, rng: np.random.Generator) -> None:
-        trace = self.make(Doubled(), rng)
-        with pytest.raises(ValueError, match="without formulas"):
+    def test_paths_through_a_layer_that_mixes_elements_are_refused(self, rng: np.random.Generator) -> None:
+        trace = self.make(Rolled(), rng)
+        with pytest.raises(ValueError, match="a layer without formulas that mixes elements"):
             trace.paths("W1", (0, 0))
         assert len(trace.paths("W2", (0, 0))) == 3
-        assert page_data(trace)["variants"] == []
+        data = page_data(trace)
+        assert (
+            data["variants"] == [] and "lead through the layer from z₁ to a₁, which mixes" in data["paths"]["W1"]["why"]
+        )
+
+    @pytest.mark.parametrize("layer", [Doubled(), Doubled(3.0), OnlyReal(), Kinked(), Scaled(), Absolute()])
+    def test_paths_through_an_elementwise_layer(self, layer: nn.Layer, rng: np.random.Generator) -> None:
+        """Right or wrong, with parameters or without: its slope is that of its forward."""
+        trace = self.make(layer, rng)
+        (slope,) = (q for q in trace.values() if q.role == "slope")
+        assert ("the complex step" in slope.formula.why) == (not isinstance(layer, (OnlyReal, Absolute)))
+        for index in np.ndindex(2, 3):
+            total = sum(path.contribution for path in trace.paths("W1", index))
+            assert total == pytest.approx(trace["dW1"].check.reference[index], rel=1e-7)
+        assert "rows" in page_data(trace)["paths"]["W1"]
+        if isinstance(layer, Scaled):
+            with pytest.raises(ValueError, match="start at a parameter of a Dense layer"):
+                trace.paths("ap2", 0)
 
     def test_a_network_that_is_one_layer(self, rng: np.random.Generator) -> None:
         trace = nn.trace(nn.Dense(2, 1, rng=rng), nn.HalfSquaredError(), [[1, 2]], [3], nn.SGD(0.1))
@@ -782,3 +844,23 @@ def test_tokens() -> None:
     assert text == "(−(−1·3 + 2·(−4)))/2 + (1 − (−1))²·max(−1, 0)"
     assert compute(text).value == e.value({"n": 0, "j": 0}, lambda n, i: float(values[n][i])) == 5.5
     assert flat(Sum("i", 2, Constant("η", 0.5) * x["n", "i"]).tokens(), {"n": 0})[2] == ["r", "x", [0, 0], 0]
+
+
+def test_the_title_of_a_page(tmp_path: Path) -> None:
+    trace = PRESETS["xor"].trace()
+    page = trace.to_html(tmp_path / "p.html", title="Homework 3 & <b>more</b>", break_it=False, n_steps=0)
+    assert "<h1>Homework 3 &amp; &lt;b&gt;more&lt;/b&gt;</h1>" in page and "<title>Homework 3 &amp;" in page
+    for bad in ("", "  ", 3):
+        with pytest.raises(ValueError, match="title must be a string that is not empty"):
+            trace.to_html(title=bad)  # type: ignore[arg-type]
+
+
+def test_the_page_brings_the_checkers_diagnosis(rng: np.random.Generator) -> None:
+    net = nn.Sequential([nn.Dense(2, 3), Doubled(4.0), nn.Dense(3, 1)], rng=rng)
+    x, y = rng.normal(size=(3, 2)), rng.normal(size=3)
+    for weight in (None, [1.0, 2.0, 0.5]):
+        found = nn.trace(net, nn.MeanSquaredError(), x, y, nn.SGD(0.1), 0.1, sample_weight=weight)
+        (says,) = page_data(found)["diagnosis"]
+        assert says.startswith("1.x: your gradient is 2 times the right one"), says
+    assert page_data(nn.trace(net, nn.MeanSquaredError(), x, y, sample_weight=[0.0, 0.0, 0.0]))["diagnosis"] == []
+    assert page_data(PRESETS["xor"].trace(), break_it=False)["diagnosis"] == []

@@ -17,7 +17,9 @@ from ..contract import Array, Layer, Loss, Optimizer, is_sparse
 from ..layers import Dense, Dropout
 from ..network import Sequential
 from ..optimizers import SGD, Adam
+from ..tables import as_real, column_names
 from ..training import DivergenceError, fit
+from ..validation import check_number
 from .checks import (
     ConvergenceWarning,
     NotFittedError,
@@ -179,11 +181,15 @@ class Estimator(Routed):
     def save(self, path: Any) -> None:
         """Write the estimator to one file, as ``nnprofile.save`` does: no pickle; what is loaded goes on bit for bit.
 
+        ``path`` is a path, or a binary file that is open for writing.
+
         Raises
         ------
         ValueError
             If it is not fitted, or an argument is no plain value: a Loss, a function, a generator.
         """
+        import json
+
         from ..modelfile import save_with
 
         self._check_fitted()
@@ -194,29 +200,31 @@ class Estimator(Routed):
             params["hidden_layer_sizes"] = [int(width) for width in self._widths()]
         for name, value in params.items():
             if not is_plain(value):
-                raise ValueError(f"{name}={value!r} has no place in a file; numbers, texts and their lists have")
+                raise ValueError(f"{name}={value!r} cannot be saved; only numbers, strings and lists of them can")
         state = {name: described(value) for name, value in vars(self).items() if name not in params}
         for name in ("_net", "_loss", "_optimizer", "_rng", "_metadata_request"):  # in the file, made anew, or not kept
             state.pop(name, None)
         if unknown := sorted(state.keys() - STATE):
-            raise ValueError(f"the attributes {unknown} have no place in a file")
+            raise ValueError(f"the attributes {unknown} cannot be saved")
+        for name, value in state.items():
+            try:
+                json.dumps(value)
+            except TypeError as error:
+                raise ValueError(f"the attribute {name} cannot be saved: {error}") from error
         curves = {name: np.array(state.pop(name)) for name in CURVES if state.get(name) is not None}
         about = {"class": type(self).__name__, "params": {n: described(v) for n, v in params.items()}, "state": state}
-        try:
-            save_with(about, self._net, path, optimizer=self._optimizer, rng=self._rng, curves=curves)
-        except TypeError as error:
-            raise ValueError(f"{self!r} holds what has no place in a file: {error}") from error
+        save_with(about, self._net, path, optimizer=self._optimizer, rng=self._rng, curves=curves)
 
     @classmethod
     def load(cls, path: Any) -> Self:
-        """Read an estimator of this class that ``save`` wrote.
+        """Read an estimator of this class that ``save`` wrote, from a path, its bytes, or a binary file.
 
         Raises
         ------
         ModelFileError
             If the file is not as ``save`` wrote it, or of another class.
         """
-        from ..modelfile import ModelFileError, load_with
+        from ..modelfile import ModelFileError, load_with, source_name
 
         saved, about, curves = load_with(path)
         try:
@@ -249,7 +257,7 @@ class Estimator(Routed):
                 raise ValueError("network and estimator have other widths")
             found._check_state()
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise ModelFileError(f"{path} holds no {cls.__name__}: {error}") from error
+            raise ModelFileError(f"{source_name(path)} holds no {cls.__name__}: {error}") from error
         return found
 
     # Checks.
@@ -271,13 +279,11 @@ class Estimator(Routed):
         one_of(self.learning_rate, ("constant", "invscaling", "adaptive"), "learning_rate")
         for name, low, high, whole in (
             ("alpha", 0, inf, False),
-            ("learning_rate_init", 0, inf, False),
             ("power_t", 0, inf, False),
             ("tol", 0, inf, False),
             ("momentum", 0, 1, False),
             ("beta_1", 0, 1, False),
             ("beta_2", 0, 1, False),
-            ("epsilon", 0, inf, False),
             ("validation_fraction", 0, 1, False),
             ("dropout", 0, 1, False),
             ("max_iter", 1, inf, True),
@@ -289,11 +295,15 @@ class Estimator(Routed):
             broken = whole and number and not (isfinite(value) and value == int(value))
             if not number or not low <= value <= high or broken or value == high < inf:
                 kind = "an integer" if whole else "a number"
-                below = f"to below {high}" if high < inf else "on"
-                raise ValueError(f"{name} must be {kind} from {low} {below}, got {value!r}")
+                below = f" and < {high}" if high < inf else ""
+                raise ValueError(f"{name} must be {kind} >= {low}{below}, got {value!r}")
+        for name in ("learning_rate_init", "epsilon"):  # 0 would train nothing, or divide by 0, without a word
+            check_number(getattr(self, name), name, positive=True)
         for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not isinstance(self.verbose, (bool, int, np.bool_, np.integer)):
+            raise ValueError(f"verbose must be True, False or an integer, got {self.verbose!r}")
         if self.early_stopping and self.validation_fraction == 0:
             raise ValueError("early_stopping needs a validation_fraction above 0")
         if self.batch_size != "auto" and not (isinstance(self.batch_size, (int, np.integer)) and self.batch_size > 0):
@@ -316,8 +326,7 @@ class Estimator(Routed):
             if X.ndim != 2:
                 raise ValueError(f"Expected 2D input, got {X.ndim}D sparse input.")
             X = X.tocsr()
-            if X.dtype.kind == "c":
-                raise ValueError("Complex data not supported")
+            as_real(X.data if hasattr(X, "data") else X, "X")
             X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
             check_finite(X.data, "X", type(self).__name__)
         else:
@@ -341,8 +350,7 @@ class Estimator(Routed):
         return X
 
     def _check_names(self, X: Any, *, reset: bool) -> None:
-        names = getattr(X, "columns", None)
-        names = None if names is None or callable(names) else list(names)
+        names = column_names(X)
         if names is not None:
             kinds = {isinstance(name, str) for name in names}
             if len(kinds) > 1:

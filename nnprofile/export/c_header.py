@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ..contract import Array, Layer, Loss
 from ..layers import Dense
-from ..modelfile import write_atomically
+from ..modelfile import write_whole
 from .layers import FORMS
 from .source import Source, source_of
 
@@ -47,7 +47,7 @@ static inline void {name}_softmax({T} *y, int n)
 
 def to_c(
     model: Any,
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | BinaryIO,
     *,
     loss: Loss | None = None,
     name: str | None = None,
@@ -70,19 +70,20 @@ def to_c(
     Parameters
     ----------
     model : Layer, MLPClassifier or MLPRegressor
-    path : path
-        The file, which is written whole or not at all.
+    path : path or binary file
+        Written whole or not at all.
     loss : Loss, optional
         Of a network: its link is applied to the output, as by ``freeze``.
     name : str, optional
-        By default the file's name without its end.
+        By default the file's name without its extension; an open file may have none.
     dtype : float64 or float32, optional
         Of the numbers in the header; by default that of the network.
 
     Raises
     ------
     ValueError
-        If the model is none of these, a layer has no form in C, a parameter is not finite, or the name is none for C.
+        If the model is none of these, a layer has no form in C, a parameter is not finite, or the name is not a valid C
+        identifier.
     OSError
         If the file cannot be written.
 
@@ -106,14 +107,15 @@ def to_c(
     #endif
     <BLANKLINE>
     """
-    source = source_of(model, loss, dtype)
+    source = source_of(model, loss, dtype, "to_c")
     if name is None:
-        name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
+        given = path if isinstance(path, (str, os.PathLike)) else str(getattr(path, "name", ""))
+        name = os.path.splitext(os.path.basename(os.fspath(given)))[0]
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-        raise ValueError(f"{name!r} is no name for C; give one by name=: letters, digits and _, a letter first")
+        raise ValueError(f"{name!r} is not a valid C identifier; pass name=: letters, digits and _, a letter first")
     with np.printoptions(legacy=False):  # whose shorter float32 would be another number
         text = "".join(_header(source, name, repr(model)))
-    write_atomically(path, text.encode("ascii"))
+    write_whole(path, text.encode("ascii"))
 
 
 def _header(source: Source, name: str, described: str) -> Iterator[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ..contract import Loss
-from ..modelfile import write_atomically
+from ..modelfile import write_whole
 from .layers import FORMS, Graph
 from .source import Source, source_of
 
@@ -22,7 +22,7 @@ OPSET, IR_VERSION = 17, 8  # of 2022: runtimes since then read them, and all tha
 
 def to_onnx(
     model: Any,
-    path: str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str] | BinaryIO | None = None,
     *,
     loss: Loss | None = None,
     outputs: Sequence[str] | None = None,
@@ -36,8 +36,8 @@ def to_onnx(
     Parameters
     ----------
     model : Layer, MLPClassifier or MLPRegressor
-    path : path, optional
-        The file, which is written whole or not at all. Without it the graph is only returned.
+    path : path or binary file, optional
+        Written whole or not at all. Without it the graph is only returned.
     loss : Loss, optional
         Of a network: its link is applied to the output, as by ``freeze``.
     outputs : sequence of str, optional
@@ -64,7 +64,7 @@ def to_onnx(
     made = write(graph, source, "X", names)
     proto = graph.model(source, names, made)
     if path is not None:
-        write_atomically(path, proto.SerializeToString())
+        write_whole(path, proto.SerializeToString())
     return proto
 
 

@@ -10,6 +10,7 @@ from ..activations import Identity, Sigmoid, Softmax
 from ..contract import Array, Layer, Loss
 from ..engine.program import flatten
 from ..layers import Dense, Dropout
+from ..validation import fitted_inside
 from .layers import FORMS
 
 if TYPE_CHECKING:
@@ -62,7 +63,23 @@ class Source(NamedTuple):
         raise ValueError(f"labels must be texts or whole numbers of 64 bits to be exported, got {self.classes}")
 
 
-def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None) -> Source:
+def _way(model: Any, door: str) -> str:
+    """Return how a pipeline or a search is exported."""
+    inside = fitted_inside(model)
+    if not inside:
+        return ""
+    if not inside.endswith("[-1]"):
+        return f"; export {inside}"
+    whole = inside.removesuffix("[-1]")
+    if door == "to_c":
+        return f"; to_c({inside}, path) writes its last step: apply the steps before it to x in your own code"
+    return (
+        f"; nnprofile.export.register_converters() and then skl2onnx.to_onnx({whole}, X[:1]) write all of its steps, "
+        f"to_onnx({inside}, path) the last"
+    )
+
+
+def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str = "to_onnx") -> Source:
     """Return what there is to write of a network, with the link of ``loss``, or of a fitted estimator.
 
     Raises
@@ -80,7 +97,9 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None) -> Source:
         from ..estimators import MLPClassifier, MLPRegressor
 
         if not isinstance(model, (MLPClassifier, MLPRegressor)):
-            raise ValueError(f"only a network, an MLPClassifier or an MLPRegressor can be exported, got {model!r}")
+            raise ValueError(
+                f"only a network, an MLPClassifier or an MLPRegressor can be exported, got {model!r}{_way(model, door)}"
+            )
         if loss is not None:
             raise ValueError("an estimator has a loss of its own; loss is for networks")
         net, link = model.network_, model.loss_function_.link

@@ -24,7 +24,18 @@ from .world import describe
 
 # What makes numbers wrong is reported before the numbers; what shows only later, after them.
 _FIRST = frozenset(
-    ("raises", "shape", "missing", "dtype", "mutation", "accumulate", "nondeterministic", "mask", "updated-weights")
+    (
+        "contract",
+        "raises",
+        "shape",
+        "missing",
+        "dtype",
+        "mutation",
+        "accumulate",
+        "nondeterministic",
+        "mask",
+        "updated-weights",
+    )
 )
 
 
@@ -516,6 +527,8 @@ def judge_network(check: Check, p: ObjectiveProcedure) -> None:
     for f in report.findings[begun:]:
         if f.severity == "error" and hasattr(p.world.objects[0], "layers"):
             f.layer = place
+            if f.kind in ("contract", "raises", "shape"):
+                continue
             f.message += "; each layer is right by itself, so it is how the network puts them together"
 
 

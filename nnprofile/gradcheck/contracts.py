@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array
+from ..contract import Array, ContractError
 from .procedures import LayerProcedure, Procedure
 from .report import Finding
 from .tree import leaves
@@ -70,6 +70,9 @@ class Contracts:
 
     def raised(self, error: Exception) -> None:
         """Report an error out of backward."""
+        if isinstance(error, ContractError):
+            self.add("contract", str(error))
+            return
         text = f"{type(error).__name__}: {error}"
         hint = ""
         if "read-only" in text:

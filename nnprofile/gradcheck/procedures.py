@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array
-from ..validation import check_number
+from ..contract import Array, Layer, backward_pair
+from ..validation import check_number, fitted_inside
 from .tree import Missing, extra_names, is_branch, items, leaves, pick, rebuild
 from .world import Model, World, describe, walk
 
@@ -145,6 +145,8 @@ def _require_methods(*objects: Any) -> None:
     for obj in objects:
         if isinstance(obj, type):
             raise ValueError(f"{obj.__name__} is a class: give an object of it, {obj.__name__}(...)")
+        if model := fitted_inside(obj):
+            raise ValueError(f"{describe(obj)} is an estimator: check {model}.network_ with {model}.loss_function_")
         for method in ("forward", "backward"):
             if not callable(getattr(obj, method, None)):
                 raise ValueError(f"{describe(obj)} must have a method {method}")
@@ -264,6 +266,8 @@ class LayerProcedure(Procedure):
     def backward(self, obj: Any, dy: Array, cache: Any) -> list[Array | None]:
         """Call backward, and sort its gradients."""
         out = obj.backward(dy, cache)
+        if isinstance(obj, Layer) and (not isinstance(out, tuple) or len(out) != 2):  # which fit and Sequential refuse
+            backward_pair(obj, out)
         if isinstance(out, np.ndarray) and not self.model.names:
             out = out, {}
         if not isinstance(out, tuple) or len(out) != 2:
@@ -275,7 +279,10 @@ class LayerProcedure(Procedure):
         pairs = ([("x", self.without_dx if dx is None else dx)] if self.has_x else []) + list(
             pick(grads, self.model.structure)
         )
-        return self.gathered(pairs, extra_names(grads, self.model.structure))
+        found = self.gathered(pairs, extra_names(grads, self.model.structure))
+        if isinstance(obj, Layer) and not self.problems:
+            backward_pair(obj, out)
+        return found
 
 
 class LossProcedure(Procedure):

@@ -35,7 +35,7 @@ class _BugLayer(Layer):
 
 
 class WithoutWeights(_BugLayer, Dense):
-    """dx_ni = sum_j dy_nj: the weights between the layers are missing, as in the document's section 4.3."""
+    """dx_ni = sum_j dy_nj: the weights between the layers are missing, as in an article (docs/backprop.md, erratum 8)."""
 
     base = Dense
 
@@ -157,7 +157,7 @@ class MaskFromDy(_WrongSlope, ReLU):
 
 
 class _LostSlope(_WrongSlope):
-    """dx = dy: the factor f'(z) is lost, as in the document's section 4.2."""
+    """dx = dy: the factor f'(z) is lost, as in an article (docs/backprop.md, erratum 3)."""
 
     matrix, why = "1", "the slope of the activation is lost."
 
@@ -227,7 +227,7 @@ class _BugLoss(MeanLoss):
 
 
 class FactorTwo(_BugLoss):
-    """dl = 2 (y - t) for l = 1/2 (y - t)^2, as in the document's section 4.3."""
+    """dl = 2 (y - t) for l = 1/2 (y - t)^2, as in an article (docs/backprop.md, erratum 8)."""
 
     def spoil(self, y_pred: Array, dl: Array) -> Array:
         """Return twice the derivative."""
@@ -342,22 +342,24 @@ def _in_loss(kind: type[_BugLoss], *losses: type[Loss], rows: int = 1) -> Any:
 BUGS = (
     Bug(
         "factor-2",
-        "the document's factor 2",
-        "Section 4.3 of the document prints 2 (y − t) for the derivative of ½ (y − t)². All gradients come out twice too large: "
-        "the direction is right, and training behaves as with twice the learning rate, which is why nobody notices.",
+        "factor 2",
+        "An article whose formulas we correct prints 2 (y − t) for the derivative of ½ (y − t)². All gradients come out "
+        "twice too large: the direction is right, and training behaves as with twice the learning rate, so it is easily "
+        "missed.",
         _in_loss(FactorTwo, HalfSquaredError),
     ),
     Bug(
         "missing-weights",
         "the weights between the layers are missing",
-        "Section 4.3 of the document multiplies slopes only, and leaves out the weights between the layers. The last layer "
+        "An article whose formulas we correct multiplies slopes only, and leaves out the weights between the layers. The last "
+        "layer "
         "still learns; those before it get another direction.",
         _in_layers(WithoutWeights, after_first=True),
     ),
     Bug(
         "lost-slope",
         "the activation's slope is lost",
-        "Section 4.2 of the document sets dL/dz = dL/da, and so loses a factor f′(z) at every layer.",
+        "An article whose formulas we correct sets dL/dz = dL/da, and so loses a factor f′(z) at every layer.",
         _in_layers(LostSlopeOfSigmoid, LostSlopeOfTanh, LostSlopeOfReLU),
     ),
     Bug(

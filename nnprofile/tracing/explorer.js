@@ -209,7 +209,7 @@
   function drawPaths(parameter, index) {
     const found = data.paths[parameter];
     if (!found) return [];
-    if (found.why) return [el("p", {}, found.why)];
+    if (found.why) return [el("h2", {}, `The paths from ${element(parameter, index)} to the loss`), el("p", {}, found.why)];
     const row = found.rows[position(data.base.quantities[parameter], index)];
     const right = (name, i) => data.base.quantities[name].values[position(data.base.quantities[name], i)];
     const body = el("tbody");
@@ -219,11 +219,11 @@
       const numbers = factors.map(([name, i]) => { const text = show(Array.isArray(i) ? right(name, i) : i); return text.startsWith("−") ? `(${text})` : text; }).join(" · ");
       body.append(el("tr", { class: "way" }, el("td", {}, route), el("td", {}, symbols), el("td", {}, numbers), el("td", { class: "number", title: exact(contribution) }, show(contribution))));
     }
-    const head = el("thead", {}, el("tr", {}, ...["way to the loss", "factors", "with numbers", "product"].map((text) => el("th", { scope: "col" }, text))));
-    const foot = el("tfoot", {}, el("tr", {}, el("td", { colspan: 3 }, `the sum of ${row.ways.length} ${row.ways.length === 1 ? "way" : "ways"}, and d${element(parameter, index)}`),
+    const head = el("thead", {}, el("tr", {}, ...["path to the loss", "factors", "with numbers", "product"].map((text) => el("th", { scope: "col" }, text))));
+    const foot = el("tfoot", {}, el("tr", {}, el("td", { colspan: 3 }, `the sum of ${row.ways.length} ${row.ways.length === 1 ? "path" : "paths"}, and d${element(parameter, index)}`),
       el("td", { class: "number", id: "waysum", title: exact(row.sum) }, `${show(row.sum)}, ${show(right("d" + parameter, index))}`)));
-    const note = state.variant ? " (of the right backward pass)" : "";
-    return [el("h2", {}, `Every way from ${element(parameter, index)} to the loss${note}`), el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Ways to the loss" }, el("table", { class: "list" }, head, body, foot))];
+    const note = state.variant ? " (without the bug)" : data.base.bad.length ? " (by the local derivatives of the forward pass)" : "";
+    return [el("h2", {}, `Every path from ${element(parameter, index)} to the loss${note}`), el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Paths to the loss" }, el("table", { class: "list" }, head, body, foot))];
   }
 
   // --- the picture of the network ---------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@
       }
     });
     $("net").replaceChildren(svg);
-    $("caption").textContent = "The lines of a layer are what stands above them: the thicker the larger within the layer, blue and solid if positive, orange and dashed if negative. Click one: it gets a border, and its ways to the loss turn green.";
+    $("caption").textContent = "Each line is an element of the matrix named above it: the thicker, the larger within its layer; blue and solid if positive, orange and dashed if negative. Click a line: it gets a border, and its paths to the loss turn green.";
   }
   function pathEdges() {
     const on = new Set();
@@ -294,10 +294,10 @@
       return el("tr", {}, el("td", {}, q.symbol), el("td", { class: q.verdict[0] === "✓" ? "ok" : "bad" }, q.verdict), el("td", {}, q.parameter),
         el("td", {}, q.shapeText), el("td", {}, q.matrix));
     });
-    $("gradients").querySelector("div").replaceChildren(list(["gradient", "beside the derivative without backward", "in the library", "shape", "formula"], rows));
+    $("gradients").querySelector("div").replaceChildren(list(["gradient", "checked without backward", "in the library", "shape", "formula"], rows));
   }
   function drawTraining() {
-    const right = data.base.curve;
+    const base = data.base, right = base.curve;
     $("training").hidden = !right;
     if (!right) return;
     const broken = state.variant && state.variant.curve, W = 640, H = 260, n = Math.max(right.length, broken ? broken.length : 0) - 1;
@@ -311,8 +311,8 @@
     const warning = broken ? "A lower loss does not make the gradient right: one that is too long acts like a larger learning rate, and on a few samples much goes down that is not the gradient." : "";
     $("training").querySelector("div").replaceChildren(el("p", {}, text), el("p", { id: "onestep" }, one), el("p", {}, warning), el("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": text },
       el("path", { class: "axis", d: `M70 20 V${H - 40} H${W - 20}` }), el("text", { class: "tick", x: 64, y: y(top) + 4 }, show(top, 3)), el("text", { class: "tick", x: 64, y: y(low) + 4 }, show(low, 3)),
-      el("text", { class: "tick", x: W - 20, y: H - 20 }, `step ${n}`), line(right, "right"), broken ? line(broken, "broken") : null,
-      el("text", { class: "key", x: 90, y: 20 }, "solid: right" + (broken ? "; dashed: with the bug" : ""))));
+      el("text", { class: "tick", x: W - 20, y: H - 20 }, `step ${n}`), line(right, base.bad.length ? "faulty" : "right"), broken ? line(broken, "broken") : null,
+      el("text", { class: "key", x: 90, y: 20 }, `solid: ${base.bad.length ? "this network, with its wrong gradients" : "right"}${broken ? "; dashed: with the bug added" : ""}`)));
   }
   function drawPrinted() {
     $("printed").hidden = !data.printed.length;
@@ -353,24 +353,31 @@
     state.cell = name ? { name, index: firstCell(get(name)) } : null;
     draw();
   }
+  function toFirstWrong(side) {
+    const name = side.bad[0], first = data.steps.findIndex((step) => step.names.includes(name));
+    if (first < 0) { draw(); return; }
+    go(first);
+    pick(name, firstCell(get(name)));
+  }
   function play(on) {
     clearInterval(state.timer);
     state.timer = on ? setInterval(() => (state.step < data.steps.length - 1 ? go(state.step + 1) : play(false)), 1800) : null;
     $("play").setAttribute("aria-pressed", String(on));
     $("play").textContent = on ? "Pause" : "Play";
   }
-  $("intro").textContent = `${data.intro} ${data.about}`;
+  $("intro").textContent = `${data.intro} ${data.about}`.trim();
+  $("diagnosis").hidden = !data.diagnosis.length;
+  $("diagnosis").querySelector("ul").append(...data.diagnosis.map((text) => el("li", {}, text)));
   $("cap").textContent = data.cap;
   $("slider").max = data.steps.length - 1;
   $("slider").addEventListener("input", (event) => go(Number(event.target.value)));
   $("back").addEventListener("click", () => go(state.step - 1));
   $("next").addEventListener("click", () => go(state.step + 1));
   $("play").addEventListener("click", () => { if (!state.timer && state.step === data.steps.length - 1) go(0); play(!state.timer); });
-  $("bug").append(el("option", { value: "" }, "nothing: all is right"), ...data.variants.map((v) => el("option", { value: v.key }, v.title)));
+  $("bug").append(el("option", { value: "" }, data.base.bad.length ? "no bug added" : "nothing: all is right"), ...data.variants.map((v) => el("option", { value: v.key }, v.title)));
   $("bug").addEventListener("change", (event) => {
     state.variant = data.variants.find((v) => v.key === event.target.value) || null;
-    const first = state.variant && data.steps.findIndex((step) => step.names.includes(state.variant.bad[0]));
-    if (first !== null && first >= 0) { go(first); pick(state.variant.bad[0], firstCell(get(state.variant.bad[0]))); } else draw();
+    if (state.variant) toFirstWrong(state.variant); else draw();
     drawGradients(); drawTraining();
   });
   $("digits").addEventListener("change", (event) => { state.digits = Number(event.target.value); draw(); drawPrinted(); drawTraining(); });
@@ -391,4 +398,5 @@
   drawTraining();
   drawPrinted();
   go(0);
+  if (data.base.bad.length && get(data.base.bad[0]).wrong.length) toFirstWrong(data.base);
 })();

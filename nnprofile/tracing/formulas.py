@@ -264,8 +264,20 @@ LAYERS: dict[type, Callable[[Layer, Place], LayerRule]] = {
 }
 
 
+def has_formulas(layer: Layer) -> bool:
+    """Tell whether a layer has formulas here, or a ``trace_rule`` of its own."""
+    return type(layer) in LAYERS or hasattr(type(layer), "trace_rule")
+
+
+def slope_formula(layer: Layer, at: Place, method: str) -> tuple[str, Formula]:
+    """Return name and formula of the slope of an elementwise layer without formulas."""
+    kind, own = type(layer).__name__, f"s{at.tail}"
+    why = f"The slope of {kind} where the forward pass was, by {method}: it is what the paths of the chain rule need of it."
+    return own, Formula(f"{{{own}}} = {kind}′({{{at.name('x')}}})", None, NJ, "25", why)
+
+
 def layer_rule(layer: Layer, at: Place) -> LayerRule:
-    """Return the formulas of a layer; one that has a ``trace_rule(at)`` of its own says itself."""
+    """Return the formulas of a layer; a layer may define ``trace_rule(at)``."""
     own = getattr(type(layer), "trace_rule", None)
     if own is not None:
         return own(layer, at)  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from ..contract import Array, Layer, Loss
 from ..training import objective
 from ..validation import check_size
 from .bugs import applicable
-from .expression import PLAIN, Expression, flat, matrix
+from .expression import PLAIN, Expression, flat
 from .large import MAX_CELLS, blocks
 from .paths import MAX_PATHS, n_paths, paths, total
 from .recorder import trace
@@ -29,26 +29,35 @@ from .text import KEPT, gives, left_out, summary, verdict
 
 if TYPE_CHECKING:
     from .presets import Preset
-    from .record import Trace
+    from .record import Link, Trace
 
 MAX_LISTED = 4096  # paths in the page
 MAX_BROKEN = 20_000  # parameters: a larger network would take minutes to break and train
 N_STEPS = 200  # of training, right and with a bug
 
 
-def to_html(found: Trace, *, preset: Preset | None = None, break_it: bool = True, n_steps: int = N_STEPS) -> str:
+def to_html(
+    found: Trace,
+    *,
+    title: str | None = None,
+    preset: Preset | None = None,
+    break_it: bool = True,
+    n_steps: int = N_STEPS,
+) -> str:
     """Return the page.
 
     Parameters
     ----------
     found : Trace
+    title : str, optional
+        The heading; by default the preset's title, or the network and its loss.
     preset : Preset, optional
         Its title, story and printed numbers.
     break_it : bool, default True
         Also trace the step with each known bug that the network can have, and train ``n_steps`` steps with it.
     n_steps : int, default 200
     """
-    data = page_data(found, preset=preset, break_it=break_it, n_steps=n_steps)
+    data = page_data(found, title=title, preset=preset, break_it=break_it, n_steps=n_steps)
     folder = files(__package__)
     style, script, body = ((folder / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
     policy = (
@@ -70,8 +79,17 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = True, n_steps: int = N_STEPS) -> Any:
+def page_data(
+    found: Trace,
+    *,
+    title: str | None = None,
+    preset: Preset | None = None,
+    break_it: bool = True,
+    n_steps: int = N_STEPS,
+) -> Any:
     """Return all that the page shows, as JSON takes it."""
+    if title is not None and not (isinstance(title, str) and title.strip()):
+        raise ValueError(f"title must be a string that is not empty, got {title!r}")
     check_size(n_steps, "n_steps", least=0)
     if preset is not None and not hasattr(preset, "intro"):
         raise ValueError(f"preset must be one of nnprofile.tracing.presets.PRESETS, got {preset!r}")
@@ -80,13 +98,13 @@ def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = Tr
     base = _side(found, n_steps)
     cells = {name: q["cells"] for name, q in base["quantities"].items() if "cells" in q}
     data: dict[str, Any] = {
-        "title": preset.title if preset else found.title,
+        "title": title or (preset.title if preset else found.title),
         "intro": preset.intro if preset else "One training step, from the library's own numbers.",
-        "about": found.title,
+        "about": found.title if title or preset else "",
         "cap": f"Arrays of more than {MAX_CELLS} elements are shown in blocks, each with its largest element. Networks of more "
         f"than {MAX_BROKEN:,} parameters are neither broken nor trained here.",
         "steps": [
-            {"title": step.title, "phase": step.phase, "why": matrix(step.why, PLAIN), "names": step.names}
+            {"title": step.title, "phase": step.phase, "why": PLAIN.matrix(step.why), "names": step.names}
             for step in found.steps
         ],
         "columns": _columns(found),
@@ -95,6 +113,7 @@ def page_data(found: Trace, *, preset: Preset | None = None, break_it: bool = Tr
             for k, link in enumerate(link for link in found.links if link.kind == "dense")
         ],
         "base": base,
+        "diagnosis": diagnosis(found),
         "paths": _paths(found),
         "variants": [],
         "printed": [],
@@ -152,9 +171,9 @@ def _quantity(found: Trace, name: str, cells: list[list[int]] | None = None) -> 
         "axes": list(q.axes),
         "index": list(q.index[: q.value.ndim]),
         "role": q.role,
-        "matrix": matrix(q.formula.matrix, PLAIN),
+        "matrix": PLAIN.matrix(q.formula.matrix),
         "equation": q.formula.equation,
-        "why": matrix(q.formula.why, PLAIN),
+        "why": PLAIN.matrix(q.formula.why),
         "parameter": q.parameter,
     }
     if element is not None:
@@ -223,7 +242,10 @@ def _paths(found: Trace) -> dict[str, Any]:
             continue
         behind = next(found.links[k:] for k, link in enumerate(found.links) if name in link.parameters)
         if behind[0].kind != "dense" or any(link.kind == "unknown" for link in behind):
-            out[name] = {"why": "They lead through a layer without formulas."}
+            blocking = (
+                behind[0] if behind[0].kind != "dense" else next(link for link in behind if link.kind == "unknown")
+            )
+            out[name] = {"why": _no_paths(name, blocking)}
             continue
         each = n_paths(found, name)
         if each > MAX_PATHS or listed + each * q.value.size > MAX_LISTED:
@@ -251,6 +273,43 @@ def _paths(found: Trace) -> dict[str, Any]:
             )
         out[name] = {"rows": rows}
     return out
+
+
+def _no_paths(name: str, link: Link) -> str:
+    """Say why the paths from a parameter are not listed."""
+    symbol, x, y = (PLAIN.name(part) for part in (name, link.x, link.y))
+    if name in link.parameters:
+        return f"{symbol} belongs to the layer from {x} to {y}, which has no formulas here; the gradient beside it is checked."
+    return f"The paths from {symbol} lead through the layer from {x} to {y}, which mixes elements and has no formulas here."
+
+
+def diagnosis(found: Trace) -> list[str]:
+    """Return what the gradient checker says of a step whose gradients are wrong; nothing of a right one."""
+    from ..gradcheck import check_network
+
+    if not found.wrong:
+        return []
+    x, y, weights, rng = found.data
+    loss: Any = found.loss if weights is None else _Weighted(found.loss, weights)
+    l2 = found.l2 if weights is None else found.l2 * len(x) / float(weights.sum())
+    try:
+        report = check_network(found.net, loss, x, y, l2, rng=rng)
+    except ValueError:  # numbers that are not finite, say: then there is nothing to compare
+        return []
+    return [finding.message for finding in report.errors]
+
+
+class _Weighted:
+    """A loss with these sample weights."""
+
+    def __init__(self, loss: Loss, weights: Array) -> None:
+        self.loss, self.weights = loss, weights
+
+    def forward(self, y_pred: Array, y_true: Any) -> tuple[Any, Any]:
+        return self.loss.forward(y_pred, y_true, self.weights)
+
+    def backward(self, cache: Any) -> Array:
+        return self.loss.backward(cache)
 
 
 def _columns(found: Trace) -> list[dict[str, Any]]:

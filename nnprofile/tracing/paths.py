@@ -7,6 +7,7 @@ computes that sum without ever listing the ways; here they are listed, for netwo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ class ChainPath:
     contribution: float
 
 
-def paths(trace: Trace, name: str, index: tuple[int, ...]) -> list[ChainPath]:
+def paths(trace: Trace, name: str, index: int | Sequence[int]) -> list[ChainPath]:
     """Return all paths from one element of the parameter ``name`` to the loss.
 
     Raises
@@ -62,11 +63,18 @@ def paths(trace: Trace, name: str, index: tuple[int, ...]) -> list[ChainPath]:
         known = [q.name for q in trace.values() if q.role == "parameter"]
         raise ValueError(f"paths start at a parameter: {', '.join(known)}; got {name!r}")
     value = trace[name].value
-    if len(index) != value.ndim or not all(0 <= i < size for i, size in zip(index, value.shape, strict=True)):
-        raise ValueError(f"{name} has shape {value.shape}, got the index {index}")
+    given, index = index, tuple(index) if isinstance(index, Sequence | np.ndarray) else (index,)
+    whole = all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in index)
+    if not whole or len(index) != value.ndim or not all(0 <= i < n for i, n in zip(index, value.shape, strict=True)):
+        letters = ", ".join("ijkl"[: value.ndim]) if value.ndim > 1 else "j"
+        raise ValueError(f"{name} has shape {value.shape}: its index is {letters}, each from 0; got {given!r}")
     start = _start(trace, name)
+    if links[start].kind != "dense":
+        raise ValueError(f"paths start at a parameter of a Dense layer; {name} belongs to a layer without formulas")
     if any(link.kind == "unknown" for link in links[start:]):
-        raise ValueError(f"paths from {name} lead through a layer without formulas: no local derivatives are known")
+        raise ValueError(
+            f"paths from {name} lead through a layer without formulas that mixes elements: no local derivatives are known"
+        )
     count = n_paths(trace, name)
     if count > MAX_PATHS:
         raise ValueError(f"{count} paths lead from an element of {name} to the loss; at most {MAX_PATHS} are listed")

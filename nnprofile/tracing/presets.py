@@ -1,4 +1,4 @@
-"""Ready examples: the document's network, and two published ones with their printed digits beside ours.
+"""Ready examples: a network out of an article that we correct, and two published ones with their printed digits beside ours.
 
 What was printed is kept as text, so that "agrees" means: to the last printed digit.
 """
@@ -174,9 +174,9 @@ PRESETS = {
     for preset in (
         Preset(
             "document",
-            "The document's network: 3-5-2, sigmoid, ½ (y − t)²",
-            "Section 4.3 of the document describes this network in symbols, without numbers; the numbers here are ours. Two of "
-            "its faults can be switched on under “break it”: the factor 2, and the missing weights between the layers.",
+            "A 3-5-2 network of sigmoids with ½ (y − t)², after an article whose formulas we correct",
+            "An article whose formulas we correct describes this network in symbols; the numbers here are ours. Two of its "
+            "faults can be switched on under “break it”: the factor 2, and the missing weights between the layers.",
             _document,
         ),
         Preset(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contract import Array, Layer, Loss, Optimizer
-from .expression import PLAIN, matrix
+from .expression import PLAIN
 from .formulas import Formula
 from .reference import Check
 
@@ -54,7 +54,7 @@ class Quantity:
     @property
     def formula_text(self) -> str:
         """The formula for the whole array: "dz₂ = ∂L/∂z₂"."""
-        return matrix(self.formula.matrix, PLAIN)
+        return PLAIN.matrix(self.formula.matrix)
 
     @property
     def shape_text(self) -> str:
@@ -145,11 +145,14 @@ class Trace(Mapping[str, Quantity]):
         """The gradients that nobody can judge here, because something is not finite."""
         return [name for name, q in self.items() if q.check is not None and q.check.verdict == "unclear"]
 
-    def paths(self, name: str, index: Sequence[int]) -> list[Any]:
-        """Return every way in which one element of a parameter reaches the loss; see ``nnprofile.tracing.paths``."""
+    def paths(self, name: str, index: int | Sequence[int]) -> list[Any]:
+        """Return every path from one element of a parameter to the loss; see ``nnprofile.tracing.paths``.
+
+        ``index`` is a tuple, (i, j) of a weight, or a number, j of a bias.
+        """
         from .paths import paths
 
-        return paths(self, name, tuple(index))
+        return paths(self, name, index)
 
     def to_text(self, *, digits: int = 6, max_elements: int = 64) -> str:
         """Return the step as plain text: formulas, shapes, numbers, and the check beside each gradient.
@@ -176,18 +179,19 @@ class Trace(Mapping[str, Quantity]):
         self,
         path: str | Path | None = None,
         *,
+        title: str | None = None,
         preset: Preset | None = None,
         break_it: bool = True,
         n_steps: int = 200,
     ) -> str:
         """Return the page that shows the step, one file that needs nothing else; write it to ``path`` if there is one.
 
-        ``preset`` adds its story and its printed numbers; ``break_it`` the known bugs that the network can have; the page
-        shows ``n_steps`` steps of training, right and with each bug.
+        ``title`` is its heading; ``preset`` adds its story and its printed numbers; ``break_it`` the known bugs that the network
+        can have; the page shows ``n_steps`` steps of training, right and with each bug.
         """
         from .page import to_html
 
-        page = to_html(self, preset=preset, break_it=break_it, n_steps=n_steps)
+        page = to_html(self, title=title, preset=preset, break_it=break_it, n_steps=n_steps)
         if path is not None:
             Path(path).write_text(page, encoding="utf-8")
         return page

@@ -15,17 +15,28 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import Elementwise
-from ..contract import Array, Layer, Loss, Optimizer, Parameters, is_sparse
+from ..activations import Softmax
+from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, forward_pair, is_sparse
 from ..layers import Dense, Dropout
 from ..network import Sequential
-from ..validation import as_features, as_weights, check_number, check_rng
+from ..validation import as_features, as_weights, check_number, check_rng, fitted_inside
 from .expression import PLAIN, Constant, Expression, Quantities, Square, Sum
-from .formulas import Formula, LayerRule, Place, layer_rule, loss_rule, slope_of, update_rule
+from .formulas import (
+    Formula,
+    LayerRule,
+    Place,
+    has_formulas,
+    layer_rule,
+    loss_rule,
+    slope_formula,
+    slope_of,
+    update_rule,
+)
 from .large import wanted
 from .record import EMPTY, Link, Quantity, Step, Trace
 from .reference import check
 from .replay import Replay
+from .slope import Slope, elementwise_slope
 
 
 def trace(
@@ -80,7 +91,9 @@ def trace(
     ([[6.0]], [[16.0]], 1.4)
     """
     if not isinstance(net, Layer) or not isinstance(loss, Loss):
-        raise ValueError(f"trace takes a Layer and a Loss, got {type(net).__name__} and {type(loss).__name__}")
+        model = fitted_inside(net)
+        hint = f"; of a fitted estimator pass {model}.network_ and {model}.loss_function_" if model else ""
+        raise ValueError(f"trace takes a Layer and a Loss, got {type(net).__name__} and {type(loss).__name__}{hint}")
     if rng is not None:
         check_rng(rng)
     dtype = net.params.dtype if len(net.params) else np.dtype(np.float64)
@@ -121,6 +134,7 @@ class _Part:
     rng: np.random.Generator | None
     cache: Any
     y: Array
+    slope: Slope | None = None  # of an elementwise layer without formulas
 
 
 def flatten(net: Layer, prefix: str = "") -> list[tuple[str, Layer]]:
@@ -208,16 +222,19 @@ class _Recorder:
             count += bool(len(layer.params))
             last = i == len(flat) - 1
             letter = "z" if isinstance(layer, Dense) else "h" if isinstance(layer, Dropout) else "a"
-            extra = ["m"] if type(layer) is Dropout else ["s"] if isinstance(layer, Elementwise) else []
+            extra = ["m"] if type(layer) is Dropout else [] if isinstance(layer, (Dense, Softmax)) else ["s"]
             own = _letters(list(layer.params), {letter, *extra})
             tail = self.tail(count, [letter, *own.values(), *extra])
             y_name = "y" if last and letter == "a" else letter + tail
             before = copy.deepcopy(rng)
-            y, cache = layer.forward(x, rng)
+            y, cache = forward_pair(layer, layer.forward(x, rng))
             width = (x.shape[-1], y.shape[-1])
             params = {name: letters + tail for name, letters in own.items()}
             place = Place(x_name, y_name, tail, self.n, *width, params)
             rule = layer_rule(layer, place)
+            slope = None if has_formulas(layer) else elementwise_slope(layer, x, before)
+            if slope is not None:
+                rule = replace(rule, slope=slope_formula(layer, place, slope.method))
             x_axes = self.axes[x_name]
             units = (
                 "outputs" if last or all(len(p.params) == 0 for _, p in flat[i + 1 :]) else PLAIN.name(f"hidden{count}")
@@ -227,7 +244,7 @@ class _Recorder:
                 y_axes = ("samples", f"columns of {PLAIN.name(y_name)}")
             if y.ndim != len(y_axes):
                 y_axes = ("samples", *(f"axis {a}" for a in range(1, y.ndim)))
-            self.parts.append(_Part(layer, prefix, place, rule, before, cache, y))
+            self.parts.append(_Part(layer, prefix, place, rule, before, cache, y, slope))
             for name in layer.params:
                 value = layer.params[name]
                 axes: tuple[str, ...] = ()
@@ -267,7 +284,7 @@ class _Recorder:
         if self.weights is not None:
             self.add("w", self.weights, ("samples",), "data")
             found.steps[0].names.insert(2, "w")
-        mean = "1/N Σ_n {l}" if self.weights is None else "Σ_n {w} {l} / Σw"
+        mean = "1/N Σ_n {l}" if self.weights is None else "(Σ_n {w} {l}) / Σw"
         if rule is None:
             kind = type(loss).__name__
             names.append(self.add("L", value, (), "loss", Formula(f"{{L}} = {kind}({{{y_name}}}, {{t}})")))
@@ -328,11 +345,11 @@ class _Recorder:
             if rule.slope is not None:
                 kind, local = "elementwise", rule.slope[0]
                 if local not in self.trace.quantities:
-                    slope = slope_of(part.layer, part.y, dy, part.cache)
+                    slope = slope_of(part.layer, part.y, dy, part.cache) if part.slope is None else part.slope.value
                     names.append(self.add(local, slope, self.axes[place.y], "slope", rule.slope[1]))
             elif "W" in place.params and "W" in rule.gradients and rule.forward.element is not None:
                 kind, local = "dense", place.params["W"]
-            dx, grads = part.layer.backward(dy, part.cache)
+            dx, grads = backward_pair(part.layer, part.layer.backward(dy, part.cache))
             for name in part.layer.params:
                 value, formula = np.asarray(grads[name], float), rule.gradients[name]
                 value, formula = self.with_l2(part, name, value, formula)
@@ -350,7 +367,7 @@ class _Recorder:
             if kind == "unknown" and rule.forward.element is not None:
                 kind, jacobian = "rows", _jacobian(part)
             self.trace.links.insert(0, Link(place.x, place.y, kind, local, tuple(place.params.values()), jacobian))
-            dy = dx  # type: ignore[assignment]
+            dy = dx
 
     def with_l2(self, part: _Part, name: str, value: Array, formula: Formula) -> tuple[Array, Formula]:
         """Add the L2 term's share of a weight's gradient."""
