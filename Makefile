@@ -1,12 +1,16 @@
-# make demo | test | check | docs | bench | bench-gradcheck: each builds the virtual environment it needs when that is missing.
+# make demo | test | page | course | docs | check | bench | bench-gradcheck: each makes the virtual environment that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS_demo := examples
 EXTRAS_test := test,examples
+EXTRAS_page :=
+EXTRAS_course := docs
+EXTRAS_docs := docs,examples,onnx
 EXTRAS_dev := test,examples,onnx,docs,dev
 EXTRAS_bench := examples,bench
-.PHONY: demo test check docs bench bench-gradcheck clean
+.PHONY: demo test page course docs check bench bench-gradcheck clean
+SPHINX = $(BIN)/sphinx-build -W --keep-going -q -b html
 
 demo: $(VENV)/demo.ready
 	$(BIN)/python -m examples.user_profile --out out
@@ -20,8 +24,18 @@ check: $(VENV)/dev.ready
 	$(BIN)/codespell
 	$(BIN)/mypy
 
-docs: $(VENV)/dev.ready
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+page: $(VENV)/page.ready
+	@mkdir -p out
+	@for example in document mazur cs231n xor; do $(BIN)/python -m nnprofile trace --example $$example --out out/$$example.html || exit 1; done
+
+# The mathematics first: a page of the library that fails or takes long leaves these where they are.
+course: $(VENV)/course.ready
+	$(SPHINX) -t course -d docs/_build/course docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+docs: $(VENV)/docs.ready
+	$(SPHINX) -t course -d docs/_build/course docs docs/_build/html; mathematics=$$?; \
+	$(SPHINX) -d docs/_build/doctrees docs docs/_build/html && exit $$mathematics
 	@echo "open docs/_build/html/index.html"
 
 bench: $(VENV)/bench.ready
@@ -42,8 +56,8 @@ $(BIN)/python:
 # The data sets of the example are part of its set-up; an import should not have to compile the package each time.
 $(VENV)/%.ready: pyproject.toml | $(BIN)/python
 	@echo "setting up $(VENV) for $*: a minute or two, the first time"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS_$*)]"
-	$(BIN)/python -m examples.user_profile.collect
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".$(if $(EXTRAS_$*),[$(EXTRAS_$*)])"
+	$(if $(findstring examples,$(EXTRAS_$*)),$(BIN)/python -m examples.user_profile.collect)
 	$(BIN)/python -m compileall -q nnprofile examples
-	$(BIN)/python -c 'import nnprofile; nnprofile.warmup()'
+	$(if $(findstring examples,$(EXTRAS_$*)),$(BIN)/python -c 'import nnprofile; nnprofile.warmup()')
 	@touch $@

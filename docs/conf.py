@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ release = version = nnprofile.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath", "deflist"]
-nb_execution_mode = "force"  # every cell runs at every build, and an error stops it
-nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_mode = "force"  # every cell runs at every build
+nb_execution_raise_on_error = False  # an error fails the build (-W --keep-going) when all pages are written
+nb_execution_timeout = -1  # a busy machine is slow, and a slow page must not take the others with it
 nb_mime_priority_overrides = [("html", "image/png", 1)]
 # The kernels that run the cells are quiet, and know nothing of the user's own configuration.
 _ipython = tempfile.TemporaryDirectory()
@@ -35,6 +36,11 @@ logging.getLogger("traitlets").setLevel(logging.WARNING)
 
 math_eqref_format = "eq. {number}"
 exclude_patterns = ["_build", "kinds.md"]
+# `sphinx-build -t course`: the mathematics alone, which needs no data set and none of the libraries that are compared.
+NOT_OF_THE_COURSE = ("researcher", "engineer", "contract", "gradcheck", "engine", "estimators", "export", "example")
+if tags.has("course"):  # noqa: F821  (Sphinx puts it there)
+    exclude_patterns += [f"{page}.md" for page in (*NOT_OF_THE_COURSE, "benchmarks", "model_file", "api")]
+    suppress_warnings = ["toc.excluded", "myst.xref_missing"]
 html_theme = "furo"
 html_title = "nnprofile"
 html_static_path = ["_static"]
@@ -58,17 +64,24 @@ def _block(self: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-def _write_explorers(app: Any, exception: Exception | None) -> None:
-    """Put the explorer's examples beside the pages, which open from the file system as they do."""
-    if exception is None and app.builder.format == "html":
+def _write_explorers(app: Any) -> None:
+    """Put the explorer's examples beside the pages before any page is built."""
+    if app.builder.format == "html":
         folder = Path(app.outdir) / "explorer"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for key, preset in PRESETS.items():
             preset.trace().to_html(folder / f"{key}.html", preset=preset)
+
+
+def _link_explorers(app: Any, page: str, source: list[str]) -> None:
+    """Make a link of `out/xor.html`, which `make page` writes: in a clone it is a file, here a page beside this one."""
+    up = "../" * page.count("/")
+    source[0] = re.sub(r"`out/(\w+)\.html`", rf'<a href="{up}explorer/\1.html">out/\1.html</a>', source[0])
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Register the renderer."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
-    app.connect("build-finished", _write_explorers)
+    app.connect("builder-inited", _write_explorers)
+    app.connect("source-read", _link_explorers)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

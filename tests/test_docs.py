@@ -56,9 +56,7 @@ def test_cells_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def test_the_course_is_whole() -> None:
     """Twelve questions, each with a cell that asserts something."""
-    listed = re.search(r"maxdepth: 1\n\n(.*?)\n```", (DOCS / "course" / "index.md").read_text("utf-8"), re.DOTALL)[
-        1
-    ].split()  # type: ignore[index]
+    listed = re.findall(r"^\d+\. \[.*\]\((\w+)\.md\)$", (DOCS / "course" / "index.md").read_text("utf-8"), re.MULTILINE)
     assert len(listed) == 12
     for name in listed:
         page = (DOCS / "course" / f"{name}.md").read_text("utf-8")
@@ -102,7 +100,70 @@ def test_every_formula_of_a_trace_cites_an_equation_that_there_is() -> None:
                 assert q.formula.equation or q.role == "update", f"{name} cites no equation"
 
 
-def test_every_erratum_has_its_cell() -> None:
-    shown = [int(n) for cell in cells(BACKPROP) for n in re.findall(r"# erratum (\d+)", cell)]
-    told = [int(n) for n in re.findall(r"^\*\*Erratum (\d+)\*\*", BACKPROP, re.MULTILINE)]
-    assert shown == told == list(range(1, 12))
+@pytest.mark.parametrize(("page", "mistake", "omission"), [("errata", "Erratum", "Omission"), ("zh", "错误", "遗漏")])
+def test_every_erratum_has_its_cell(page: str, mistake: str, omission: str) -> None:
+    text = (DOCS / f"{page}.md").read_text("utf-8")
+    shown = [int(n) for cell in cells(text) for n in re.findall(r"# erratum (\d+)", cell)]
+    told = {
+        word: [int(n) for n in re.findall(rf"^\*\*{word} (\d+)\*\*", text, re.MULTILINE)]
+        for word in (mistake, omission)
+    }
+    assert told[omission] == [11, 12, 15]
+    assert sorted(told[mistake] + told[omission]) == list(range(1, 18)) == sorted(set(shown))
+    table = text.split("|---|")[-1] if page == "errata" else text
+    for n in range(1, 18):
+        assert re.search(rf"\b{n}\b", table), n
+
+
+def test_chinese_has_the_same_cells_for_the_errata() -> None:
+    """A cell of the errata is the same code in both languages, but for comments and printed words."""
+
+    def code(page: str) -> list[str]:
+        found = [cell for cell in cells((DOCS / f"{page}.md").read_text("utf-8")) if "# erratum" in cell]
+        return [re.sub(r" *#.*", "", cell).strip() for cell in found]
+
+    assert code("errata") == code("zh")
+
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(#[^)]*)?\)")
+
+
+def test_pages_can_be_read_where_nothing_builds_them() -> None:
+    """A code host shows plain Markdown: links lead to files that are there, and no role of Sphinx stands in the text."""
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")):
+        if "_build" in page.parts:
+            continue
+        text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+        for target, _ in LINK.findall(text):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+        assert not re.search(r"\{(doc|eq|ref)\}`", text), page.name
+        assert not re.search(r'href="(?!https?:)', text), page.name
+    for page in DOCS.rglob("*.md"):
+        if page.name != "index.md" and "_build" not in page.parts:
+            assert "{toctree}" not in page.read_text("utf-8"), page.name
+
+
+def test_the_worked_example_is_the_text_of_the_trace() -> None:
+    def plain(text: str) -> str:
+        return re.sub(
+            r"\d+ digits? agrees?|to \d+ digits or more|    \[.*\]", "", text
+        )  # the last digits differ by machine
+
+    text = (DOCS / "worked_example.txt").read_text("utf-8")
+    assert plain(text) == plain(PRESETS["document"].trace().to_text()), (
+        "python -m nnprofile trace > docs/worked_example.txt"
+    )
+
+
+def test_the_readmes_commands_are_there() -> None:
+    """A reader's first commands are of make, which sets up what it needs; others say by which one they come after."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for page in (ROOT / "README.md", DOCS / "zh.md"):
+        blocks = re.findall(r"^```(.*?)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+        commands = [line for kind, block in blocks if not kind for line in block.splitlines() if line.strip()]
+        assert commands
+        for command in commands:
+            first, *rest = command.split()
+            assert first in ("make", ".venv/bin/python"), command
+            if first == "make":
+                assert re.search(rf"^{rest[0]}:", makefile, re.MULTILINE), command

@@ -35,7 +35,7 @@ class _BugLayer(Layer):
 
 
 class WithoutWeights(_BugLayer, Dense):
-    """dx_ni = sum_j dy_nj: the weights between the layers are missing, as in an article (docs/backprop.md, erratum 8)."""
+    """dx_ni = sum_j dy_nj: the weights between the layers are missing, as in an article (docs/errata.md, 7)."""
 
     base = Dense
 
@@ -157,7 +157,7 @@ class MaskFromDy(_WrongSlope, ReLU):
 
 
 class _LostSlope(_WrongSlope):
-    """dx = dy: the factor f'(z) is lost, as in an article (docs/backprop.md, erratum 3)."""
+    """dx = dy: the factor f'(z) is lost, as in an article (docs/errata.md, 3)."""
 
     matrix, why = "1", "the slope of the activation is lost."
 
@@ -227,7 +227,7 @@ class _BugLoss(MeanLoss):
 
 
 class FactorTwo(_BugLoss):
-    """dl = 2 (y - t) for l = 1/2 (y - t)^2, as in an article (docs/backprop.md, erratum 8)."""
+    """dl = 2 (y - t) for l = 1/2 (y - t)^2, as in an article (docs/errata.md, 5)."""
 
     def spoil(self, y_pred: Array, dl: Array) -> Array:
         """Return twice the derivative."""
