@@ -40,7 +40,7 @@ exclude_patterns = ["_build", "kinds.md"]
 NOT_OF_THE_COURSE = ("researcher", "engineer", "contract", "gradcheck", "engine", "estimators", "export", "example")
 if tags.has("course"):  # noqa: F821  (Sphinx puts it there)
     exclude_patterns += [f"{page}.md" for page in (*NOT_OF_THE_COURSE, "benchmarks", "model_file", "api")]
-    suppress_warnings = ["toc.excluded", "myst.xref_missing"]
+    suppress_warnings = ["toc.excluded", "toc.not_readable", "myst.xref_missing"]
 html_theme = "furo"
 html_title = "nnprofile"
 html_static_path = ["_static"]
