@@ -342,14 +342,19 @@ def backward_pair(layer: Layer, out: Any) -> tuple[Any, Parameters]:
         raise ContractError(f"{layer!r}.backward must return (dx, grads) with {wanted}; got {_kind(out)}")
     if not isinstance(out[1], Parameters) or not out[1].matches(layer.params):
         raise ContractError(
-            f"{layer!r} has {layer.params}, its backward returned the gradients {out[1]}; return (dx, grads) with {wanted}"
+            f"{layer!r} has {layer.params}, its backward returned the gradients {_kind(out[1])}; "
+            f"return (dx, grads) with {wanted}"
         )
+    if out[0] is not None and not hasattr(out[0], "shape"):
+        raise ContractError(f"{layer!r}.backward must return (dx, grads) with an array dx, got {_kind(out[0])}")
     return out
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
+    if isinstance(value, Parameters) or value == {}:
+        return repr(value)
     return f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import engine
-from .contract import Array, Layer, Loss, Parameters, is_sparse
+from .contract import Array, Layer, Loss, Parameters, forward_pair, is_sparse
 from .tables import as_real
 from .validation import as_features, check_size, fitted_inside
 
@@ -144,7 +144,7 @@ class FrozenNetwork:
 
     def _forward(self, x: Any) -> Array:
         """Return link(net(x)), by NumPy."""
-        y, _ = self._net.forward(x)
+        y, _ = forward_pair(self._net, self._net.forward(x))
         return y if self._link is None else self._link.forward(y)[0]
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -276,17 +276,24 @@ def write_whole(path: Path | BinaryIO, content: bytes) -> None:
     OSError
         If it cannot be written.
     """
-    if hasattr(path, "write"):
-        try:
-            while content:
-                n = path.write(content)
-                content = content[n:] if isinstance(n, int) else b""  # a raw file may take a part; some return None
-        except TypeError as error:
-            raise ValueError(f"{source_name(path)} is not a binary file; open it with mode 'wb': {error}") from None
-    elif isinstance(path, (str, os.PathLike)):
-        write_atomically(path, content)
+    if isinstance(path, (str, os.PathLike)):
+        write_atomically(os.fsdecode(path), content)
+    elif hasattr(path, "write"):
+        _write_open(path, content)
     else:
         raise ValueError(f"path must be a path or a binary file, such as io.BytesIO(), got {_shown(path)}")
+
+
+def _write_open(file: BinaryIO, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        try:
+            n = file.write(left)
+        except TypeError as error:
+            raise ValueError(f"{source_name(file)} is not a binary file; open it with mode 'wb': {error}") from None
+        if n == 0 or (n is None and isinstance(file, io.RawIOBase)):  # it takes no more, and does not wait
+            raise OSError(f"{source_name(file)} has taken {len(content) - len(left)} of {len(content)} bytes")
+        left = left[n:] if isinstance(n, int) else left[:0]  # a raw file may take a part; others may return None
 
 
 def source_name(path: Any) -> str:
@@ -294,12 +301,15 @@ def source_name(path: Any) -> str:
     if isinstance(path, (bytes, bytearray, memoryview)):
         return f"a buffer of {len(path)} bytes"
     if isinstance(path, (str, os.PathLike)):
-        return str(os.fspath(path))
-    return str(getattr(path, "name", None) or type(path).__name__)
+        return os.fsdecode(path)
+    name = getattr(path, "name", None)
+    return str(name) if isinstance(name, (str, int)) and name != "" else type(path).__name__
 
 
 def _shown(value: Any) -> str:
-    return f"{len(value)} bytes" if isinstance(value, (bytes, bytearray)) else repr(value)
+    if isinstance(value, (bytes, bytearray)):
+        return f"{len(value)} bytes"
+    return repr(value) if value is None or isinstance(value, (int, float)) else type(value).__name__
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -359,7 +369,7 @@ def _read(path: Path | bytes | BinaryIO) -> tuple[dict[str, Any], bytes]:
         with open(path, "rb") as file:
             return _read_open(file, source_name(path))
     if not hasattr(path, "read"):
-        raise ValueError(f"path must be a path, bytes or a binary file, got {path!r}")
+        raise ValueError(f"path must be a path, bytes or a binary file, got {_shown(path)}")
     return _read_open(path, source_name(path))
 
 

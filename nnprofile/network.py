@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .activations import Elementwise, Softmax
-from .contract import Array, Cache, Layer, Parameters, backward_pair, forward_pair
+from .contract import Array, Cache, ContractError, Layer, Parameters, backward_pair, forward_pair
 from .layers import Dropout
 from .validation import as_features, check_rng
 
@@ -93,6 +93,8 @@ class Sequential(Layer):
         parts = []
         for layer, place, layer_cache in zip(self.layers[::-1], self._places[::-1], cache[::-1], strict=True):
             dy, layer_grads = backward_pair(layer, layer.backward(dy, layer_cache))
+            if dy is None and layer is not self.layers[0]:
+                raise ContractError(f"{layer!r}.backward returned None for dx, which the layer before it needs")
             if len(layer_grads):
                 parts.append((place, layer_grads.vector))
         grads = self.params.like(np.result_type(*(part for _, part in parts)) if parts else None)

@@ -79,11 +79,15 @@ def fitted_inside(model: object, name: str = "model") -> str:
     """
     if hasattr(type(model), "network_"):
         return name
+    if name.count(".") + name.count("[") > 4 or not hasattr(type(model), "fit"):
+        return ""
     steps = getattr(model, "steps", None)
-    if isinstance(steps, list) and steps:
+    if isinstance(steps, list) and steps and isinstance(steps[-1], tuple):
         return fitted_inside(steps[-1][-1], f"{name}[-1]")
-    inner = getattr(model, "best_estimator_", None) or getattr(model, "estimator", None)
-    return "" if inner is None else fitted_inside(inner, f"{name}.best_estimator_")
+    for attribute in ("best_estimator_", "estimator_", "regressor_", "estimator"):
+        if attribute in vars(model):
+            return fitted_inside(getattr(model, attribute), f"{name}.{attribute}")
+    return ""
 
 
 def check_rng(rng: object) -> None:

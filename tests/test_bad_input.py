@@ -35,7 +35,7 @@ X, Y = np.random.default_rng(1).normal(size=(6, 2)), np.array([0, 1, 1, 0, 1, 0]
         (np.full((6, 2), np.nan), r"x must be finite in float64, got x\[0, 0\] = nan"),
         (np.where(np.eye(6, 2), np.inf, 0), r"x\[0, 0\] = inf"),
         (X.astype(object), "real numbers, got dtype object"),
-        ([["a", "b"]] * 6, "real numbers, got dtype <U1"),
+        ([["a", "b"]] * 6, "real numbers, got str in column 0"),
         (X.astype(complex), "complex128"),
         ([[1, 2], [3]], "must be an array of numbers"),
         (X.astype("datetime64[s]"), "datetime64"),

@@ -158,6 +158,76 @@ def test_damaged_bytes_are_described_and_not_printed() -> None:
         nn.MLPClassifier.load(content)
 
 
+class Full(io.RawIOBase):
+    """A file that takes 3 bytes, and then no more, without waiting."""
+
+    def __init__(self, then: int | None) -> None:
+        self.n, self.then = 0, then
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any) -> int | None:
+        self.n += 1
+        return 3 if self.n == 1 else self.then
+
+
+@pytest.mark.parametrize("then", [None, 0])
+def test_a_file_that_takes_no_more(then: int | None) -> None:
+    with pytest.raises(OSError, match="Full has taken 3 of "):
+        nn.save(MODELS["model"].network_, Full(then))
+
+
+def test_files_of_before_stay_readable() -> None:
+    """Arguments that are refused now were in range once."""
+    model = mlp().fit(X, Y)
+    file = io.BytesIO()
+    model.save(file)
+    for name, value in (("learning_rate_init", 0), ("epsilon", 0), ("verbose", "x")):
+        text = file.getvalue()
+        old = _with(text, name, value)
+        assert getattr(nn.MLPClassifier.load(old), name) == value
+
+
+def _with(content: bytes, name: str, value: Any) -> bytes:
+    """Return a file as if it had been saved with another argument."""
+    model = nn.MLPClassifier.load(content)
+    setattr(model, name, value)
+    strict = nn.MLPClassifier._check_parameters
+    try:
+        nn.MLPClassifier._check_parameters = lambda self, strict=True: None  # type: ignore[method-assign]
+        file = io.BytesIO()
+        model.save(file)
+    finally:
+        nn.MLPClassifier._check_parameters = strict  # type: ignore[method-assign]
+    return file.getvalue()
+
+
+def test_labels_that_a_file_cannot_hold_are_refused_at_save() -> None:
+    for dtype in ("M8[ns]", "M8[D]", "m8[s]"):
+        model = mlp().fit(X, Y.astype(dtype))
+        with pytest.raises(ValueError, match="the attribute classes_ cannot be saved: an array of"):
+            model.save(io.BytesIO())
+
+
+def test_other_wrappers_and_things_that_are_no_estimators() -> None:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import BaggingClassifier
+    from sklearn.feature_selection import SelectFromModel
+
+    for wrapper, way in (
+        (BaggingClassifier(mlp()), "model.estimator"),
+        (CalibratedClassifierCV(mlp()), "model.estimator"),
+        (SelectFromModel(mlp()).set_params(estimator=mlp()), "model.estimator"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"freeze({way}.network_, {way}.loss_function_)")):
+            nn.freeze(wrapper)  # type: ignore[arg-type]
+    trace = nn.trace(MODELS["model"].network_, LOSS, X[:2], Y[:2])
+    for other in (trace, object(), {"steps": []}, nn.freeze):
+        with pytest.raises(ValueError, match="net must be of type Layer, got .*[^)]$|net must be of type Layer"):
+            nn.freeze(other)  # type: ignore[arg-type]
+
+
 def test_a_refused_model_writes_nothing() -> None:
     model = MODELS["model"]
     net = nn.load(_bytes(model.network_)).net
@@ -207,6 +277,35 @@ class NoParameters(OnlyDx):
 
     def backward(self, dy: Any, cache: Any) -> Any:
         return dy * (1 - cache * cache), nn.Parameters({})
+
+
+class NoDx(OnlyDx):
+    """A layer that returns no dx."""
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return None, nn.Parameters({})
+
+
+class NumberForDx(OnlyDx):
+    """A layer that returns a number for dx."""
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return 3.0, nn.Parameters({})
+
+
+@pytest.mark.parametrize("kind", [NoDx, NumberForDx])
+def test_a_dx_that_is_no_array_is_named(kind: Any) -> None:
+    net = nn.Sequential([nn.Dense(2, 2), kind(), nn.Dense(2, 1)], rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=rf"{kind.__name__}\(\)\.backward"):
+        nn.fit(net, LOSS, nn.Adam(), X, Y, n_epochs=1, rng=np.random.default_rng(0))
+    assert not nn.check_layer(kind(), X[:3]).ok and not nn.check_network(net, LOSS, X[:3], Y[:3]).ok
+
+
+def test_a_bare_layer_that_forgets_its_cache_is_named_by_freeze() -> None:
+    layer = OnlyY()
+    layer.in_features = layer.out_features = 2  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"OnlyY\(\).forward must return \(y, cache\)"):
+        nn.freeze(layer)(X[:2])
 
 
 @pytest.mark.parametrize("kind", [OnlyDx, PlainMapping, Three])

@@ -332,6 +332,22 @@ class Rolled(nn.Layer):
         return np.roll(dy, -1, axis=1), nn.Parameters({})
 
 
+class MyDense(nn.Layer):
+    """A dense layer of a reader's own, with one element of dW wrong."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        self.params = nn.Parameters({"W": (n_in, n_out)}, np.linspace(-1, 1, n_in * n_out))
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return x @ self.params["W"], x
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        grads = self.params.like()
+        grads["W"] = cache.T @ dy
+        grads["W"][1, 2] *= 1.01
+        return dy @ self.params["W"].T, grads
+
+
 @pytest.fixture(scope="module")
 def own(pages: dict[str, Path]) -> None:
     """Add the pages of a reader's own layers."""
@@ -340,6 +356,9 @@ def own(pages: dict[str, Path]) -> None:
         trace = nn.trace(net, nn.SigmoidCrossEntropy(), [[0, 1], [1, 1]], [1, 0], nn.SGD(0.5))
         pages[key] = pages["xor"].parent / f"{key}.html"
         trace.to_html(pages[key], title=f"My {key}, <homework>", n_steps=20)
+    net = nn.Sequential([MyDense(2, 3), nn.Tanh(), nn.Dense(3, 1)], rng=np.random.default_rng(0))
+    pages["own dense"] = pages["xor"].parent / "own dense.html"
+    nn.trace(net, nn.SigmoidCrossEntropy(), [[0, 1], [1, 1]], [1, 0]).to_html(pages["own dense"])
 
 
 COLOR = """(node) => {
@@ -401,3 +420,16 @@ def test_titles_stand_for_themselves(visit: Any, pages: dict[str, Path]) -> None
         page = visit(key)
         for words in (page.inner_text("header"), *page.locator("#bug option").all_inner_texts()):
             assert "the document" not in words.lower(), words
+
+
+def test_a_right_element_of_a_wrong_gradient_is_right(visit: Any, own: None) -> None:
+    page = visit("own dense")
+    assert page.inner_text("#detail h2 >> nth=0").startswith("dW₁[1,2]") and page.inner_text("#verdict").startswith("✗")
+    page.click('#step [data-cell="dW1:0,0"]')
+    assert page.inner_text("#verdict").startswith("✓") and page.eval_on_selector("#verdict", COLOR) == "ok"
+    assert page.locator("#net circle").count() == 2 + 3 + 1, "a column for each layer with parameters"
+    assert {
+        edge.partition(":")[0]
+        for edge in page.eval_on_selector_all("[data-edge]", "all => all.map((e) => e.dataset.edge)")
+    } == {"W2"}
+    assert page.locator('[data-edge^="W2"]').count() == 3

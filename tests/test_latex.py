@@ -71,6 +71,17 @@ def traces() -> dict[str, nn.Trace]:
             np.eye(4)[:, :2],
             nn.Adam(weight_decay=0.1),
         ),
+        "odd names": (
+            net(
+                nn.Dense(3, 2),
+                type("Odd_Name_100pct", (My_Layer,), {})(),
+                type("双曲正切", (My_Layer,), {})(),
+                nn.Dense(2, 1),
+            ),
+            nn.Huber(0.3),
+            x[:, 0],
+            nn.Adam(0.1),
+        ),
         "wrong": (net(nn.Dense(3, 2), My_Layer(), nn.Dense(2, 1)), nn.SigmoidCrossEntropy(), [0, 1, 1, 0], nn.SGD(0.1)),
         "absolute": (
             net(nn.Dense(3, 2), nn.Softmax(), nn.Dense(2, 2)),
@@ -111,11 +122,28 @@ TRACES = traces()
             r"W_{1}^{+} = W_{1} - \eta  \frac{\frac{mW_{1}^{+}}{1 - \beta_1^t}}"
             r"{\sqrt{\frac{vW_{1}^{+}}{1 - \beta_2^t}} + \varepsilon }",
         ),
-        ("{dz1} = MySigmoid.backward({da1})", r"dz_{1} = \mathrm{MySigmoid}.\mathrm{backward}(da_{1})"),
+        ("{dz1} = MySigmoid.backward({da1})", r"dz_{1} = \text{MySigmoid}.\text{backward}(da_{1})"),
+        ("{dW1} from My_Dense.backward({da1})", r"dW_{1} \text{ from } \text{My\_Dense}.\text{backward}(da_{1})"),
+        ("{a1} = 双曲正切({z1})", r"a_{1} = \text{????}(z_{1})"),
     ],
 )
 def test_formulas_of_whole_arrays(text: str, latex: str) -> None:
     assert LATEX.matrix(text) == latex
+
+
+@pytest.mark.parametrize(
+    ("text", "latex"),
+    [
+        ("1e−08", r"1 \cdot 10^{-8}"),
+        ("−5.14e−05", r"-5.14 \cdot 10^{-5}"),
+        ("2.5e+300", r"2.5 \cdot 10^{300}"),
+        ("−0.5", "-0.5"),
+    ],
+)
+def test_numbers(text: str, latex: str) -> None:
+    assert LATEX.number(text) == latex
+    squared = pieces_of(Square(Quantities("x")["n"]), {"n": 0}, lambda n, i: 1e-8, lambda v: "1e−08")
+    assert squared == [r"(1 \cdot 10^{-8})^2"]
 
 
 def test_formulas_of_elements() -> None:
@@ -165,7 +193,7 @@ def test_a_matrix_is_cut_into_blocks_of_columns(n_columns: int, n_rows: int, exp
     numbers = [re.search(r"\\begin\{pmatrix\} (.*) \\end", row)[1] for row in found]  # type: ignore[index]
     assert all(text.split(r" \\ ")[0].count("&") < 10 for text in numbers)
     cells = [[row.split(" & ") for row in text.split(r" \\ ")] for text in numbers]
-    assert [[f"{v:g}" for v in row] for row in value] == [
+    assert [[LATEX.number(f"{v:g}") for v in row] for row in value] == [
         [cell for block in cells for cell in block[r]] for r in range(n_rows)
     ]
 

@@ -253,3 +253,83 @@ def test_bounds_that_are_open(name: str, value: Any) -> None:
 def test_verbose_is_no_text() -> None:
     with pytest.raises(ValueError, match="verbose must be"):
         nn.MLPClassifier(max_iter=2, verbose="x").fit(X, Y)
+
+
+def test_a_frame_may_have_columns_of_any_name() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(
+        {"column_names": [1.0, 2.0, 3.0], "columns": [1.0, 0.0, 1.0], "best_estimator_": [0.0, 1.0, 2.0]}
+    )
+    model = classifier().fit(frame, Y)
+    assert model.feature_names_in_.tolist() == ["column_names", "columns", "best_estimator_"]
+    with pytest.raises(ValueError, match="must be in the same order"):
+        model.predict(frame[["columns", "column_names", "best_estimator_"]])
+    assert regressor().fit(X, pd.Series([1.0, 2.0, 3.0], index=["columns", "a", "b"])).n_outputs_ == 1
+    with pytest.raises(ValueError, match="net must be of type Layer"):
+        nn.freeze(frame)  # type: ignore[arg-type]
+
+
+class Labelled:
+    """An array with something called columns, which is no table."""
+
+    def __init__(self, values: Any, columns: Any) -> None:
+        self.values, self.columns, self.shape = values, columns, values.shape
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self.values)
+
+    def __getitem__(self, k: Any) -> Any:
+        return self.values[k]
+
+
+@pytest.mark.parametrize("columns", [["a"], 2, "a", None, np.array([0]), lambda: ["a"]])
+def test_an_array_that_calls_something_columns(columns: Any) -> None:
+    assert classifier().fit(Labelled(X, columns), Y).n_features_in_ == 1
+
+
+@pytest.mark.parametrize("hidden", [[0, 1, 0], [1, 0, 0]])
+def test_masks_are_seen_everywhere(hidden: list[int]) -> None:
+    masked = np.ma.masked_array([1, 2, 1], hidden)
+    objects = np.ma.masked_array(np.array([1.0, 2, 1], object)[:, None], np.array(hidden)[:, None])
+    rows = [np.ma.masked_array([1.0], [hide]) for hide in hidden]
+    for call in (
+        lambda: classifier().fit(objects, Y),
+        lambda: classifier().fit(rows, Y),
+        lambda: classifier().fit(X, masked),
+        lambda: classifier().fit(X, Y).score(X, masked),
+        lambda: regressor().fit(X, masked),
+        lambda: regressor().fit(X, Y, sample_weight=masked),
+    ):
+        with pytest.raises(ValueError, match="contains (NaN|masked)"):
+            call()
+    text = np.ma.masked_array(np.array(["x", "y", "x"], object)[:, None], np.array(hidden)[:, None])
+    with pytest.raises(NotNumbersError, match="got str in column 0"):
+        classifier().fit(text, Y)
+
+
+def test_tables_without_rows() -> None:
+    pd = pytest.importorskip("pandas")
+    for empty in (pd.DataFrame({"x": [1.0], "d": ["a"]}).iloc[:0], np.zeros((0, 2), object), np.zeros((0, 2))):
+        with pytest.raises(ValueError, match="0 sample"):
+            classifier().fit(empty, [])
+
+
+def test_what_is_no_array_at_all() -> None:
+    for bad in ((row for row in X), map(list, X), {0: [1.0]}.values(), object()):
+        with pytest.raises(NotNumbersError, match=f"got {type(bad).__name__}: convert it first"):
+            classifier().fit(bad, Y)
+
+
+def test_classes_of_any_collection() -> None:
+    for classes in ([0, 1], (0, 1), {0, 1}, range(2), {0: "a", 1: "b"}.keys(), np.array([0, 1], ">i8")):
+        assert classifier().partial_fit(X, Y, classes=classes).classes_.tolist() == [0, 1]
+    for bad, says in (([], "must name all labels"), ([0, 1, np.nan], "contains NaN"), ([0, None], "contains NaN")):
+        with pytest.raises(ValueError, match=says):
+            classifier().partial_fit(X, Y, classes=bad)
+
+
+def test_types_that_numpy_does_not_know() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x = X.astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(as_real(x, "X"), X)
+    assert classifier().fit(x, Y).n_features_in_ == 1

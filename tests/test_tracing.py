@@ -864,3 +864,34 @@ def test_the_page_brings_the_checkers_diagnosis(rng: np.random.Generator) -> Non
         assert says.startswith("1.x: your gradient is 2 times the right one"), says
     assert page_data(nn.trace(net, nn.MeanSquaredError(), x, y, sample_weight=[0.0, 0.0, 0.0]))["diagnosis"] == []
     assert page_data(PRESETS["xor"].trace(), break_it=False)["diagnosis"] == []
+
+
+class Folded(nn.Layer):
+    """Rows of 6 as tables of 2 by 3, or back."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return x.reshape(len(x), *self.shape), x.shape
+
+    def backward(self, dy: Any, cache: Any) -> Any:
+        return dy.reshape(cache), nn.Parameters({})
+
+
+@pytest.mark.parametrize("middle", [nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.Sigmoid(), nn.Dropout(0.5), Kinked()])
+def test_values_of_three_axes(middle: nn.Layer, rng: np.random.Generator) -> None:
+    net = nn.Sequential([nn.Dense(2, 6), Folded(2, 3), middle, Folded(6), nn.Dense(6, 1)], rng=rng)
+    trace = nn.trace(net, nn.MeanSquaredError(), rng.normal(size=(3, 2)), rng.normal(size=3), nn.SGD(0.1), rng=rng)
+    assert trace.ok
+    assert trace.to_text() and trace.to_markdown() and trace.to_latex() and trace.to_html() and trace._repr_html_()
+
+
+@pytest.mark.parametrize("size", [1e100, 1e154, 1e200, 1e307])
+def test_numbers_that_overflow_are_shown(size: float) -> None:
+    net = nn.Sequential([nn.Dense(2, 2), nn.Tanh(), nn.Dense(2, 1)], rng=np.random.default_rng(0))
+    net.params.vector[:] *= size
+    with np.errstate(all="ignore"):
+        trace = nn.trace(net, nn.HalfSquaredError(), [[1.0, 2.0]], [1.0], nn.SGD(50.0), 0.1)
+        assert trace.to_text() and trace.to_markdown() and trace.to_latex() and trace._repr_html_()
+        assert trace.to_html(n_steps=3)

@@ -201,17 +201,18 @@ class Estimator(Routed):
         for name, value in params.items():
             if not is_plain(value):
                 raise ValueError(f"{name}={value!r} cannot be saved; only numbers, strings and lists of them can")
-        state = {name: described(value) for name, value in vars(self).items() if name not in params}
+        state = {name: value for name, value in vars(self).items() if name not in params}
         for name in ("_net", "_loss", "_optimizer", "_rng", "_metadata_request"):  # in the file, made anew, or not kept
             state.pop(name, None)
         if unknown := sorted(state.keys() - STATE):
             raise ValueError(f"the attributes {unknown} cannot be saved")
+        curves = {name: np.array(state.pop(name)) for name in CURVES if state.get(name) is not None}
         for name, value in state.items():
             try:
-                json.dumps(value)
+                state[name] = described(value)
+                json.dumps(state[name])
             except TypeError as error:
                 raise ValueError(f"the attribute {name} cannot be saved: {error}") from error
-        curves = {name: np.array(state.pop(name)) for name in CURVES if state.get(name) is not None}
         about = {"class": type(self).__name__, "params": {n: described(v) for n, v in params.items()}, "state": state}
         save_with(about, self._net, path, optimizer=self._optimizer, rng=self._rng, curves=curves)
 
@@ -243,7 +244,7 @@ class Estimator(Routed):
                 if name not in CURVES or curve.ndim != 1:
                     raise ValueError(f"it holds a curve {name!r} of shape {curve.shape}")
                 setattr(found, name, curve.tolist())
-            found._check_parameters()
+            found._check_parameters(strict=False)
             if saved.optimizer is None or saved.rng is None:
                 raise ValueError("it holds no optimizer, or no generator")
             found._net, found._optimizer, found._rng = saved.net, saved.optimizer, saved.rng
@@ -269,8 +270,8 @@ class Estimator(Routed):
                 "this estimator."
             )
 
-    def _check_parameters(self) -> None:
-        """Raise a ValueError for the first argument that is out of range."""
+    def _check_parameters(self, *, strict: bool = True) -> None:
+        """Raise a ValueError for the first argument that is out of range; files may hold what was in range once."""
         widths = self._widths()
         if not all(isinstance(w, (int, np.integer)) and not isinstance(w, bool) and w > 0 for w in widths):
             raise ValueError(f"hidden_layer_sizes must be integers above 0, got {self.hidden_layer_sizes!r}")
@@ -298,11 +299,11 @@ class Estimator(Routed):
                 below = f" and < {high}" if high < inf else ""
                 raise ValueError(f"{name} must be {kind} >= {low}{below}, got {value!r}")
         for name in ("learning_rate_init", "epsilon"):  # 0 would train nothing, or divide by 0, without a word
-            check_number(getattr(self, name), name, positive=True)
+            check_number(getattr(self, name), name, positive=strict)
         for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if not isinstance(self.verbose, (bool, int, np.bool_, np.integer)):
+        if strict and not isinstance(self.verbose, (bool, int, np.bool_, np.integer)):
             raise ValueError(f"verbose must be True, False or an integer, got {self.verbose!r}")
         if self.early_stopping and self.validation_fraction == 0:
             raise ValueError("early_stopping needs a validation_fraction above 0")

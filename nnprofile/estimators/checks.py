@@ -77,6 +77,8 @@ def as_column(y: Any, who: str, n_samples: int, *, numbers: bool = False) -> Arr
     if y is None:
         raise ValueError(f"{who} requires y to be passed, but the target y is None")
     y = dense(y)
+    if not numbers and np.ma.is_masked(y):
+        raise ValueError("Input y contains masked elements.")
     y = as_real(y, "y", objects=True) if numbers else np.asarray(y)
     if y.ndim == 0 or y.ndim > 2:
         raise ValueError(f"y should be a 1d array, got an array of shape {y.shape} instead.")
@@ -98,20 +100,24 @@ def as_column(y: Any, who: str, n_samples: int, *, numbers: bool = False) -> Arr
 
 def is_missing(value: Any) -> bool:
     """Tell whether it is None, NaN, or pandas' NA."""
-    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and isnan(value))
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, np.floating)) and isnan(value)
 
 
 def native(a: Array) -> Array:
     """Return an array in this machine's byte order, which pandas and Numba need of what ``predict`` returns."""
-    return a.astype(a.dtype.newbyteorder("="), copy=False)
+    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
 
 def as_labels(y: Any, who: str, n_samples: int) -> Array:
     """Return labels, shape (n_samples,), or rows of 0 and 1."""
     y = as_column(y, who, n_samples)
     if y.ndim == 2:
-        if y.dtype == object and not any(map(is_missing, y.ravel())):  # pandas' nullable columns
-            y = np.array(y.tolist())
+        if y.dtype == object:
+            if any(map(is_missing, y.ravel())):
+                raise ValueError("Input y contains NaN.")
+            y = np.array(y.tolist())  # pandas' nullable columns
         if y.dtype.kind not in "iufb" or not np.isin(y, (0, 1)).all():
             raise ValueError(f"Unknown label type: several columns must hold 0 and 1; got {np.unique(y)[:5]}")
         return y

@@ -12,8 +12,9 @@ from ..contract import Array, Layer, Loss
 from ..layers import Dense
 from ..losses import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ..network import Sequential
+from ..validation import check_number
 from .base import Estimator
-from .checks import as_labels, check_loss, native, one_of
+from .checks import as_labels, check_loss, one_of
 from .losses import OneHot
 from .watch import score_by
 
@@ -132,7 +133,10 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         self._check_parameters()
         again = hasattr(self, "_net")
         if classes is not None:
-            given = np.unique(native(np.asarray(classes)))
+            listed = classes if hasattr(classes, "__array__") else list(classes)
+            if not len(listed):
+                raise ValueError("classes must name all labels, got none")
+            given = np.unique(as_labels(listed, type(self).__name__, len(listed)))
             if again and not np.array_equal(given, self.classes_):
                 raise ValueError(
                     f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
@@ -192,8 +196,8 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         if len(y) and isinstance(y[0], str) != isinstance(self.classes_[0], str):
             raise ValueError(f"y has labels such as {y[0]!r}, the model such as {self.classes_[0]!r}")
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def _check_parameters(self, *, strict: bool = True) -> None:
+        super()._check_parameters(strict=strict)
         if self.class_weight is not None and not isinstance(self.class_weight, Mapping):
             if not isinstance(self.class_weight, str):
                 raise ValueError(f"class_weight must be a mapping, 'balanced' or None, got {self.class_weight!r}")
@@ -273,7 +277,9 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
             labels = self.classes_.tolist()
             if self.class_weight and not any(label in self.class_weight for label in labels):
                 raise ValueError(f"class_weight names {list(self.class_weight)}, and none of the classes {labels}")
-            factors = np.array([float(self.class_weight.get(label, 1.0)) for label in labels])
+            factors = np.array(
+                [check_number(self.class_weight.get(label, 1.0), f"class_weight[{label!r}]") for label in labels]
+            )
         if not factors[index].any():
             raise ValueError("class_weight leaves no row a weight above 0")
         return factors[index] if weight is None else factors[index] * weight

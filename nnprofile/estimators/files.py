@@ -13,6 +13,7 @@ STATE = {
     *("loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "validation_loss_curve_"),
     *("_multilabel", "_open", "_flat", "_scale", "_no_improvement_count", "_built"),
 }
+KINDS = "biufUSO"  # of arrays of labels
 CURVES = ("loss_curve_", "validation_loss_curve_")  # a number an epoch, written as arrays
 
 
@@ -28,6 +29,8 @@ def is_plain(value: Any) -> bool:
 def described(value: Any) -> Any:
     """Return a plain value as JSON has it: what JSON has no word for becomes a mapping with one key."""
     if isinstance(value, np.ndarray):
+        if value.dtype.kind not in KINDS:
+            raise TypeError(f"an array of {value.dtype}")
         return {
             "array": [described(item) for item in value.tolist()],
             "dtype": "O" if value.dtype == object else value.dtype.str,
@@ -52,7 +55,7 @@ def restored(value: Any) -> Any:
             return {restored(key): restored(item) for key, item in value["mapping"]}
         if value.keys() == {"array", "dtype"}:
             dtype = np.dtype(value["dtype"])
-            if dtype.kind not in "biufUSO" or dtype.itemsize > 1 << 16:
+            if dtype.kind not in KINDS or dtype.itemsize > 1 << 16:
                 raise ValueError(f"an array of {dtype}")
             return np.array([restored(item) for item in value["array"]], dtype)
         raise ValueError(f"it holds {sorted(value)}")

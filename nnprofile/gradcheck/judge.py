@@ -10,13 +10,14 @@ Parker (1997), "Monte Carlo arithmetic"; Vignes (1993), "A stochastic arithmetic
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import pi, sqrt
 
 import numpy as np
 
 from ..contract import Array
-from .reference import Reference, Subject, rms, scale_of
+from .reference import EXTENDED, Reference, Subject, rms
 from .report import KAPPA, Row, Worst
 
 U = 2.0**-53
@@ -83,6 +84,7 @@ class Judge:
         self.nearby: list[list[Array]] = []
         self.moves = self._noise([self._run(j) for j in range(N_RUNS)])
         self._sizes: list[float] | None = None
+        self._extended: list[Array | None] | None = None
 
     # -- rounding noise
 
@@ -149,6 +151,22 @@ class Judge:
             self._sizes = [float(s[np.isfinite(s)].max(initial=0.0)) for s in sizes]
         return self._sizes[k]
 
+    def terms(self, k: int) -> float:
+        """Return about how large the terms are whose sum this gradient is: its size where they do not cancel.
+
+        Every leaf is moved by a third of its size and by three times that; where it is small beside 1, as if that were its size.
+        """
+        size = 0.0
+        for share in (0.3, 0.3, 3.0, 3.0):
+            point = [a + share * max(rms(a), 1.0) * self.rng.normal(size=a.shape) for a in self.subject.point]
+            try:
+                grad = self.subject.vjp(point, self.dy)[k]
+            except Exception:  # not defined there
+                continue
+            if grad is not None and np.isfinite(grad).all():
+                size = max(size, float(np.abs(grad).max(initial=0.0)))
+        return size
+
     def _lost(self, k: int, i: int, *, is_zero: bool) -> float:
         """Return what code that is right may lose to cancellation, which no shaking of the last bits shows.
 
@@ -163,19 +181,61 @@ class Judge:
             zero = float(np.linalg.norm(self.dy)) * self.longest
         return 8 * U * max(self.elsewhere(k), terms / size if size else 0.0, zero)
 
-    def _spread(self, k: int, t: Array, method: str, gap: float, size: float) -> float:
-        """Measure how far claimed minus right moves from point to point, as rounding does and an error does not.
+    def extended(self, k: int) -> Array | None:
+        """Return leaf k's claimed gradient in extended precision; None where the code does not carry it."""
+        if self._extended is None:
+            self._extended = [None] * len(self.yours)
+            if EXTENDED:
+                longer = [a.astype(np.longdouble) for a in self.subject.point]
+                with suppress(Exception):  # of code that knows no long doubles
+                    self._extended = self.subject.vjp(longer, self.dy.astype(np.longdouble))
+        found = self._extended[k]
+        return found if found is not None and found.dtype == np.longdouble and np.isfinite(found).all() else None
 
-        Between points that differ in the last bit; and, of differences too small to be single precision's, farther off, since
-        the rounding of 1 - a, with a nearly 1, stays the same for many last bits of the weights.
+    def rounding(self, k: int, t: Array, right: float, gap: float, method: str) -> float:
+        """Return what rounding has done to the claimed derivative along t and to the right one; NaN if it can't be told.
+
+        Both are computed again with more digits. What is left of their gap then is no rounding: if that is most of it, 0.
+        """
+        longer = self.extended(k)
+        if longer is None:
+            return np.nan
+        yours, mine = self.yours[k], (longer * t).sum()
+        assert yours is not None
+        try:
+            exact = self.reference.slope_extended(k, t) if method == "complex step" else np.longdouble(right)
+        except Exception:  # complex numbers of extended precision do not pass
+            return np.nan
+        left = float(abs(mine - exact))
+        noise = float(abs((yours * t).sum() - mine) + abs(right - exact))
+        if left <= noise / 2:
+            return noise
+        return 0.0 if left <= 2 * gap else np.nan  # the code does something else in extended precision
+
+    def _spread(self, k: int, t: Array, method: str) -> float:
+        """Measure how far claimed minus right varies near by, where nothing is computed with more digits.
+
+        Between points at a distance d an error varies with d, and rounding does not: it is the same at each d, or suddenly
+        there, where d is no longer lost in the last digit. A leaf that is 0 moves like the smallest other one.
         """
         if method != "complex step":
             return 0.0
-        points = self.nearby[:4]
-        if gap < 1e-10 * size:
-            points = points + [
-                [a * (1 + 1e-7 * self.rng.normal(size=a.shape)) for a in self.subject.point] for _ in range(4)
+        scales = [rms(a) for a in self.subject.point]
+        unit = min((scale for scale in scales if scale > 1e-100), default=1.0)
+        noise = before = self._varies(k, t, self.nearby[:4])
+        for distance in (1e-9, 1e-7, 1e-5, 1e-3):
+            steps = [distance * (scale if scale > 1e-100 else unit) for scale in scales]
+            points = [
+                [a + step * self.rng.normal(size=a.shape) for a, step in zip(self.subject.point, steps, strict=True)]
+                for _ in range(4)
             ]
+            here = self._varies(k, t, points)
+            if here <= 20 * before or here > 2000 * before:
+                noise = max(noise, here)
+            before = here
+        return noise
+
+    def _varies(self, k: int, t: Array, points: list[list[Array]]) -> float:
         gaps = []
         for point in points:
             try:
@@ -251,17 +311,21 @@ class Judge:
         if (gaps <= tolerances).all():
             row.verdict = "unclear" if row.method != "complex step" and row.accuracy > 1e-3 else "right"
             return
-        kept = self.subject.point, self.yours
-        self.subject.point = [a + 1e-8 * scale_of(a, None) * self.rng.normal(size=a.shape) for a in kept[0]]
+        kept = self.subject.point, self.yours, self._extended
+        self._extended = None
+        self.subject.point = [
+            a + step * self.rng.normal(size=a.shape)
+            for a, step in zip(kept[0], self.reference.steps(1e-8), strict=True)
+        ]
         try:
             self.yours = self.subject.vjp(self.subject.point, self.dy)
             verdict.yours = self.yours[verdict.k]  # type: ignore[assignment]
             apart = [self._gap(verdict, t) for t in directions]
-            if any(gap > max(tolerance, KAPPA * noise) for gap, noise, tolerance in apart):
+            if any(gap > max(tolerance, KAPPA * noise) for gap, noise, tolerance, _ in apart):
                 self._search(verdict)  # where no kink is
                 return
         finally:
-            self.subject.point, self.yours = kept
+            self.subject.point, self.yours, self._extended = kept
         # Right beside the point, so the point lies on kinks: is what is claimed there between the sides?
         verdict.yours = g
         ends = self.reference.ends(verdict.k, directions[worst], row.method)
@@ -274,10 +338,13 @@ class Judge:
 
     def compare(self, verdict: Verdict, directions: list[Array]) -> tuple[Array, Array, Array]:
         """Return, for each direction, how far off the gradient is, its noise, and the tolerance."""
-        gaps, noises, tolerances = np.array([self._gap(verdict, t) for t in directions]).T
-        for j in np.flatnonzero(gaps > tolerances):
-            # Not farther off, as for elements: the certificate is a promise about these very tolerances.
-            noises[j] = max(noises[j], self._spread(verdict.k, directions[j], verdict.row.method, np.inf, 0.0))
+        gaps, noises, tolerances, rights = np.array([self._gap(verdict, t) for t in directions]).T
+        for j in np.flatnonzero(gaps > tolerances / 8):
+            t, method = directions[j], verdict.row.method
+            noise = self.rounding(verdict.k, t, rights[j], gaps[j], method)
+            if np.isnan(noise) and gaps[j] > tolerances[j]:
+                noise = self._spread(verdict.k, t, method)
+            noises[j] = np.nanmax([noises[j], noise])
             tolerances[j] = max(tolerances[j], KAPPA * noises[j])
         return gaps, noises, tolerances
 
@@ -292,8 +359,8 @@ class Judge:
         self._decide(verdict)
         verdict.row.verdict = "wrong"  # the directions show it, whether the sample does or not
 
-    def _gap(self, verdict: Verdict, t: Array) -> tuple[float, float, float]:
-        """Return |<yours, t> - right|, its noise, and its tolerance."""
+    def _gap(self, verdict: Verdict, t: Array) -> tuple[float, float, float, float]:
+        """Return |<yours, t> - right|, its noise, its tolerance, and the right one."""
         k, g, moves = verdict.k, verdict.yours, self.moves[verdict.k]
         if verdict.row.method == "complex step":
             right, error = self.reference.slope(k, t), 0.0
@@ -305,7 +372,7 @@ class Judge:
         moved = max((abs(float((move * t).sum())) for move in moves), default=0.0)
         spread = max((_norm(move) for move in moves), default=0.0)
         noise = max(moved, spread) + 2 * self.reference.unit * _norm(g * t) + FLOOR
-        return (gap if np.isfinite(gap) else np.inf), noise, KAPPA * noise + 16 * error
+        return (gap if np.isfinite(gap) else np.inf), noise, KAPPA * noise + 16 * error, right
 
     def _bisect(self, verdict: Verdict, n_found: int = 4) -> Array:
         """Find wrong elements: halve the tensor, and go on with the half whose error is larger."""
@@ -318,7 +385,7 @@ class Judge:
                 for half in halves:
                     t = np.zeros(verdict.value.size)
                     t[half] = self.rng.normal(size=half.size)
-                    gap, _, tolerance = self._gap(verdict, t.reshape(verdict.value.shape))
+                    gap, _, tolerance, _ = self._gap(verdict, t.reshape(verdict.value.shape))
                     gaps.append(gap if gap > tolerance else 0.0)
                 if not any(gaps):
                     break
@@ -341,7 +408,8 @@ class Judge:
         gap = np.where(finite, np.abs(yours - right), np.inf)
         gap[~finite & ~np.isfinite(right)] = 0
         size = float(np.abs(right[np.isfinite(right)]).max(initial=0.0))
-        off = np.flatnonzero((gap > tolerance) | (verdict.errors > 1e-5 * size))  # a kink may be why the error is large
+        # A kink may be why the error is large; and what is near the limit is looked at too, so that the limit is never near.
+        off = np.flatnonzero((gap > tolerance / 8) | (verdict.errors > 1e-5 * size))
         off = off[np.argsort(-(gap[off] / tolerance[off]))]
         wrong: list[int] = []
         kinks = 0
@@ -379,13 +447,19 @@ class Judge:
         """Return why an element that is off may be right: "noise" (then its tolerance is raised) or "kink"; else ""."""
         k, i, method = verdict.k, int(verdict.where[j]), verdict.row.method
         t = _unit(verdict.value.shape, i)
-        noise = self._lost(k, i, is_zero=not verdict.right.any())
-        size = max(abs(float(verdict.right[j])), abs(yours))
-        if gap > noise and (gap < 1e-3 * size or size < 1e-8 * float(np.abs(self.dy).max())):  # else it is no rounding
-            noise = max(noise, KAPPA * self._spread(k, t, method, gap, size))
-        if tolerance[j] < gap <= noise:
-            tolerance[j] = noise
+        noise = KAPPA * self.rounding(k, t, float(verdict.right[j]), gap, method)
+        if np.isnan(noise):
+            noise = self._lost(k, i, is_zero=not verdict.right.any())
+            size = max(abs(float(verdict.right[j])), abs(yours))
+            if gap > noise and (
+                gap < 1e-3 * size or size < 1e-8 * float(np.abs(self.dy).max())
+            ):  # else it is no rounding
+                noise = max(noise, KAPPA * self._spread(k, t, method))
+        if gap <= noise:
+            tolerance[j] = max(tolerance[j], noise)
             return "noise"
+        if gap <= tolerance[j] and method == "complex step":
+            return ""
         if method != "complex step" and verdict.right[j] == 0 and self.reference.is_stepped(k, t, yours):
             verdict.errors[j] = np.inf  # too coarse for the small steps: nobody can tell
             tolerance[j] = np.inf

@@ -208,6 +208,15 @@ class Reference:
         """Return the derivative along t by the complex step, here or at another point."""
         return float((self.dy * self.tangent(k, t, point)).sum())
 
+    def slope_extended(self, k: int, t: Array) -> Any:
+        """Return the derivative along t by the complex step in extended precision."""
+        at: list[Array] = [a.astype(np.longdouble) for a in self.subject.point]
+        at[k] = at[k] + 1j * H * t.astype(np.longdouble)
+        y = self.subject.y(at)
+        if y.dtype != np.clongdouble:
+            raise TypeError("numbers of extended precision do not pass")
+        return (self.dy.astype(np.longdouble) * (y.imag / H)).sum()
+
     def tangent(self, k: int, t: Array, point: list[Array] | None = None) -> Array:
         """Return J t by the complex step: Im y(x + i H t) / H (docs/backprop.md, eq. 34)."""
         at = list(self.subject.point if point is None else point)
@@ -326,10 +335,17 @@ class Reference:
         spare = (high - low) / 2 if np.unique(np.round(near / (high - low), 6)).size > 2 else 0.0
         return float(low - spare), float(high + spare)
 
+    def steps(self, distance: float) -> list[float]:
+        """Return a small step for each leaf: a share of its size; of a leaf of zeros next to nothing, which crosses its kink.
+
+        What zeros are added to may be of any size, as the first bias of a network with small weights.
+        """
+        return [distance * (scale_of(a, None) if a.any() else 1e-11) for a in self.subject.point]
+
     def _around(self, k: int, t: Array, scale: float, distance: float) -> Array:
         """Return the slopes along t close by: on either side along t, with each leaf shifted up and down, and at random."""
         point = self.subject.point
-        steps = [scale_of(a, None) * distance for a in point]
+        steps = self.steps(distance)
         places = [self.subject.moved(k, point[k] + s * distance * scale * t) for s in (1, -1)]
         places += [
             self.subject.moved(j, a + s * step)

@@ -196,7 +196,7 @@
     if (q.reference) {
       const wrong = isWrong(q, at), digits = wrong ? state.digits : Math.max(state.digits, 9);
       const value = q.reference[at] === "NaN" ? "" : `by ${q.method === "complex step" ? "the complex step" : q.method}: ${show(q.reference[at], digits)}; `;
-      box.append(el("p", { class: wrong ? "bad" : "ok", id: "verdict" }, `${wrong ? "✗" : q.verdict[0]} ${value}${q.says[at]}`));
+      box.append(el("p", { class: wrong ? "bad" : "ok", id: "verdict" }, `${wrong ? "✗" : q.verdict[0] === "?" ? "?" : "✓"} ${value}${q.says[at]}`));
     }
     if (q.kept && q.kept.includes(at)) box.append(el("p", { id: "kept" }, `The number was ${data.keptText}; as it stands, the formula loses them here.`));
     const base = data.base.quantities[name];
@@ -222,8 +222,9 @@
     const head = el("thead", {}, el("tr", {}, ...["path to the loss", "factors", "with numbers", "product"].map((text) => el("th", { scope: "col" }, text))));
     const foot = el("tfoot", {}, el("tr", {}, el("td", { colspan: 3 }, `the sum of ${row.ways.length} ${row.ways.length === 1 ? "path" : "paths"}, and d${element(parameter, index)}`),
       el("td", { class: "number", id: "waysum", title: exact(row.sum) }, `${show(row.sum)}, ${show(right("d" + parameter, index))}`)));
+    const kink = get("d" + parameter).verdict.startsWith("✓ at a kink") ? " (the gradient at a kink is one of several; the paths take one side)" : "";
     const note = state.variant ? " (without the bug)" : data.base.bad.length ? " (by the local derivatives of the forward pass)" : "";
-    return [el("h2", {}, `Every path from ${element(parameter, index)} to the loss${note}`), el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Paths to the loss" }, el("table", { class: "list" }, head, body, foot))];
+    return [el("h2", {}, `Every path from ${element(parameter, index)} to the loss${note}${kink}`), el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Paths to the loss" }, el("table", { class: "list" }, head, body, foot))];
   }
 
   // --- the picture of the network ---------------------------------------------------------------------------------------------

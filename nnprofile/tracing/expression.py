@@ -40,6 +40,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+def total(terms: list[float]) -> float:
+    """Return the sum, rounded once; inf or nan where it overflows."""
+    try:
+        return fsum(terms)
+    except (OverflowError, ValueError):
+        return float(np.sum(terms))
+
+
 class Expression:
     """Anything that has a value for given indices."""
 
@@ -205,7 +213,8 @@ class Square(Expression):
 
     def value(self, at: Mapping[str, int], lookup: Lookup) -> float:
         """Return the square."""
-        return self.base.value(at, lookup) ** 2
+        base = self.base.value(at, lookup)
+        return base * base  # which overflows to inf, where ** raises an error
 
 
 @dataclass(frozen=True)
@@ -254,7 +263,7 @@ class Sum(Expression):
 
     def value(self, at: Mapping[str, int], lookup: Lookup) -> float:
         """Return the sum."""
-        return fsum(self.body.value({**at, self.index: i}, lookup) for i in range(self.size))
+        return total([self.body.value({**at, self.index: i}, lookup) for i in range(self.size)])
 
     def abridged(self, at: Mapping[str, int], lookup: Lookup) -> Expression:
         """Keep the largest terms, in their order, and sum the rest."""
@@ -262,7 +271,7 @@ class Sum(Expression):
             return self
         terms = [self.body.value({**at, self.index: i}, lookup) for i in range(self.size)]
         largest = sorted(sorted(range(self.size), key=lambda i: -abs(terms[i]))[:KEPT_TERMS])
-        rest = fsum(term for i, term in enumerate(terms) if i not in set(largest))
+        rest = total([term for i, term in enumerate(terms) if i not in set(largest)])
         return Terms(self.body, self.index, tuple(largest), self.size - len(largest), rest)
 
 
@@ -295,8 +304,8 @@ class Plain:
         """Return z₁[n,j]."""
         return self.name(name) + (f"[{','.join(map(str, index))}]" if index else "")
 
-    def rest(self, text: str) -> str:
-        """Return any other text."""
+    def number(self, text: str) -> str:
+        """Return a number as it is."""
         return text
 
     def matrix(self, text: str) -> str:

@@ -26,16 +26,24 @@ _WORDS = {
     **{"η": r"\eta ", "λ": r"\lambda ", "μ": r"\mu ", "δ": r"\delta ", "ε": r"\varepsilon "},
     **{"β₁ᵗ": r"\beta_1^t", "β₂ᵗ": r"\beta_2^t", "β₁": r"\beta_1", "β₂": r"\beta_2"},
     **{word: rf"\{word}" for word in ("exp", "log", "max", "tanh")},
+    "from": r"\text{ from }",
     **{word: rf"\operatorname{{{word}}}" for word in ("softmax", "lrelu", "relu", "sqrt", "sign")},
 }
-# All words at once, the longest first: "softmax(" holds "max(", and "lrelu" holds "relu".
-_WORD = re.compile(
-    r"Σ_(?P<sum>\w)|(?P<name>[A-Za-z]{3,})|" + "|".join(sorted((w for w in _WORDS if not w.isascii()), key=len)[::-1])
-)
+# All words at once, the longest first: "softmax(" holds "max(", and "lrelu" holds "relu". Names may be Chinese.
+_LETTERS = r"A-Za-z_\u00c0-\u024f\u2e80-\u9fff"
+_SYMBOLS = "|".join(sorted((word for word in _WORDS if not word.isascii()), key=len)[::-1])
+_WORD = re.compile(rf"Σ_(?P<sum>\w)|(?P<name>[{_LETTERS}][0-9{_LETTERS}]{{2,}})|{_SYMBOLS}")
 _OPERAND = r"(∂?\{[^{}]*\}|\([^()]*\)|[\w\ue000-\uf8ff]+)"
 _QUOTIENT, _ROOT = re.compile(rf"{_OPERAND} ?/ ?{_OPERAND}"), re.compile(r"sqrt\(([^()]*)\)")
 _PROSE = {"✓": r"$\checkmark$", "✗": r"$\times$", "“": "``", "”": "''", "–": "--", "—": "---", "→": r"$\to$"}
-_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
+_SPECIAL = {
+    "|": "$|$",
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+}
 
 
 class Latex:
@@ -61,10 +69,17 @@ class Latex:
             if found["sum"]:
                 return rf"\sum_{found['sum']}"
             if found["name"]:
-                return _WORDS.get(found["name"], rf"\mathrm{{{found['name']}}}")
+                plain = re.sub(r"[^\x00-\u024f]", "?", found["name"]).replace("_", r"\_")
+                return _WORDS.get(found["name"], rf"\text{{{plain}}}")
             return _WORDS[found[0]]
 
         return _WORD.sub(word, text)
+
+    def number(self, text: str) -> str:
+        """Return a number: 1.5e−08 is 1.5 · 10⁻⁸."""
+        return re.sub(r"e([−-]?)\+?0*(\d+)$", lambda e: rf" \cdot 10^{{{'-' * bool(e[1])}{e[2]}}}", text).replace(
+            "−", "-"
+        )
 
     def matrix(self, text: str) -> str:
         """Return a formula for whole arrays, names in braces, with its quotients as fractions and its roots as roots."""
@@ -134,7 +149,7 @@ class _Numbers:
         self.at, self.lookup, self.show = at, lookup, show
 
     def leaf(self, e: Element | Constant, first: bool) -> str:
-        text = LATEX.rest(self.show(e.value(self.at, self.lookup)))
+        text = LATEX.number(self.show(e.value(self.at, self.lookup)))
         return text if first or not text.startswith("-") else f"({text})"
 
     def sum(self, e: Sum) -> list[str]:
@@ -162,6 +177,8 @@ def pieces(e: Expression, leaves: _Leaves, *, first: bool = True) -> list[str]:
         return [f"-{inner[0]}", *inner[1:]]
     if isinstance(e, Square):
         base = pieces(e.base, leaves, first=False) if isinstance(e.base, Element) else _within(e.base, leaves, _ATOM)
+        if "10^" in base[0] and not base[0].startswith("("):
+            base = [f"({base[0]})"]
         return [*base[:-1], f"{base[-1]}^2"]
     if isinstance(e, Call):
         return _call(e, leaves)
@@ -216,7 +233,7 @@ def _terms(e: Terms, leaves: _Leaves) -> list[str]:
         term = _Numbers({**leaves.at, e.letter: i}, leaves.lookup, leaves.show)
         inner = _within(e.body, term, _MULTIPLY, first=not out)
         out += inner if not out else [f" + {inner[0]}", *inner[1:]]
-    return [*out, rf" + (\text{{{e.n_rest} more: }}{LATEX.rest(leaves.show(e.rest))})"]
+    return [*out, rf" + (\text{{{e.n_rest} more: }}{LATEX.number(leaves.show(e.rest))})"]
 
 
 def width(latex: str) -> float:
@@ -283,7 +300,7 @@ def rows(left: str, parts: list[str], value: str = "", check: str = "") -> list[
 def matrix_rows(name: str, value: Array, show: Callable[[float], str]) -> list[str]:
     """Return an array of one or two axes as rows name = (numbers), in blocks of columns that fit on a line."""
     table = value.reshape(1, -1) if value.ndim < 2 else value
-    texts = [[LATEX.rest(show(number)) for number in row] for row in table]
+    texts = [[LATEX.number(show(number)) for number in row] for row in table]
     widths = [max(width(row[j]) for row in texts) + 10.5 for j in range(table.shape[1])]
     symbol, rows, start = LATEX.name(name), [], 0
     while start < table.shape[1]:
@@ -322,7 +339,7 @@ def escaped(text: str) -> str:
             return _PROSE[c]
         return f"${_WORDS[c].strip()}$" if c in _WORDS else c if c.isalpha() and ord(c) < 0x250 else "?"
 
-    return re.sub(r"([₀-₉]+)|[\\~^<>%#&_{}$]|[^\x00-\x7f]", lambda f: subscript(f) if f[1] else other(f), text)
+    return re.sub(r"([₀-₉]+)|[|\\~^<>%#&_{}$]|[^\x00-\x7f]", lambda f: subscript(f) if f[1] else other(f), text)
 
 
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")

@@ -108,10 +108,7 @@ def page_data(
             for step in found.steps
         ],
         "columns": _columns(found),
-        "edges": [
-            {"W": link.local, "from": k, "to": k + 1}
-            for k, link in enumerate(link for link in found.links if link.kind == "dense")
-        ],
+        "edges": _edges(found),
         "base": base,
         "diagnosis": diagnosis(found),
         "paths": _paths(found),
@@ -313,16 +310,28 @@ class _Weighted:
 
 
 def _columns(found: Trace) -> list[dict[str, Any]]:
-    """Return the columns of the network's picture: the inputs, and each dense layer with what follows it."""
-    columns: list[dict[str, Any]] = [{"label": "inputs", "names": ["x"], "size": found["x"].value.shape[1], "b": ""}]
+    """Return the columns of the network's picture: the inputs, and each layer that has parameters or another width."""
+    columns: list[dict[str, Any]] = [{"label": "inputs", "names": ["x"], "size": _width(found, "x"), "b": ""}]
     for link in found.links:
-        if link.kind == "dense":
-            q = found[link.y]
-            bias = next((name for name in link.parameters if name != link.local), "")
-            columns.append({"label": PLAIN.name(q.axes[1]), "names": [link.y], "size": q.value.shape[1], "b": bias})
+        if link.kind == "dense" or link.parameters or _width(found, link.y) != columns[-1]["size"]:
+            bias = next((name for name in link.parameters if name != link.local), "") if link.kind == "dense" else ""
+            label = PLAIN.name(found[link.y].axes[-1])
+            columns.append({"label": label, "names": [link.y], "size": _width(found, link.y), "b": bias})
         else:
             columns[-1]["names"].append(link.y)
     return columns
+
+
+def _width(found: Trace, name: str) -> int:
+    return int(found[name].value.shape[-1])
+
+
+def _edges(found: Trace) -> list[dict[str, Any]]:
+    """Return the lines of the picture: those of each dense layer, between the columns of what goes in and comes out."""
+    place = {name: k for k, column in enumerate(_columns(found)) for name in column["names"]}
+    return [
+        {"W": link.local, "from": place[link.x], "to": place[link.y]} for link in found.links if link.kind == "dense"
+    ]
 
 
 def _curve(found: Trace, n_steps: int) -> list[Any] | None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import fsum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .expression import total as summed
 
 if TYPE_CHECKING:
     from .record import Trace
@@ -63,7 +64,8 @@ def paths(trace: Trace, name: str, index: int | Sequence[int]) -> list[ChainPath
         known = [q.name for q in trace.values() if q.role == "parameter"]
         raise ValueError(f"paths start at a parameter: {', '.join(known)}; got {name!r}")
     value = trace[name].value
-    given, index = index, tuple(index) if isinstance(index, Sequence | np.ndarray) else (index,)
+    given: Any = index
+    index = tuple(given) if isinstance(given, Sequence) or np.ndim(given) == 1 else (given,)
     whole = all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in index)
     if not whole or len(index) != value.ndim or not all(0 <= i < n for i, n in zip(index, value.shape, strict=True)):
         letters = ", ".join("ijkl"[: value.ndim]) if value.ndim > 1 else "j"
@@ -151,4 +153,4 @@ def _total(trace: Trace) -> float:
 
 def total(found: list[ChainPath]) -> float:
     """Return the sum of the contributions, rounded once."""
-    return fsum(path.contribution for path in found)
+    return summed([path.contribution for path in found])

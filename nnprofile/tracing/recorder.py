@@ -181,6 +181,8 @@ class _Recorder:
         """Write down a quantity."""
         assert name not in self.trace.quantities, f"two quantities are called {name}"
         value = np.array(value)  # a copy, which nothing changes afterwards
+        if formula.element is not None and len(formula.index) != value.ndim:  # formulas are of rows
+            formula = replace(formula, element=None, index=())
         self.trace.quantities[name] = Quantity(name, value, axes, role, formula, **more)
         self.axes[name] = axes
         return name
@@ -343,7 +345,7 @@ class _Recorder:
             names = []
             kind, local = "unknown", ""
             if rule.slope is not None:
-                kind, local = "elementwise", rule.slope[0]
+                kind, local = "elementwise" if part.y.ndim == 2 else "unknown", rule.slope[0]
                 if local not in self.trace.quantities:
                     slope = slope_of(part.layer, part.y, dy, part.cache) if part.slope is None else part.slope.value
                     names.append(self.add(local, slope, self.axes[place.y], "slope", rule.slope[1]))

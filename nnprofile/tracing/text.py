@@ -57,9 +57,11 @@ def lines(trace: Trace, name: str, digits: int, most: int, style: Style) -> Iter
             right = not q.check.wrong[index]
             reference = number(q.check.reference[index], digits)
             known = bool(np.isfinite(q.check.reference[index]))
-            says = (f"{q.check.method} {style.rest(reference)}: " if known else "") + q.check.says(index)
+            says = (f"{q.check.method} {style.number(reference)}: " if known else "") + q.check.says(index)
             check = f"{says}; {check}" if check else says
-        yield Line(style.element(name, list(index)), "" if middle == value else middle, style.rest(value), check, right)
+        yield Line(
+            style.element(name, list(index)), "" if middle == value else middle, style.number(value), check, right
+        )
 
 
 KEPT = "computed in a form that keeps its digits"
@@ -108,6 +110,8 @@ def verdict(q: Quantity) -> str:
         )
     if check.verdict == "unclear":
         return "? unclear"
+    if check.verdict == "subgradient":
+        return "✓ at a kink, between its sides"
     enough = check.digits[check.digits >= ENOUGH]
     return f"✓ {int(enough.min())} digits or more" if enough.size else "✓ within rounding"
 
