@@ -154,10 +154,10 @@ class Judge:
     def terms(self, k: int) -> float:
         """Return about how large the terms are whose sum this gradient is: its size where they do not cancel.
 
-        Every leaf is moved by a third of its size and by three times that; where it is small beside 1, as if that were its size.
+        Every leaf is moved by a third to ten times its size; where it is small beside 1, as if that were its size.
         """
         size = 0.0
-        for share in (0.3, 0.3, 3.0, 3.0):
+        for share in (0.3, 0.3, 1.0, 3.0, 10.0, 10.0):
             point = [a + share * max(rms(a), 1.0) * self.rng.normal(size=a.shape) for a in self.subject.point]
             try:
                 grad = self.subject.vjp(point, self.dy)[k]

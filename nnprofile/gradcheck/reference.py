@@ -340,13 +340,14 @@ class Reference:
 
         What zeros are added to may be of any size, as the first bias of a network with small weights.
         """
-        return [distance * (scale_of(a, None) if a.any() else 1e-11) for a in self.subject.point]
+        return [distance * (scale_of(a, None) if a.any() else 1e-31) for a in self.subject.point]
 
     def _around(self, k: int, t: Array, scale: float, distance: float) -> Array:
         """Return the slopes along t close by: on either side along t, with each leaf shifted up and down, and at random."""
         point = self.subject.point
         steps = self.steps(distance)
-        places = [self.subject.moved(k, point[k] + s * distance * scale * t) for s in (1, -1)]
+        along = distance * scale if point[k].any() else steps[k]
+        places = [self.subject.moved(k, point[k] + s * along * t) for s in (1, -1)]
         places += [
             self.subject.moved(j, a + s * step)
             for j, (a, step) in enumerate(zip(point, steps, strict=True))
