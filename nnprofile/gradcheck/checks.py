@@ -16,9 +16,10 @@ import numpy as np
 from ..contract import Array
 from .contracts import Contracts
 from .diagnosis import Context, diagnose
+from .elsewhere import look_elsewhere
 from .judge import FULL, Judge, Verdict
 from .procedures import FunctionProcedure, LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure, takes
-from .reference import H, Subject, careful
+from .reference import Subject, careful
 from .report import KAPPA, Finding, GradCheckReport, Row
 from .world import describe
 
@@ -54,6 +55,7 @@ class Check:
         self.start = time.perf_counter()
         self.report = GradCheckReport(subject, seed=int(seed))
         self.procedures: list[Procedure] = []
+        self.explains = True
         # Not default_rng(seed): the caller may have drawn x from that, and dy must know nothing of x.
         self.rng = np.random.default_rng([0x6E6E, int(seed)])
 
@@ -119,8 +121,10 @@ class Check:
             self.explain(verdicts, context, layer)
         self.report.findings += last
         self._single(p, judge, verdicts, dy, layer)
-        if explain and all(v.row.verdict == "right" for v in verdicts) and not contracts.findings:
-            self._elsewhere(p, layer)
+        if explain and all(v.row.verdict == "right" for v in verdicts) and not any(
+            f.severity == "error" for f in contracts.findings
+        ):
+            look_elsewhere(self, p, layer)
         return verdicts
 
     def explain(self, verdicts: list[Verdict], context: Context, layer: str) -> None:
@@ -205,60 +209,6 @@ class Check:
                     f"{row.error / eps:.2g} units in the last place of the largest element: overflow, or cancellation?"
                 )
                 self.report.findings.append(Finding("float32", layer, verdict.row.tensor, text))
-
-    def _elsewhere(self, p: Procedure, layer: str) -> None:
-        """Look at other batches: one row, rows in another order, each row twice."""
-        if not isinstance(p, LayerProcedure) or isinstance(p, ObjectiveProcedure) or p.x.ndim < 2 or len(p.x) < 1:
-            return
-        n = len(p.x)
-        if p.x.size > 100_000:
-            return
-        if p.has_x:
-            self._spot(p, 3 * p.x, layer, "an x three times as large")
-        for text, rows in (
-            ("a batch of one row", [0]),
-            ("the rows in another order", list(self.rng.permutation(n))),
-            ("each row twice", [i for i in range(n) for _ in range(2)]),
-        ):
-            if rows == list(range(n)):
-                continue
-            self._spot(p, p.x[rows], layer, text)
-
-    def _spot(self, p: LayerProcedure, x: Array, layer: str, text: str) -> None:
-        """Compare <J t, dy> with <t, J' dy> at another x, along one direction of all tensors."""
-        x = x.astype(np.float64) if p.has_x else x
-        point = [a.astype(np.float64) for a in p.model.arrays]
-        kept = p.x, p.point
-        p.x, p.point = x, ([x] if p.has_x else []) + point
-        try:
-            y = p.run(p.point)[0]
-            if not np.isfinite(y).all() or y.dtype.kind != "f" or y.shape[:1] != x.shape[:1]:
-                return  # not a function of a batch
-            dy = self.rng.normal(size=y.shape)
-            try:
-                grads = p.run(p.point, dy)[1]
-            except Exception as error:
-                finding = Finding("raises", layer, "", f"with {text}, backward raises {type(error).__name__}: {error}")
-                self.report.findings.append(finding)
-                return
-            t = [self.rng.normal(size=a.shape) for a in p.point]
-            moved = p.run([a + 1j * H * s for a, s in zip(p.point, t, strict=True)])[0]
-            if not np.iscomplexobj(moved) or not np.isfinite(moved).all():
-                return
-            right = float((moved.imag / H * dy).sum())
-            parts = [np.nan if g is None else float((g * s).sum()) for g, s in zip(grads, t, strict=True)]
-            size = sum(0.0 if g is None else float(np.abs(g * s).sum()) for g, s in zip(grads, t, strict=True))
-            if not np.isnan(parts).any() and abs(sum(parts) - right) > 1e-8 * (size + abs(right)):
-                subject = Subject(p.names, p.point, p.output, p.pullback)
-                verdicts = Judge(subject, dy, self.rng, full=200).all()
-                wrong = [v.row.tensor for v in verdicts if v.row.verdict == "wrong" and v.row.error > 1e-7]
-                if wrong:
-                    message = f"{', '.join(wrong)}: wrong with {text}, though right for the batch given"
-                    self.report.findings.append(Finding("batch", layer, wrong[0], message))
-        except Exception:  # the layer may refuse such a batch, or complex numbers
-            return
-        finally:
-            p.x, p.point = kept
 
 
 def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, seed: int = 0) -> GradCheckReport:
@@ -519,14 +469,19 @@ def judge_network(check: Check, p: ObjectiveProcedure) -> None:
     whole, report.findings = report.findings[before:], report.findings[:before]
     wrong = [v.row.tensor for v in verdicts if v.row.verdict == "wrong"]
     is_wrong = bool(wrong or not verdicts or any(f.severity == "error" for f in whole))
-    if not check_parts(check, p, numbers=is_wrong):
-        first = next(f for f in report.findings[before:] if f.severity == "error")
-        first.message += f" (in the whole network wrong: {', '.join(wrong)})" if wrong else ""
+    if check_parts(check, p, numbers=is_wrong) and not is_wrong:
+        report.findings += whole
+        check.explain(verdicts, context, "")
+        look_elsewhere(check, p, "")
+        return
+    found = [f for f in report.findings[before:] if f.severity == "error"]
+    if found:
+        found[0].message += f" (in the whole network wrong: {', '.join(wrong)})" if wrong else ""
         report.findings += [f for f in whole if f.severity == "note"]
         return
     begun = len(report.findings)
     report.findings += whole
-    place = "network" if is_wrong else ""
+    place = "network"
     check.explain(verdicts, context, place)
     for f in report.findings[begun:]:
         if f.severity == "error" and hasattr(p.world.objects[0], "layers"):

@@ -63,6 +63,8 @@ KINDS = {
     "memory-layout": "the result depends on the layout of dy in memory",
     "nondeterministic": "the same call gives different results",
     "batch": "wrong for another batch only",
+    "point": "wrong at other values of the parameters or arguments, or not looked at there (a note)",
+    "contract": "a layer's method returns something else than the contract says",
     "shared-output": "the cache is the very array that forward returned (a note)",
     "shared-gradient": "the next backward overwrites the gradients that were returned (a note)",
     "integers": "x is of integers, so its gradient was not checked (a note)",

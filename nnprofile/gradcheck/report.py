@@ -115,6 +115,8 @@ class GradCheckReport:
     seconds : float
     seed : int
         Repeats the check.
+    points : list of str
+        At which other points the gradients were compared too, along one direction.
     """
 
     subject: str
@@ -124,6 +126,7 @@ class GradCheckReport:
     n_backward: int = 0
     seconds: float = 0.0
     seed: int = 0
+    points: list[str] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Finding]:
@@ -198,6 +201,8 @@ class GradCheckReport:
             if row.reason:
                 lines.append(f"  {row.tensor}: by differences, because {row.reason}")
             lines += [f"  {row.tensor}{worst}" for worst in row.worst]
+        if self.points:
+            lines.append(f"  also looked at: {', '.join(dict.fromkeys(self.points))}")
         lines += [f"  {'error' if f.severity == 'error' else 'note '}: {f}" for f in self.findings]
         return "\n".join(lines)
 
@@ -223,6 +228,7 @@ class GradCheckReport:
             verdict=escape(self._verdict()),
             state="right" if self.ok else "wrong",
             effort=escape(self._effort()),
+            points=escape(f"Also looked at: {', '.join(dict.fromkeys(self.points))}." if self.points else ""),
             table=f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>" if rows else "",
             findings=f"<h2>Findings</h2><ul>{findings}</ul>" if findings else "",
             worst=f"<h2>Worst elements</h2><ul>{worst}</ul>" if worst else "",
@@ -252,6 +258,7 @@ td {{ font-variant-numeric: tabular-nums; }}
 </style>
 <h1>{title}</h1>
 <p class="{state}"><b>{verdict}</b> <span class="effort">{effort}</span></p>
+<p>{points}</p>
 {table}{findings}{worst}{reasons}
 </html>
 """
