@@ -19,7 +19,8 @@ import numpy as np
 
 from nnprofile.gradcheck.corpus import BUGS, TRAPS, Case, Trial
 from nnprofile.gradcheck.exam import run
-from nnprofile.gradcheck.procedures import FunctionProcedure, LayerProcedure, LossProcedure, ObjectiveProcedure
+from nnprofile.gradcheck.functions import FunctionProcedure
+from nnprofile.gradcheck.procedures import LayerProcedure, LossProcedure, ObjectiveProcedure
 from nnprofile.gradcheck.reference import careful
 
 from .calibration import calibrate

@@ -18,6 +18,7 @@ from .report import Row as Row
 from .report import Worst as Worst
 from .second_order import gradient_of as gradient_of
 from .second_order import hvp as hvp
+from .stateful import stateful as stateful
 from .steps import check_step as check_step
 
 if TYPE_CHECKING:

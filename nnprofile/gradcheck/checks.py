@@ -8,20 +8,31 @@ from __future__ import annotations
 import copy
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ..contract import Array
+from ..contract import Array, Layer
+from ..validation import check_size
 from .contracts import Contracts
 from .diagnosis import Context, diagnose
 from .elsewhere import look_elsewhere
+from .functions import FunctionProcedure
 from .judge import FULL, Judge, Verdict
-from .procedures import FunctionProcedure, LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure, takes
+from .procedures import (
+    BudgetSpent,
+    LayerProcedure,
+    LossProcedure,
+    ObjectiveProcedure,
+    Procedure,
+    ValueProcedure,
+    takes,
+)
 from .reference import Subject, careful
 from .report import KAPPA, Finding, GradCheckReport, Row
-from .world import describe
+from .stateful import Stateful, StatefulValue, is_stateful_pair, methods_of_one, unchecked_arrays
+from .world import copied, describe, untouched
 
 # What makes numbers wrong is reported before the numbers; what shows only later, after them.
 _FIRST = frozenset(
@@ -40,6 +51,8 @@ _FIRST = frozenset(
 )
 
 
+SECONDS = 1.0  # that a diagnosis may take in any case
+TOO_DEAR = "wrong; what it is would take more evaluations: raise budget="
 _VAGUE = ("elements", "float32", "epsilon", "term")  # said last of several tensors
 
 
@@ -49,13 +62,14 @@ P = TypeVar("P", bound=Procedure)
 class Check:
     """One check under way: counts, time, rows and findings."""
 
-    def __init__(self, subject: str, seed: int) -> None:
+    def __init__(self, subject: str, seed: int, *, explain: bool = True, budget: int | None = None) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
         self.start = time.perf_counter()
         self.report = GradCheckReport(subject, seed=int(seed))
         self.procedures: list[Procedure] = []
-        self.explains = True
+        self.explains = explain
+        self.budget = None if budget is None else check_size(budget, "budget", least=0)
         # Not default_rng(seed): the caller may have drawn x from that, and dy must know nothing of x.
         self.rng = np.random.default_rng([0x6E6E, int(seed)])
 
@@ -121,19 +135,38 @@ class Check:
             self.explain(verdicts, context, layer)
         self.report.findings += last
         self._single(p, judge, verdicts, dy, layer)
-        if explain and all(v.row.verdict == "right" for v in verdicts) and not any(
-            f.severity == "error" for f in contracts.findings
+        if (
+            explain
+            and all(v.row.verdict == "right" for v in verdicts)
+            and not any(f.severity == "error" for f in contracts.findings)
         ):
             look_elsewhere(self, p, layer)
         return verdicts
 
     def explain(self, verdicts: list[Verdict], context: Context, layer: str) -> None:
         """Add a finding for each gradient that is not simply right."""
-        wrong = []
+        wrong, spent = [], False
+        p = context.procedure
+        n = sum(q.n_forward for q in self.procedures)
+        extra, late = (context.judge.extra, context.judge.extra_seconds) if context.judge is not None else (0, 0.0)
+        most, start = (2 * n - 3 * extra if self.budget is None else self.budget), time.perf_counter() - late
+
+        def spend() -> None:
+            used = sum(q.n_forward for q in self.procedures) - n
+            if used >= most and (self.budget is not None or time.perf_counter() - start > SECONDS):
+                raise BudgetSpent
+
+        if p is not None:
+            p.spend = spend
         for verdict in verdicts:
             row = verdict.row
             if row.verdict == "wrong":
-                kind, message = diagnose(verdict, context)
+                kind, message = "term", "wrong; explain=True says how" if not self.explains else TOO_DEAR
+                if self.explains and not spent:
+                    try:
+                        kind, message = diagnose(verdict, context)
+                    except BudgetSpent:
+                        spent = True
                 wrong.append(Finding(kind, layer, row.tensor, f"{row.tensor}: {message}"))
             elif row.verdict == "subgradient":
                 text = f"{row.tensor}: the point lies on a kink; the gradient there is an element of the subgradient"
@@ -141,6 +174,8 @@ class Check:
             elif row.verdict == "unclear":
                 text = f"{row.tensor}: the reference is too inaccurate here to judge ({row.accuracy:.1e})"
                 self.report.findings.append(Finding("unclear", layer, row.tensor, text, "note"))
+        if p is not None:
+            p.spend = None
         right = [v.row.tensor for v in verdicts if v.row.verdict == "right"]
         for f in wrong:
             if f.kind == "term" and right:
@@ -211,8 +246,17 @@ class Check:
                 self.report.findings.append(Finding("float32", layer, verdict.row.tensor, text))
 
 
-def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, seed: int = 0) -> GradCheckReport:
-    """Check a gradient, or a vector-Jacobian product, of a plain function.
+def check_function(
+    f: Callable[..., Any],
+    grad: Callable[..., Any] | bool,
+    *args: Any,
+    wrt: str | int | Sequence[str | int] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    explain: bool = True,
+    budget: int | None = None,
+) -> GradCheckReport:
+    """Check the derivative of a plain function: a gradient, a vector-Jacobian product, a Jacobian, an elementwise derivative.
 
     Parameters
     ----------
@@ -220,12 +264,25 @@ def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, 
         ``f(*args)`` returns a number; or an array, or nested dicts, lists and tuples of arrays.
     grad : function
         For one number: ``grad(*args)`` returns the gradients, one for each argument that holds floats (for one such argument
-        just its gradient). Else ``grad(dy, *args)``, or ``grad(*args, dy)``, returns those of ``sum(dy * f(*args))``.
-        The gradient of a nested argument is nested in the same way. None claims nothing.
+        just its gradient; if it returns one gradient for several, it is that of the first, as scipy's check_grad has it, and
+        a note says so). Else ``grad(dy, *args)``, or ``grad(*args, dy)``, returns those of ``sum(dy * f(*args))``;
+        ``grad(dy, cache)``, if f returns (y, cache); ``grad(*args)`` returns the elementwise derivative, the Jacobian matrix
+        (either way round), or, of a loss of samples, the pair of its gradient and the diagonal of its Hessian. True: f itself
+        returns (value, gradient). The gradient of a nested argument is nested in the same way. None claims nothing. Which of
+        these grad was taken for, a note says. Methods of an object that keeps its gradients in itself are checked with its
+        parameters, as by ``check_layer``.
     args
         Arrays, numbers, and nested dicts, lists and tuples of them. What is not of floats (labels, say) is a constant.
+    wrt : str, int, or a sequence of them, optional
+        The arguments to differentiate by, by name or number; the others are constants.
+    kwargs : mapping, optional
+        Keyword arguments of f, and of grad, if it takes them.
     seed : int, default 0
         Draws directions and cotangent. The global generators are left as they were.
+    explain : bool, default True
+        Whether to say what a wrong gradient is.
+    budget : int, optional
+        The most evaluations that this may take; by default twice those that the check has taken, or one second.
 
     Returns
     -------
@@ -243,13 +300,28 @@ def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, 
     >>> report.ok, report.findings[0].kind
     (False, 'scale')
     """
-    check = Check(describe(f), seed)
+    check = Check(describe(f), seed, explain=explain, budget=budget)
     with careful():
-        p = check.made(FunctionProcedure(f, grad, args))
+        obj = methods_of_one(f, grad)
+        if len(args) == 1 and wrt is None and is_stateful_pair(obj, f, grad):
+            _check_layer(check, obj, args[0], None, "")
+            return check.done()
+        if wrt is None and not kwargs and (adapter := _with_its_own_gradients(f, grad, args)) is not None:
+            _check_value(check, adapter, args[0])
+            return check.done()
+        p = check.made(FunctionProcedure(f, grad, args, wrt, kwargs))
         try:
-            if p.takes_cotangent and p.first is None and not p.only_dy:
-                p.first = _right_order(p, seed)
+            _settle(p, seed)
             check.judge(p)
+            check.report.findings += [Finding("form", "", "", note, "note") for note in p.notes]
+            if obj is not None and not isinstance(obj, Layer):
+                with untouched(obj):
+                    unchecked = unchecked_arrays(obj, f.__name__, args)
+                for name in unchecked:
+                    text = f"{name} of {describe(obj)} was not checked: f depends on it; see check_layer, gradcheck.stateful"
+                    check.report.findings.append(Finding("layout", "", name, text, "note"))
+            if p.form == "gradient and Hessian":
+                _check_diagonal(check, p)
             if p.only_dy and check.report.errors:
                 text = "grad was called with dy alone, as backward(dy) is, since f returns an array; a derivative takes x too"
                 check.report.errors[0].message += f" ({text}: grad(dy, x))"
@@ -258,24 +330,84 @@ def check_function(f: Callable[..., Any], grad: Callable[..., Any], *args: Any, 
     return check.done()
 
 
-def _right_order(p: FunctionProcedure, seed: int) -> bool:
-    """Tell whether dy comes first, where neither names nor shapes do: the order that gives the right gradient, if one does."""
-    for first in (True, False):
-        p.first, p.problems = first, {}
+def _settle(p: FunctionProcedure, seed: int) -> None:
+    """Where neither names nor shapes tell how grad is meant, take it as it is right, if it is."""
+    if p.form == "cotangent" and p.first is None and not p.only_dy:
+        p.first = _the_right_one(p, "first", (True, False), seed)
+    if p.form == "Jacobian":
+        p.transposed = _the_right_one(p, "transposed", (False, True), seed)
+        if p.transposed:
+            p.notes.append("the Jacobian is that of rows for arguments: transposed")
+
+
+def _the_right_one(p: FunctionProcedure, attribute: str, options: tuple[bool, bool], seed: int) -> bool:
+    """Return the option with which the gradient is right; the first, if there is none."""
+    for option in options:
+        setattr(p, attribute, option)
+        p.problems = {}
         try:
             subject = Subject(p.names, [a.astype(float) for a in p.point], p.output, p.pullback)
             rng = np.random.default_rng([0x6E6E, seed])
             verdicts = Judge(subject, rng.normal(size=np.shape(subject.y(subject.point))), rng).all()
             if verdicts and all(v.row.verdict != "wrong" for v in verdicts) and not p.problems:
-                return first
+                return option
         except Exception:
             continue
         finally:
             p.problems = {}
-    return True
+    return options[0]
 
 
-def check_layer(layer: Any, x: Any, *, rng: np.random.Generator | None = None, seed: int = 0) -> GradCheckReport:
+def _check_diagonal(check: Check, p: FunctionProcedure) -> None:
+    """Check that the second of the pair is the derivative of the first, sample by sample."""
+    q = check.made(
+        FunctionProcedure(
+            lambda *a, **k: p.grad(*a, **k)[0], lambda *a, **k: p.grad(*a, **k)[1], p.args, p.selected, p.kwargs
+        )
+    )
+    q.names = [f"{name} (Hessian)" for name in q.names]
+    try:
+        check.judge(q)
+    finally:
+        q.world.close()
+
+
+def _with_its_own_gradients(f: Any, grad: Any, args: tuple[Any, ...]) -> StatefulValue | None:
+    """Return a network whose methods f and grad are, if f is its loss and grad the gradients of its parameters."""
+    obj = methods_of_one(f, grad)
+    if obj is None or not args or isinstance(obj, Layer):
+        return None
+    with untouched(obj):
+        try:
+            value = getattr(copied(obj), f.__name__)(*copied(args))
+            if np.size(value) != 1:
+                return None
+            adapter = StatefulValue(obj, f.__name__, grad.__name__, tuple(args[1:]))
+            adapter.learn(np.asarray(args[0]))
+        except Exception:  # its methods are called otherwise
+            return None
+    return adapter if adapter.keys or adapter.places else None
+
+
+def _check_value(check: Check, adapter: StatefulValue, x: Any) -> None:
+    p = check.made(ValueProcedure(adapter, np.asarray(x)))
+    try:
+        p.prepare(check.rng)
+        check.judge(p)
+        _say_what_was_taken(check, p, "")
+    finally:
+        p.world.close()
+
+
+def check_layer(
+    layer: Any,
+    x: Any,
+    *,
+    rng: np.random.Generator | None = None,
+    seed: int = 0,
+    explain: bool = True,
+    budget: int | None = None,
+) -> GradCheckReport:
     """Check that a layer's backward is the vector-Jacobian product of its forward, for x and every parameter.
 
     Parameters
@@ -290,6 +422,10 @@ def check_layer(layer: Any, x: Any, *, rng: np.random.Generator | None = None, s
         in both modes, by default with a generator made of ``seed``.
     seed : int, default 0
         Draws directions and cotangent.
+    explain : bool, default True
+        Whether to say what a wrong gradient is.
+    budget : int, optional
+        The most evaluations that this may take; by default twice those that the check has taken, or one second.
 
     Returns
     -------
@@ -307,7 +443,7 @@ def check_layer(layer: Any, x: Any, *, rng: np.random.Generator | None = None, s
     >>> bool(check_layer(Dense(3, 2, rng=np.random.default_rng(0)), np.ones((4, 3))))
     True
     """
-    check = Check(describe(layer), seed)
+    check = Check(describe(layer), seed, explain=explain, budget=budget)
     with careful():
         _check_layer(check, layer, x, rng, "")
     return check.done()
@@ -331,6 +467,8 @@ def _check_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | No
             p.prepare(check.rng)
             before = len(check.report.rows)
             check.judge(p, layer=place, suffix=" in training" if p.generator else "")
+            if p.keeps_state:
+                _say_what_was_taken(check, p, place)
             if p.ignored_dx:
                 text = f"x is of {p.x.dtype}, so the dx that backward returned was not checked: give floats"
                 check.report.findings.append(Finding("integers", place, "x", text, "note"))
@@ -343,7 +481,29 @@ def _check_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | No
     return len(check.report.errors) == n_findings
 
 
-def check_loss(loss: Any, y_pred: Any, y_true: Any, sample_weight: Any = None, *, seed: int = 0) -> GradCheckReport:
+def _say_what_was_taken(check: Check, p: LayerProcedure, place: str) -> None:
+    """Report which attributes of an object that keeps its state were taken for what, and which were not checked."""
+    adapter: Stateful = p.world.objects[0]
+    check.report.findings.append(Finding("layout", place, "", adapter.says(), "note"))
+    for name in adapter.unchecked:
+        text = f"{name} was not checked: the output depends on it, and no gradient of it was found"
+        text += "; name both, gradcheck.stateful(obj, params, grads)"
+        severity = "error" if adapter.params else "note"
+        check.report.findings.append(
+            Finding("missing" if severity == "error" else "layout", place, name, text, severity)
+        )
+
+
+def check_loss(
+    loss: Any,
+    y_pred: Any,
+    y_true: Any,
+    sample_weight: Any = None,
+    *,
+    seed: int = 0,
+    explain: bool = True,
+    budget: int | None = None,
+) -> GradCheckReport:
     """Check that a loss's backward is the derivative of the value that its forward returns.
 
     Parameters
@@ -355,6 +515,10 @@ def check_loss(loss: Any, y_pred: Any, y_true: Any, sample_weight: Any = None, *
     sample_weight : array, optional
         Passed on if given.
     seed : int, default 0
+    explain : bool, default True
+        Whether to say what a wrong gradient is.
+    budget : int, optional
+        The most evaluations that this may take; by default twice those that the check has taken, or one second.
 
     Returns
     -------
@@ -371,7 +535,7 @@ def check_loss(loss: Any, y_pred: Any, y_true: Any, sample_weight: Any = None, *
     >>> check_loss(MeanSquaredError(), [[1.0, 2.0]], [[0.0, 0.0]]).ok
     True
     """
-    check = Check(describe(loss), seed)
+    check = Check(describe(loss), seed, explain=explain, budget=budget)
     with careful():
         _check_loss(check, loss, y_pred, y_true, sample_weight)
     return check.done()
@@ -396,7 +560,10 @@ def _loss_elsewhere(check: Check, loss: Any, y_pred: Array, y_true: Any, place: 
         return
     n = len(y_pred)
     for text, rows in (("one row", [0]), ("each row twice", [i for i in range(n) for _ in range(2)])):
-        p = check.made(LossProcedure(loss, y_pred[rows].astype(np.float64), t[rows]))
+        try:
+            p = check.made(LossProcedure(loss, y_pred[rows].astype(np.float64), t[rows]))
+        except Exception:  # a loss may refuse such a batch
+            continue
         try:
             subject = Subject(p.names, p.point, p.output, p.pullback)
             verdicts = Judge(subject, np.ones(()), check.rng, full=100).all()
@@ -411,7 +578,16 @@ def _loss_elsewhere(check: Check, loss: Any, y_pred: Array, y_true: Any, place: 
 
 
 def check_network(
-    net: Any, loss: Any, x: Any, y: Any, l2: float = 0.0, *, rng: np.random.Generator | None = None, seed: int = 0
+    net: Any,
+    loss: Any,
+    x: Any,
+    y: Any,
+    l2: float = 0.0,
+    *,
+    rng: np.random.Generator | None = None,
+    seed: int = 0,
+    explain: bool = True,
+    budget: int | None = None,
 ) -> GradCheckReport:
     """Check the gradient of a network's objective, and find the first wrong layer.
 
@@ -423,13 +599,17 @@ def check_network(
     ----------
     net : object
         As ``check_layer`` takes; with ``layers``, a sequence of such objects, wrong ones can be found.
-    loss : object
-        As ``check_loss`` takes.
+    loss : object or None
+        As ``check_loss`` takes. None: ``net`` has methods ``loss(x, y)`` and ``gradient(x, y)`` of its own.
     x, y : arrays
     l2 : float, default 0.0
     rng : numpy.random.Generator, optional
         Checks in training mode, with what the layers draw from it held. It is copied, and not advanced.
     seed : int, default 0
+    explain : bool, default True
+        Whether to say what a wrong gradient is.
+    budget : int, optional
+        The most evaluations that this may take; by default twice those that the check has taken, or one second.
 
     Returns
     -------
@@ -450,7 +630,12 @@ def check_network(
     >>> report.ok, [row.tensor for row in report.rows]
     (True, ['x', '0.W', '0.b', '2.W', '2.b'])
     """
-    check = Check(describe(net), seed)
+    if loss is None:
+        for method in ("loss", "gradient"):
+            if not callable(getattr(net, method, None)):
+                raise ValueError(f"without a loss, {describe(net)} must have methods loss(x, y) and gradient(x, y)")
+        return check_function(net.loss, net.gradient, x, y, seed=seed, explain=explain, budget=budget)
+    check = Check(describe(net), seed, explain=explain, budget=budget)
     with careful():
         p = check.made(ObjectiveProcedure(net, loss, x, y, l2, rng))
         try:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, ContractError
+from .functions import FunctionProcedure
 from .procedures import LayerProcedure, Procedure
 from .report import Finding
 from .tree import leaves
@@ -57,8 +58,9 @@ class Contracts:
         self.p.copying = any(f.kind == "mutation" for f in self.findings)
         if self.check_draws():
             return grads
-        self.check_stale(grads)
-        if isinstance(self.p, LayerProcedure) and self.p.takes_cotangent:
+        if not self.p.keeps_state:
+            self.check_stale(grads)
+        if isinstance(self.p, LayerProcedure) and self.p.takes_cotangent and not self.p.keeps_state:
             self.check_twice(grads)
             self.check_memory()
             self.check_generator()
@@ -158,7 +160,9 @@ class Contracts:
                 a[...] = b
 
     def check_draws(self) -> bool:
-        """Backward draws no random numbers; tell whether it does."""
+        """Backward draws no random numbers; tell whether it does. A function's gradient must draw again: what f has drawn."""
+        if isinstance(self.p, FunctionProcedure) and self.p.draws_again:
+            return False
         states = []
         self.run(self.dy, between=lambda _: states.append(self.p.random_state()))
         if not states or states[0] == self.p.random_state():

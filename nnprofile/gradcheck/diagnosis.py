@@ -67,6 +67,8 @@ KINDS = {
     "contract": "a layer's method returns something else than the contract says",
     "shared-output": "the cache is the very array that forward returned (a note)",
     "shared-gradient": "the next backward overwrites the gradients that were returned (a note)",
+    "form": "what the derivative of a plain function was taken for (a note)",
+    "layout": "which attributes of an object that keeps its state were taken for what (a note)",
     "integers": "x is of integers, so its gradient was not checked (a note)",
     "kink": "the point lies on a kink, and the gradient is an element of the subgradient (a note)",
     "unclear": "the reference is too inaccurate to judge (a note)",

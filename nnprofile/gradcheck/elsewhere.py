@@ -7,14 +7,15 @@ the bias, is nothing there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..contract import Array
 from .diagnosis import Context, diagnose
+from .functions import FunctionProcedure
 from .judge import Judge
-from .procedures import FunctionProcedure, LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure
+from .procedures import LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure
 from .reference import H, Subject, rms
 from .report import Finding
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from .checks import Check
 
 LARGEST = 100_000  # elements of x
-LAYERS, FUNCTIONS = 0.3, 1e-2  # how far parameters of layers, and arguments of functions, are moved, in shares of their size
+LAYERS, FUNCTIONS = (
+    0.3,
+    1e-2,
+)  # how far parameters of layers, and arguments of functions, are moved, in shares of their size
 OFF = 1e-8  # of the size of the terms: smaller errors are for the point itself
 
 
@@ -86,7 +90,7 @@ def _is_special(a: Array) -> bool:
 
 def _look(check: Check, p: Procedure, layer: str, text: str, kind: str, x: Array | None, point: list[Array]) -> None:
     """Compare <J t, dy> with <t, J' dy> at another point, along one direction of all tensors; if they differ, judge it."""
-    kept = (p.x, p.point) if isinstance(p, LayerProcedure) else (None, p.point)
+    kept: tuple[Any, list[Array]] = (p.x, p.point) if isinstance(p, LayerProcedure) else (None, p.point)
     p.point = point
     if isinstance(p, LayerProcedure) and x is not None:
         p.x = x

@@ -10,7 +10,9 @@ Parker (1997), "Monte Carlo arithmetic"; Vignes (1993), "A stochastic arithmetic
 
 from __future__ import annotations
 
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import pi, sqrt
 
@@ -23,6 +25,7 @@ from .report import KAPPA, Row, Worst
 U = 2.0**-53
 N_RUNS = 8  # evaluations that the noise is measured by
 N_DIRECTIONS = 8
+SECONDS = 0.5  # that may be spent on what is off in any case
 MISSED = 1e-3  # the probability of missing an error of the certificate's size
 FULL = 2000  # up to so many elements in all, each is checked by itself
 SMALL = 64  # and in any case those of a tensor of this size
@@ -85,6 +88,22 @@ class Judge:
         self.moves = self._noise([self._run(j) for j in range(N_RUNS)])
         self._sizes: list[float] | None = None
         self._extended: list[Array | None] | None = None
+        self.extra, self.extra_seconds = 0, 0.0  # evaluations and time spent on what is off
+
+    @property
+    def is_dear(self) -> bool:
+        """Whether what is off has taken more than twice the evaluations of the rest, and half a second."""
+        return self.extra > 2 * (self.subject.n - self.extra) and self.extra_seconds > SECONDS
+
+    @contextmanager
+    def _on_what_is_off(self) -> Iterator[None]:
+        """Count the evaluations of a block as spent on what is off."""
+        n, start = self.subject.n, time.perf_counter()
+        try:
+            yield
+        finally:
+            self.extra += self.subject.n - n
+            self.extra_seconds += time.perf_counter() - start
 
     # -- rounding noise
 
@@ -350,10 +369,13 @@ class Judge:
 
     def _search(self, verdict: Verdict) -> None:
         """Find wrong elements, and look at a sample of the others."""
-        verdict.found = self._bisect(verdict)
-        sample = self.rng.choice(verdict.value.size, min(32, verdict.value.size), replace=False)
+        with self._on_what_is_off():
+            verdict.found = self._bisect(verdict)
+        n_sampled = min(8 if self.is_dear else 32, verdict.value.size)
+        sample = self.rng.choice(verdict.value.size, n_sampled, replace=False)
         verdict.where = np.unique(np.concatenate([verdict.found, sample])).astype(int)
-        verdict.right, errors = self.right(verdict, verdict.where)
+        with self._on_what_is_off():
+            verdict.right, errors = self.right(verdict, verdict.where)
         verdict.tolerance = KAPPA * self._element_noise(verdict.k).ravel()[verdict.where] + 16 * errors
         verdict.errors = errors
         self._decide(verdict)
@@ -378,6 +400,8 @@ class Judge:
         """Find wrong elements: halve the tensor, and go on with the half whose error is larger."""
         found: list[int] = []
         for _ in range(n_found):
+            if found and self.is_dear:
+                break
             indices = np.setdiff1d(np.arange(verdict.value.size), np.array(found, int))
             while indices.size > 1:
                 halves = np.array_split(indices, 2)
@@ -414,15 +438,20 @@ class Judge:
         wrong: list[int] = []
         kinks = 0
         for n, j in enumerate(off):
-            if n >= 12 and len(wrong) == n:  # the worst have no excuse, so the others are not asked for one
+            if (n >= 3 and len(wrong) == n) or (
+                wrong and self.is_dear
+            ):  # the worst have no excuse, so the others are not asked for one
                 wrong += [int(i) for i in off[n:]]
                 break
-            why = self._excuse(verdict, int(j), float(yours[j]), float(gap[j]), tolerance) if finite[j] else ""
+            with self._on_what_is_off():
+                why = self._excuse(verdict, int(j), float(yours[j]), float(gap[j]), tolerance) if finite[j] else ""
             if why == "kink":
                 kinks += 1
                 verdict.errors[j] = 0.0
             if not why and gap[j] > tolerance[j]:
-                if len(wrong) < 3 and row.method == "complex step" and finite[j] and self._lies(verdict, int(j)):
+                with self._on_what_is_off():
+                    lies = len(wrong) < 3 and row.method == "complex step" and finite[j] and self._lies(verdict, int(j))
+                if lies:
                     self._again_by_differences(verdict)
                     return
                 wrong.append(int(j))

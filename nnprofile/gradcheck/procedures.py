@@ -9,25 +9,21 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import MethodType
 from typing import Any
 
 import numpy as np
 
-from ..contract import Array, Layer, backward_pair
+from ..contract import Array, Layer, Loss, backward_pair
 from ..validation import check_number, fitted_inside
-from .tree import Missing, extra_names, is_branch, items, leaves, pick, rebuild
-from .world import Model, World, describe, walk
+from .stateful import Stateful, StatefulLoss, StatefulValue, as_loss, is_stateful
+from .tree import Missing, extra_names, pick
+from .world import Model, World, copied, describe, untouched, walk
 
 Between = Callable[[Any], None]
-# What people call dy: tells where it goes.
-COTANGENTS = frozenset(
-    (
-        *("dy", "dout", "d_out", "dz", "da", "dh", "dl", "dL", "dloss", "dvalues", "delta", "g", "gy", "gz", "gout"),
-        *("grad", "grad_y", "grad_out", "grad_output", "grad_outputs", "gradient", "upstream", "upstream_grad"),
-        *("ct", "cot", "cotangent", "cotangents", "v", "vec", "ybar", "y_bar", "bar"),
-    )
-)
+
+
+class BudgetSpent(BaseException):
+    """The evaluations that may be spent on a wrong gradient are spent; no handler of a user's error may take it for one."""
 
 
 class Procedure:
@@ -50,11 +46,13 @@ class Procedure:
     world: World
     takes_cotangent = True
     returns_cache = True  # else forward may keep what backward needs
+    keeps_state = False  # whether cache and gradients are attributes of the object
     copying = False  # whether inputs must be copied before each call, since they are overwritten
 
     def __init__(self) -> None:
         self.problems: dict[str, tuple[str, str]] = {}
         self.n_forward = self.n_backward = 0
+        self.spend: Callable[[], None] | None = None
 
     def run(
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
@@ -63,7 +61,9 @@ class Procedure:
         raise NotImplementedError
 
     def count(self, dy: Array | None) -> None:
-        """Count an evaluation."""
+        """Count an evaluation, and stop where the budget is spent."""
+        if self.spend is not None:
+            self.spend()
         self.n_forward += 1
         self.n_backward += dy is not None
 
@@ -174,6 +174,12 @@ class LayerProcedure(Procedure):
 
     def __init__(self, layer: Any, x: Any, generator: np.random.Generator | None, *others: Any) -> None:
         super().__init__()
+        if not isinstance(layer, Layer) and not isinstance(layer, Stateful) and is_stateful(layer):
+            layer = Stateful(layer)
+        self.keeps_state = isinstance(layer, Stateful)
+        if isinstance(layer, Stateful):
+            with untouched(layer.obj):
+                layer.learn(x)
         _require_methods(layer, *others)
         self.world = World(layer, *others)
         self.model = Model(self.world.objects[0])
@@ -220,8 +226,8 @@ class LayerProcedure(Procedure):
         out = obj.forward(x) if rng is None else obj.forward(x, rng=rng)
         if not isinstance(out, tuple) or len(out) != 2:
             raise ValueError(
-                f"{describe(obj)}.forward must return (y, cache), got {describe(out)}; a layer that keeps its cache "
-                "in itself can be checked with check_function(forward, backward, x)"
+                f"{describe(obj)}.forward must return (y, cache), got {describe(out)}; the backward of an object that keeps its "
+                "cache in itself takes dout alone; or check it by check_function(forward, backward, x)"
             )
         return out
 
@@ -292,6 +298,9 @@ class LossProcedure(Procedure):
 
     def __init__(self, loss: Any, y_pred: Any, y_true: Any, sample_weight: Any = None) -> None:
         super().__init__()
+        rest = (y_true,) if sample_weight is None else (y_true, sample_weight)
+        loss = as_loss(loss, np.asarray(y_pred), *rest)
+        self.keeps_state = isinstance(loss, StatefulLoss)
         _require_methods(loss)
         self.world = World(loss)
         self.loss = self.world.objects[0]
@@ -337,6 +346,30 @@ class LossProcedure(Procedure):
         obj.forward(other[0], *(np.array(a) for a in self.rest))
 
 
+class ValueProcedure(LayerProcedure):
+    """A network with a method for its loss and one for its gradients."""
+
+    takes_cotangent = False
+    without_dx = None
+
+    def __init__(self, adapter: StatefulValue, x: Any) -> None:
+        super().__init__(adapter, x, None)
+
+    def run(
+        self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
+    ) -> tuple[Array, list[Array | None]]:
+        """Return (loss, gradients)."""
+        self.count(dy)
+        with self.bound(arrays) as (obj, x):
+            value, cache = self._forward(obj, x)
+            if dy is None:
+                return np.asarray(value), []
+            if between:
+                between(obj)
+            grads = self.backward(obj, dy, cache)
+            return np.asarray(value), [None if g is None else g * dy for g in grads]
+
+
 class ObjectiveProcedure(LayerProcedure):
     """A network and its loss: J = L(net(x), y) + l2 / (2 n) sum W^2, by its parameters and x."""
 
@@ -346,6 +379,10 @@ class ObjectiveProcedure(LayerProcedure):
     def __init__(
         self, net: Any, loss: Any, x: Any, y: Any, l2: float, generator: np.random.Generator | None = None
     ) -> None:
+        if not isinstance(loss, Loss) and callable(getattr(net, "forward", None)) and not isinstance(loss, type):
+            with untouched(net, loss):
+                out = copied(net).forward(np.array(x))
+                loss = as_loss(loss, out[0] if isinstance(out, tuple) else out, y)
         super().__init__(net, x, generator, loss)
         self.loss, self.y, self.l2 = self.world.objects[1], copy.deepcopy(y), check_number(l2, "l2")
         self.penalised = [k for k, name in enumerate(self.names) if l2 and name.rpartition(".")[2] == "W"]
@@ -393,205 +430,11 @@ class ObjectiveProcedure(LayerProcedure):
         return [dy if name == "x" else found.get(name) for name in self.names]
 
 
-class FunctionProcedure(Procedure):
-    """Two plain functions, f(*args) and its gradient or vector-Jacobian product."""
-
-    returns_cache = False
-
-    def __init__(self, f: Callable[..., Any], grad: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        super().__init__()
-        if not callable(f) or not callable(grad):
-            raise ValueError(f"check_function takes two functions and their arguments, got {f!r} and {grad!r}")
-        # Two methods of one object are those of its copy; what a function refers to cannot be copied, and is put back.
-        self.world = World(f, grad, copied=isinstance(f, MethodType) and isinstance(grad, MethodType))
-        self.f, self.grad = self.world.objects
-        self.args, self.only_dy = args, False
-        self.extra: list[str] = []
-        labels = _labels(f, args)
-        self.tree = dict(zip(labels, args, strict=True))
-        pairs = list(leaves(self.tree))
-        if len(args) == 1 and is_branch(args[0]):
-            pairs = [(name.removeprefix(f"{labels[0]}."), leaf) for name, leaf in pairs]
-        if not pairs:
-            raise ValueError(
-                f"{describe(f)} got no argument of floats, so there is nothing to differentiate by; "
-                f"got {', '.join(_kind(a) for a in args) or 'no arguments'}"
-            )
-        self.names = [name for name, _ in pairs]
-        self.point = [np.asarray(leaf) for _, leaf in pairs]
-        try:
-            y = self.run(self.copies(self.point))[0]
-            self.takes_cotangent, self.first = self._where_the_cotangent_goes(y)
-        except BaseException:
-            self.world.close()
-            raise
-
-    def _where_the_cotangent_goes(self, y: Array) -> tuple[bool, bool | None]:
-        """Return (whether grad takes one, whether it comes first; None if that can't be told)."""
-        n = len(self.args)
-        try:
-            parameters = list(inspect.signature(self.grad).parameters.values())
-        except (TypeError, ValueError):
-            return y.size != 1, None
-        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        required = [p for p in positional if p.default is p.empty]
-        is_open = any(p.kind == p.VAR_POSITIONAL for p in parameters)
-        takes_n = len(required) <= n and (len(positional) >= n or is_open)
-        takes_more = len(required) <= n + 1 and (len(positional) >= n + 1 or is_open)
-        names = [p.name for p in positional]
-        mine = list(self.tree)
-        if takes_more and names and names[0] in COTANGENTS and names[0] not in mine:
-            return True, True
-        if y.size == 1 and takes_n:
-            return False, None
-        self.only_dy = not takes_more and len(positional) == 1 and (y.size != 1 or names[0] in COTANGENTS)
-        if self.only_dy:
-            return True, None
-        if not takes_more:
-            if y.size == 1:
-                raise ValueError(
-                    f"{describe(self.grad)} must take {n} arguments, as {describe(self.f)} does, or a cotangent too"
-                )
-            raise ValueError(
-                f"{describe(self.f)} returns {y.size} numbers, so {describe(self.grad)} must take a cotangent of their "
-                f"shape before or after its {n} arguments: grad(dy, *args)"
-            )
-        if len(names) > n and names[n] in COTANGENTS:
-            return True, False
-        if names[1 : n + 1] == mine or names[:n] == mine:
-            return True, names[:n] != mine
-        return True, None
-
-    def _call_grad(self, args: tuple[Any, ...], dy: Any) -> Any:
-        if not self.takes_cotangent:
-            return self.grad(*args)
-        if self.only_dy:  # f has kept what it needs
-            return self.grad(dy)
-        if self.first is None:
-            try:
-                return self.grad(dy, *args)
-            except Exception:
-                out = self.grad(*args, dy)
-                self.first = False
-                return out
-        return self.grad(dy, *args) if self.first else self.grad(*args, dy)
-
-    def arguments(self, arrays: list[Array]) -> tuple[Any, ...]:
-        """Return the arguments, with these arrays as their leaves."""
-        return tuple(rebuild(self.tree, iter(arrays)).values())
-
-    def run(
-        self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
-    ) -> tuple[Array, list[Array | None]]:
-        """Return (y, gradients); y is one vector if f returns several arrays."""
-        self.count(dy)
-        self.world.reset()
-        args = self.arguments(arrays)
-        self.passed = {name: a for name, a in zip(self.tree, args, strict=True) if isinstance(a, np.ndarray)}
-        out = self.f(*args)
-        y = self._flat(out)
-        if dy is None:
-            return y, []
-        if between:
-            between(None)
-        grads = self._call_grad(args, self._unflat(out, dy))
-        pairs = list(self._paired(grads))
-        if all(grad is None for _, grad in pairs):  # None claims nothing; but then nothing is left to check
-            pairs = [(name, Missing) for name, _ in pairs]
-        found = self.gathered(pairs, self.extra)
-        return y, found if self.takes_cotangent else [None if g is None else g * dy for g in found]
-
-    def overwritten(self) -> list[str]:
-        """Look at arguments that are arrays of no floats."""
-        return [k for k, a in self.passed.items() if a.dtype.kind != "f" and a.tobytes() != self.tree[k].tobytes()]
-
-    def another_forward(self, obj: Any, other: list[Array]) -> None:
-        """Call f with other numbers."""
-        self.f(*self.arguments(other))
-
-    def _paired(self, grads: Any) -> Iterator[tuple[str, Any]]:
-        """Yield (name, gradient) for each leaf; grads for all arguments, or for those that hold floats."""
-        floats = [i for i, a in enumerate(self.args) if any(True for _ in leaves(a))]
-        if isinstance(grads, dict) and set(grads) == set(self.tree):
-            given = {label: grads[label] for label in self.tree}
-        elif len(self.args) == 1 or (len(floats) == 1 and not isinstance(grads, tuple | list)):
-            only = self.args[floats[0]]
-            if isinstance(grads, tuple) and len(grads) == 1 and not (isinstance(only, tuple) and len(only) == 1):
-                grads = grads[0]
-            given = {list(self.tree)[floats[0]]: grads}
-        else:
-            if not isinstance(grads, tuple | list):
-                raise ValueError(
-                    f"{describe(self.grad)} must return one gradient for each of the {len(floats)} arguments that hold "
-                    f"floats, got {describe(grads)}"
-                )
-            parts = list(grads)
-            places = list(range(len(self.args))) if len(parts) == len(self.args) else floats
-            given = dict.fromkeys(self.tree, Missing) | {
-                list(self.tree)[i]: part for i, part in zip(places, parts, strict=False)
-            }
-            if len(parts) > len(places):
-                text = f"{len(parts)} gradients were returned, for {len(floats)} arguments that hold floats"
-                self.problems.setdefault("", ("unexpected", text))
-        self.extra = [name for i in floats for name in extra_names(given[list(self.tree)[i]], self.args[i])]
-        found = [pair for i in floats for pair in pick(given[list(self.tree)[i]], self.args[i])]
-        yield from ((name, grad) for name, (_, grad) in zip(self.names, found, strict=True))
-
-    def _flat(self, out: Any) -> Array:
-        if not is_branch(out):
-            return np.asarray(out)
-        parts = [np.ravel(part) for part in _numbers(out)]
-        return np.concatenate(parts) if parts else np.zeros(0)
-
-    def _unflat(self, out: Any, dy: Array) -> Any:
-        if not is_branch(out):
-            return dy
-        position = 0
-
-        def take(tree: Any) -> Any:
-            nonlocal position
-            if is_branch(tree):
-                parts = {key: take(value) for key, value in items(tree)}
-                if isinstance(tree, dict):
-                    return parts
-                return type(tree)(*parts.values()) if hasattr(tree, "_fields") else type(tree)(parts.values())
-            array = np.asarray(tree)
-            if array.dtype.kind not in "fc":
-                return None
-            part = dy[position : position + array.size].reshape(array.shape)
-            position += array.size
-            return part
-
-        return take(out)
-
-
 def _shaken(value: Any, eps: float, rng: np.random.Generator) -> Any:
     array = np.asarray(value)
     if array.dtype.kind != "f":
         return value
     return (array * (1 - eps * rng.integers(0, 2, array.shape))).astype(array.dtype)  # inwards: it may be a probability
-
-
-def _numbers(tree: Any) -> Iterator[Array]:
-    if is_branch(tree):
-        for _, value in items(tree):
-            yield from _numbers(value)
-    elif np.asarray(tree).dtype.kind in "fc":
-        yield np.asarray(tree)
-
-
-def _kind(a: Any) -> str:
-    return f"an array of {a.dtype}" if isinstance(a, np.ndarray) else type(a).__name__
-
-
-def _labels(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
-    """Name the arguments as f does."""
-    try:
-        parameters = list(inspect.signature(f).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [names[i] if i < len(names) else f"arg{i}" for i in range(len(args))]
 
 
 def _needs(function: Any, name: str) -> bool:

@@ -43,13 +43,16 @@ class Subject:
     point: list[Array]
     output: Callable[[list[Array]], Array]
     pullback: Callable[[list[Array], Array], list[Array | None]]
+    n: int = 0  # evaluations
 
     def y(self, arrays: list[Array]) -> Array:
         """Evaluate the output."""
+        self.n += 1
         return np.asarray(self.output(arrays))
 
     def vjp(self, arrays: list[Array], dy: Array) -> list[Array | None]:
         """Evaluate the claimed gradients."""
+        self.n += 1
         return self.pullback(arrays, dy)
 
     def moved(self, k: int, value: Array) -> list[Array]:

@@ -11,7 +11,7 @@ from ..contract import Parameters
 from .procedures import ObjectiveProcedure
 from .reference import H, careful
 from .tree import leaves, pick, rebuild
-from .world import describe
+from .world import describe, untouched
 
 
 def hvp(grad: Callable[[Any], Any], x: Any, v: Any) -> Any:
@@ -53,6 +53,11 @@ def hvp(grad: Callable[[Any], Any], x: Any, v: Any) -> Any:
         raise ValueError(
             f"v must have the structure of x, {[a.shape for a in here]}, and both hold floats; got {[a.shape for a in along]}"
         )
+    with careful(), untouched(grad):
+        return _product(grad, x, here, along)
+
+
+def _product(grad: Callable[[Any], Any], x: Any, here: list[Any], along: list[Any]) -> Any:
     with careful():
         try:
             out = grad(rebuild(x, iter([a + 1j * H * t for a, t in zip(here, along, strict=True)])))

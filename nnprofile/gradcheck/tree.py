@@ -91,7 +91,9 @@ Missing = _Missing()
 
 def _get(grads: Any, key: Any, position: int) -> Any:
     if isinstance(grads, Mapping):
-        return grads.get(key, Missing) if not isinstance(grads, Parameters) or key in grads.layout else Missing
+        if isinstance(grads, Parameters):
+            return grads[key] if key in grads.layout else Missing
+        return grads.get(key, grads.get(f"d{key}", Missing))
     if (isinstance(grads, Sequence) and not isinstance(grads, str)) or (isinstance(grads, np.ndarray) and grads.ndim):
         return grads[position] if position < len(grads) else Missing
     return None if grads is None else Missing
@@ -101,6 +103,8 @@ def extra_names(grads: Any, tree: Any, name: str = "") -> list[str]:
     """Return the names in ``grads`` that ``tree`` does not have, at any depth."""
     if not (isinstance(grads, Mapping) and isinstance(tree, Mapping)):
         return []
+    if tree and all(key in grads or f"d{key}" in grads for key in tree) and any(f"d{key}" in grads for key in tree):
+        return []  # {"dW": ..., "dZ": ...}: the gradients of what is between are nobody's
     found = []
     for key, grad in grads.items():
         inner = f"{name}.{key}" if name else str(key)

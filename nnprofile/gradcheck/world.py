@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import random
+import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,8 +21,23 @@ import numpy as np
 from ..contract import Array, Parameters
 from .tree import leaves, rebuild
 
-_ATOMS = (str, bytes, int, float, complex, bool, type(None), type, ModuleType, np.dtype, np.generic)
+_ATOMS = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    ModuleType,
+    BuiltinFunctionType,
+    np.dtype,
+    np.generic,
+    np.ufunc,
+)
 _RANDOM = (np.random.Generator, np.random.RandomState)
+_LIBRARY, _OURS = os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(__file__))
+MAX_BYTES = 1 << 28  # of arrays that are kept to be put back
 
 
 def _parts(value: Any) -> list[Any]:
@@ -28,7 +46,7 @@ def _parts(value: Any) -> list[Any]:
         return [value.vector]
     if isinstance(value, Mapping):
         return list(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | set | frozenset | deque):
         return list(value)
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
@@ -36,16 +54,64 @@ def _parts(value: Any) -> list[Any]:
         return [value.__self__, value.__func__]
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-        named = [value.__globals__.get(name) for name in value.__code__.co_names]
-        return cells + [v for v in named if isinstance(v, _RANDOM)] + list(value.__defaults__ or ())
-    if hasattr(value, "__dict__") and not isinstance(value, type):
-        methods = [getattr(type(value), name, None) for name in ("forward", "backward", "__call__")]
-        named = [m.__globals__.get(n) for m in methods if isinstance(m, FunctionType) for n in m.__code__.co_names]
-        globals_ = [v for v in named if isinstance(v, _RANDOM)]
-    else:
-        globals_ = []
-    slots = globals_ + [getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)]
-    return [*vars(value).values(), *slots] if hasattr(value, "__dict__") else slots
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        return (
+            cells
+            + defaults
+            + list(vars(value).values())
+            + [v for names in _globals_of(value) for v in names[1].values()]
+        )
+    if isinstance(value, type):  # a user's own: its attributes, and what its methods use
+        return [v.__func__ if isinstance(v, (staticmethod, classmethod)) else v for v in vars(value).values()]
+    held = [getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)]
+    if hasattr(value, "__dict__"):
+        held += list(vars(value).values())
+    return [*held, type(value)] if _is_own(type(value)) else held
+
+
+def _globals_of(function: FunctionType) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield (namespace, what of it the function names): of its module, and of other modules of the user's."""
+    names: set[str] = set()
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [const for const in code.co_consts if isinstance(const, CodeType)]
+    if not _is_own(function) and not any(isinstance(function.__globals__.get(name), _RANDOM) for name in names):
+        return
+    space = function.__globals__
+    found = {name: space[name] for name in names if name in space}
+    yield space, {name: value for name, value in found.items() if _is_data(value)}
+    for value in found.values():
+        if isinstance(value, ModuleType) and _is_own(value):
+            inner = vars(value)
+            yield inner, {name: inner[name] for name in names if name in inner and _is_data(inner[name])}
+
+
+def _is_data(value: Any) -> bool:
+    """Tell whether a global may be changed, or may lead to what is changed."""
+    if isinstance(value, ModuleType):
+        return False
+    return (
+        _is_own(value)
+        if isinstance(value, (type, FunctionType))
+        else not isinstance(value, BuiltinFunctionType | np.ufunc)
+    )
+
+
+@functools.cache
+def _is_foreign_file(path: str) -> bool:
+    return "site-packages" in path or "dist-packages" in path or path.startswith(_LIBRARY) or path.startswith(_OURS)
+
+
+def _is_own(thing: Any) -> bool:
+    """Tell whether a function, a class or a module is the user's, and not a library's."""
+    name = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None)
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    if module is None or name in ("builtins", "__builtin__"):
+        return isinstance(thing, FunctionType)
+    path = getattr(module, "__file__", None)
+    return not _is_foreign_file(path) if isinstance(path, str) else name not in sys.builtin_module_names
 
 
 def _is_filled(cell: Any) -> bool:
@@ -62,7 +128,7 @@ def walk(*values: Any) -> Iterator[Any]:
     stack = list(values)
     while stack and len(seen) < 100_000:
         value = stack.pop()
-        if isinstance(value, _ATOMS) or id(value) in seen:
+        if isinstance(value, _ATOMS) or id(value) in seen or (isinstance(value, type) and not _is_own(value)):
             continue
         seen.add(id(value))
         yield value
@@ -71,42 +137,110 @@ def walk(*values: Any) -> Iterator[Any]:
 
 
 class _Snapshot:
-    """What objects held at one time."""
+    """What objects held at one time: (what, how much of it is named, what it held)."""
 
     def __init__(self, objects: tuple[Any, ...]) -> None:
         self.saved: list[tuple[Any, Any]] = []
+        room = MAX_BYTES
         for value in walk(*objects):
             if isinstance(value, np.ndarray):
-                if value.flags.writeable and value.dtype != object:
+                if value.flags.writeable and value.dtype != object and value.nbytes <= room:
+                    room -= value.nbytes
                     self.saved.append((value, value.copy()))
-            elif isinstance(value, dict | list):
+                if hasattr(value, "__dict__"):
+                    self.saved.append((vars(value), dict(vars(value))))
+            elif isinstance(value, dict | list | set | deque):
                 self.saved.append((value, copy.copy(value)))
-            elif hasattr(value, "__dict__") and not isinstance(value, FunctionType | MethodType | functools.partial):
+            elif isinstance(value, random.Random):
+                self.saved.append((value, value.getstate()))
+            elif isinstance(value, FunctionType):
+                self.saved += [(_Names(space), named) for space, named in _globals_of(value)]
+                self.saved += [(cell, cell.cell_contents) for cell in value.__closure__ or () if _is_filled(cell)]
                 self.saved.append((vars(value), dict(vars(value))))
+            elif isinstance(value, type):
+                named = {n: v for n, v in vars(value).items() if not n.startswith("__") and not callable(v)}
+                self.saved.append((_Attributes(value), named))
+            elif not isinstance(value, MethodType | functools.partial):
+                slots = [n for n in getattr(type(value), "__slots__", ()) if isinstance(n, str) and hasattr(value, n)]
+                if slots and not isinstance(value, Parameters):
+                    self.saved.append((_Attributes(value), {n: getattr(value, n) for n in slots}))
+                if hasattr(value, "__dict__"):
+                    self.saved.append((vars(value), dict(vars(value))))
+        self.moving: set[int] = set()  # those that were seen to change
 
-    def changed(self) -> bool:
-        for value, then in self.saved:
-            if isinstance(value, np.ndarray):
-                if value.tobytes() != then.tobytes():
-                    return True
-            elif len(value) != len(then):
-                return True
-            elif isinstance(value, dict):
-                if any(key not in value or value[key] is not v for key, v in then.items()):
-                    return True
-            elif any(a is not b for a, b in zip(value, then, strict=True)):
-                return True
-        return False
+    def observe(self) -> bool:
+        """Note what has changed since; tell whether anything has."""
+        self.moving |= {k for k, (value, then) in enumerate(self.saved) if _has_changed(value, then)}
+        return bool(self.moving)
 
-    def restore(self) -> None:
-        for value, then in self.saved:
-            if isinstance(value, np.ndarray):
-                value[...] = then
-            elif isinstance(value, dict):
-                value.clear()
-                value.update(then)
-            else:
-                value[:] = then
+    def restore(self, everything: bool = False) -> None:
+        """Put back what was seen to change, or everything that has."""
+        for k, (value, then) in enumerate(self.saved):
+            if k in self.moving or (everything and _has_changed(value, then)):
+                _put_back(value, then)
+
+
+class _Names:
+    """Some names of a namespace."""
+
+    def __init__(self, space: dict[str, Any]) -> None:
+        self.space = space
+
+
+class _Attributes:
+    """Some attributes of a class, or slots of an object."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
+
+def _has_changed(value: Any, then: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return bool(value.tobytes() != then.tobytes())
+    if isinstance(value, random.Random):
+        return bool(value.getstate() != then)
+    if isinstance(value, CellType):
+        return not _is_filled(value) or value.cell_contents is not then
+    if isinstance(value, _Names):
+        return any(value.space.get(name, _NOTHING) is not old for name, old in then.items())
+    if isinstance(value, _Attributes):
+        return any(
+            getattr(value.owner, name, _NOTHING) is not old for name, old in then.items() if not _is_descriptor(old)
+        )
+    if len(value) != len(then):
+        return True
+    if isinstance(value, dict):
+        return any(key not in value or value[key] is not old for key, old in then.items())
+    if isinstance(value, set):
+        return bool(value != then)
+    return any(a is not b for a, b in zip(value, then, strict=True))
+
+
+def _put_back(value: Any, then: Any) -> None:
+    if isinstance(value, np.ndarray):
+        value[...] = then
+    elif isinstance(value, random.Random):
+        value.setstate(then)
+    elif isinstance(value, CellType):
+        value.cell_contents = then
+    elif isinstance(value, _Names):
+        value.space.update(then)
+    elif isinstance(value, _Attributes):
+        for name, old in then.items():
+            if not _is_descriptor(old):
+                setattr(value.owner, name, old)
+    elif isinstance(value, list):
+        value[:] = then
+    else:
+        value.clear()
+        (value.extend if isinstance(value, deque) else value.update)(then)
+
+
+def _is_descriptor(value: Any) -> bool:
+    return hasattr(type(value), "__get__") or isinstance(value, (staticmethod, classmethod, property))
+
+
+_NOTHING = object()
 
 
 class World:
@@ -122,6 +256,7 @@ class World:
 
     def __init__(self, *objects: Any, copied: bool = True) -> None:
         self.global_states = np.random.get_state(), random.getstate()
+        self.print_options = np.get_printoptions()
         self.given = self._states(objects)
         try:
             self.objects = copy.deepcopy(objects, _views_of(objects)) if copied else objects
@@ -153,7 +288,7 @@ class World:
     def observe(self) -> None:
         """Look once, after a first call, whether anything has changed that must be put back each time."""
         self.is_random = self.is_random or self._has_drawn()
-        self.is_stateful = self.is_stateful or self.snapshot.changed()
+        self.is_stateful = self.snapshot.observe()
 
     def reset(self) -> None:
         """Put back what ``observe`` saw changing."""
@@ -174,9 +309,29 @@ class World:
 
     def close(self) -> None:
         """Leave everything of the caller's as it was found."""
-        self.snapshot.restore()
+        self.snapshot.restore(everything=True)
         self._rewind(self.states)
         self._rewind(self.given)
+        if np.get_printoptions() != self.print_options:
+            np.set_printoptions(**self.print_options)
+
+
+def copied(value: Any) -> Any:
+    """Return a copy, or, of what cannot be copied, the value itself."""
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # locks, open files, foreign memory
+        return value
+
+
+@contextmanager
+def untouched(*objects: Any) -> Iterator[None]:
+    """Leave all that these objects lead to as it is, whatever calls do to it."""
+    world = World(*objects, copied=False)
+    try:
+        yield
+    finally:
+        world.close()
 
 
 def _views_of(objects: tuple[Any, ...]) -> dict[int, Any]:
