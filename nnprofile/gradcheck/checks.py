@@ -16,8 +16,9 @@ import numpy as np
 from ..contract import Array, Layer
 from ..validation import check_size
 from .contracts import Contracts
-from .diagnosis import Context, diagnose
+from .diagnosis import diagnose
 from .elsewhere import look_elsewhere
+from .facts import Context
 from .functions import FunctionProcedure
 from .judge import FULL, Judge, Verdict
 from .procedures import (
@@ -167,7 +168,8 @@ class Check:
                         kind, message = diagnose(verdict, context)
                     except BudgetSpent:
                         spent = True
-                wrong.append(Finding(kind, layer, row.tensor, f"{row.tensor}: {message}"))
+                text = f"{row.tensor}: {message}"
+                wrong.append(Finding(kind, layer, row.tensor, text, unexplained=verdict.unexplained))
             elif row.verdict == "subgradient":
                 text = f"{row.tensor}: the point lies on a kink; the gradient there is an element of the subgradient"
                 self.report.findings.append(Finding("kink", layer, row.tensor, text, "note"))

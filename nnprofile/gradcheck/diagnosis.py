@@ -7,30 +7,25 @@ So none is a guess; where nothing fits, the finding says so ("term").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..contract import Array
-from .reference import H
-
-if TYPE_CHECKING:
-    from .judge import Judge, Verdict
-    from .procedures import Procedure
-
-Diagnosis = tuple[str, str]
+from . import mistakes
+from .facts import Context, Diagnosis, Facts, listed, subsets
+from .judge import Verdict
+from .reference import H, rms
 
 KINDS = {
     "overflow": "the gradient is inf or NaN where the right one is finite",
     "zero": "the gradient was never written",
     "unused": "forward does not react to the parameter at all",
-    "scale": "a constant factor is missing or too much",
+    "scale": "a constant factor is missing or extra",
     "sign": "the sign is wrong",
     "slice-scale": "a factor is missing that is constant along an axis",
     "float32": "digits are lost to single precision",
-    "transpose": "a transpose is missing or too much",
+    "transpose": "a transpose is missing or extra",
     "order": "the right numbers in other places: reshape order, flipped kernel, swapped blocks",
     "shift": "the right numbers, shifted by some places: off by one",
     "weight-decay": "a penalty on the parameters is missing, doubled, or where it should not be",
@@ -40,14 +35,16 @@ KINDS = {
     "branch": "the derivative is wrong on one side only: x < 0 or x > 0",
     "mask": "not the mask of the forward pass",
     "diagonal": "only the diagonal of the Jacobian",
-    "residual": "a branch that passes its input on is missing or too much",
-    "value": "a multiple of the output or of the tensor itself is missing or too much",
+    "residual": "a branch that passes its input on is missing or extra",
+    "value": "a multiple of the output or of the tensor itself is missing or extra",
     "mean-term": "the term through the mean is missing",
     "variance-term": "the term through the variance is missing",
     "statistics": "the terms through mean and variance are wrong",
     "updated-weights": "the gradient at the updated weights: a step was taken before propagating",
     "epsilon": "an epsilon in forward or backward alone, or misplaced",
     "repeats": "rows that are used more than once are counted once",
+    "clipped": "the gradient is clipped, by value or by norm",
+    "symmetric": "the right gradient of a symmetric matrix, in another convention",
     "elements": "some elements are wrong, all others right",
     "term": "a term of the derivative is missing or wrong",
     "shape": "the gradient has another shape than its tensor",
@@ -85,65 +82,9 @@ KINDS = {
 }
 
 
-@dataclass
-class Context:
-    """What else is known where a gradient is wrong."""
-
-    y_true: Any = None
-    sample_weight: Any = None
-    l2: float = 0.0
-    procedure: Procedure | None = None
-    judge: Judge | None = None
-    verdicts: tuple[Verdict, ...] = ()  # those of all tensors
-
-
-class _Facts:
-    """A wrong gradient, seen from the hypotheses."""
-
-    def __init__(self, verdict: Verdict, context: Context) -> None:
-        assert context.judge is not None and context.procedure is not None
-        self.verdict, self.context = verdict, context
-        self.judge = context.judge
-        self.dy, self.y = context.judge.dy, context.judge.y0
-        self.where, self.full = verdict.where, verdict.is_full
-        self.yours_all = verdict.yours
-        self.yours = verdict.yours.ravel()[self.where]
-        self.right, self.tolerance = verdict.right, verdict.tolerance
-        self.value = verdict.value
-        self.theta = verdict.value.ravel()[self.where]
-        self.error = self.yours - self.right
-        self.size = _rms(self.right)
-        self.error_size = _rms(self.error)
-        self.shape = verdict.value.shape
-
-    def fits(self, candidate: Array, *, slack: float = 1e-6) -> bool:
-        """Tell whether this is the claimed gradient: at the known elements, up to noise or a millionth of the error."""
-        left = np.asarray(candidate, float).ravel()
-        if left.size != self.where.size:
-            if left.size != self.value.size:
-                return False
-            left = left[self.where]
-        off = np.abs(left - self.yours)
-        return bool(
-            np.isfinite(left).all() and ((off <= 4 * self.tolerance).all() or _rms(off) <= slack * self.error_size)
-        )
-
-    def right_is(self, candidate: Array, *, slack: float = 1e-6) -> bool:
-        """Tell whether this, made of the claimed gradient, is the right one."""
-        left = np.asarray(candidate, float).ravel()[self.where]
-        off = np.abs(left - self.right)
-        return bool(
-            np.isfinite(left).all() and ((off <= 4 * self.tolerance).all() or _rms(off) <= slack * self.error_size)
-        )
-
-    def as_tensor(self, flat: Array) -> Array:
-        """Give the elements their places back, if all are known."""
-        return flat.reshape(self.shape)
-
-
 def diagnose(verdict: Verdict, context: Context) -> Diagnosis:
     """Return (kind, message) of the first hypothesis that fits."""
-    facts = _Facts(verdict, context)
+    facts = Facts(verdict, context)
     if not np.isfinite(facts.yours).all():
         n = int((~np.isfinite(facts.yours)).sum())
         targets = np.asarray(context.y_true) if context.y_true is not None else np.zeros(0)
@@ -157,13 +98,17 @@ def diagnose(verdict: Verdict, context: Context) -> Diagnosis:
             "subtract the largest logit before exp, or split by sign"
         )
     for hypothesis in _HYPOTHESES:
+        facts.unexplained = np.nan
         try:
             found = hypothesis(facts)
         except Exception:  # shapes that it does not know, or code that is not defined where it looks
             continue
         if found:
+            verdict.unexplained = facts.unexplained
             return found
     ratio = facts.error_size / facts.size if facts.size else np.inf
+    if facts.yours.size == 1:
+        return "term", f"it is {facts.yours[0]:.6g} where {facts.right[0]:.6g} is right; one number does not tell more"
     return (
         "term",
         f"off by {ratio:.1e} of its size, in no way that is known: a term of the derivative is missing or wrong",
@@ -173,20 +118,20 @@ def diagnose(verdict: Verdict, context: Context) -> Diagnosis:
 # -- hypotheses, in the order in which they are tried
 
 
-def _zero(f: _Facts) -> Diagnosis | None:
+def _zero(f: Facts) -> Diagnosis | None:
     if not f.yours.any() and f.right.any():
         return "zero", "your gradient is 0 everywhere, the right one is not: it was never written, or to a copy"
     return None
 
 
-def _unused(f: _Facts) -> Diagnosis | None:
+def _unused(f: Facts) -> Diagnosis | None:
     if f.full and not f.right.any() and f.yours.any():
         hint = "" if f.verdict.k < f.context.procedure.n_inputs else " Does it read params itself, or a copy?"  # type: ignore[union-attr]
         return "unused", f"the right gradient is 0: around this point forward does not change with it.{hint}"
     return None
 
 
-def _float32_exact(f: _Facts) -> Diagnosis | None:
+def _float32_exact(f: Facts) -> Diagnosis | None:
     with np.errstate(over="ignore"):
         single = f.yours.astype(np.float32).astype(float)
     small = f.error_size <= 1e-5 * f.size
@@ -198,25 +143,30 @@ def _float32_exact(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _scale(f: _Facts) -> Diagnosis | None:
+def _scale(f: Facts) -> Diagnosis | None:
     power = float(f.right @ f.right)
     if not power:
         return None
     c = float(f.yours @ f.right) / power
     if not f.fits(c * f.right):
         return None
-    if f.yours.size == 1 and abs(c + 1) > 1e-9 and not _named(c, f):
-        return None  # one number is always a multiple of another
+    if f.yours.size == 1:  # one number is always a multiple of another: ask at a second point
+        _, right, yours = f.again()
+        is_other = abs(float(right[0] - f.right[0])) > 1e-6 * abs(float(right[0]))
+        if not (is_other or _named(c, f)) or abs(float(yours[0] - c * right[0])) > 1e-7 * abs(float(yours[0])):
+            return None
     if abs(c + 1) < 1e-9:
         return "sign", "your gradient is -1.000 times the right one: the sign is wrong (y - t, not t - y?)"
     reason = _named(c, f)
+    if not reason and 0 < c < 1 and (norm := mistakes.norm_clipped(f)):
+        return "clipped", f"your gradient is {c:.4g} times the right one, and {norm}"
     times = f"{c:.4g}" if abs(c - 1) > 1e-2 else f"{c:.12g}"
     if c < 0 and _named(-c, f):
         reason = f"the sign is wrong, and {_named(-c, f)}"
     return "scale", f"your gradient is {times} times the right one: {reason or 'a constant factor is wrong'}"
 
 
-def _named(c: float, f: _Facts) -> str:
+def _named(c: float, f: Facts) -> str:
     """Name a factor: the first of these that it equals."""
     p = f.context.procedure
     x = getattr(p, "x", None)
@@ -282,7 +232,7 @@ def _named(c: float, f: _Facts) -> str:
     return ""
 
 
-def _weights(f: _Facts) -> Iterator[tuple[str, Array]]:
+def _weights(f: Facts) -> Iterator[tuple[str, Array]]:
     """Yield (what they are, weights): those of the samples, or of the classes."""
     if f.context.sample_weight is not None:
         yield "sample weights", np.asarray(f.context.sample_weight, float)
@@ -299,7 +249,7 @@ def _weights(f: _Facts) -> Iterator[tuple[str, Array]]:
                 yield "class weights", value[labels]
 
 
-def _constant_slope(f: _Facts) -> float:
+def _constant_slope(f: Facts) -> float:
     """Return the one slope, beside 0, of a layer that scales and drops elements; 0 for others."""
     slope = _elementwise(f)
     if slope is None:
@@ -308,8 +258,10 @@ def _constant_slope(f: _Facts) -> float:
     return float(values[0]) if values.size == 1 and values[0] != 1 else 0.0
 
 
-def _permuted(f: _Facts) -> Diagnosis | None:
+def _permuted(f: Facts) -> Diagnosis | None:
     g = f.yours_all
+    if not f.varied(f.right):
+        return None
     if g.ndim >= 2:
         for axes in permutations(range(g.ndim)):
             moved = g.transpose(axes)
@@ -319,13 +271,13 @@ def _permuted(f: _Facts) -> Diagnosis | None:
                     if g.ndim == 2
                     else f"the right gradient with its axes in the order {axes}"
                 )
-                return "transpose", f"{text}: a transpose is missing or too much (silent here, as the sizes are equal)"
+                return "transpose", f"{text}: a transpose is missing or extra (silent here, as the sizes are equal)"
         if f.right_is(g.reshape(-1, order="F").reshape(g.shape)) or f.right_is(g.ravel().reshape(g.shape, order="F")):
             return "order", "the right numbers, reshaped in the other order (C and Fortran), or after a swapped axis"
         flat = g.reshape(g.shape[::-1])
         if f.right_is(flat.T):
             return "transpose", "the right numbers, reshaped where they should be transposed"
-    for axes in _subsets(g.ndim):
+    for axes in subsets(g.ndim):
         if f.right_is(np.flip(g, axes)):
             what = "a convolution's kernel turned by 180 degrees" if len(axes) == 2 else "a reversed loop"
             return "order", f"the right gradient, flipped along axis {', '.join(map(str, axes))}: {what}"
@@ -342,12 +294,7 @@ def _permuted(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _subsets(ndim: int) -> Iterator[tuple[int, ...]]:
-    for mask in range(1, 2**ndim):
-        yield tuple(i for i in range(ndim) if mask >> i & 1)
-
-
-def _decay(f: _Facts) -> Diagnosis | None:
+def _decay(f: Facts) -> Diagnosis | None:
     for what, term in (("theta", f.theta), ("sign(theta)", np.sign(f.theta))):
         power = float(term @ term)
         if not power or f.theta.size < 2 or (what == "sign(theta)" and np.ptp(term) == 0):
@@ -358,9 +305,7 @@ def _decay(f: _Facts) -> Diagnosis | None:
             if c < 0:
                 text = f"{kind}, {-c:.4g} * {what}, is missing, or is in the value with a larger factor than in the gradient"
             else:
-                text = (
-                    f"{kind}, {c:.4g} * {what}, is too much: not in the value, there twice, or meant for other tensors"
-                )
+                text = f"{kind}, {c:.4g} * {what}, is extra: not in the value, there twice, or meant for other tensors"
             return "weight-decay", text
     if f.theta.size > 4 and np.ptp(np.sign(f.theta)):
         design = np.stack([f.theta, np.sign(f.theta)], axis=1)
@@ -376,7 +321,7 @@ def _decay(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _contributions(f: _Facts, axis: int) -> Array:
+def _contributions(f: Facts, axis: int) -> Array:
     """Return what each index along an axis of y contributes to the right gradient: (n_elements, y.shape[axis])."""
     jacobian = f.verdict.jacobian
     if jacobian is None or f.dy.ndim <= axis:
@@ -386,7 +331,7 @@ def _contributions(f: _Facts, axis: int) -> Array:
     return out
 
 
-def _samples(f: _Facts) -> Diagnosis | None:
+def _samples(f: Facts) -> Diagnosis | None:
     if f.full and f.value.ndim >= 1 and f.value.shape[0] > 1 and not f.context.procedure.takes_cotangent:  # type: ignore[union-attr]
         rows = f.as_tensor(f.yours).reshape(f.shape[0], -1)
         good = f.as_tensor(np.abs(f.error) <= f.tolerance).reshape(f.shape[0], -1).all(axis=1)
@@ -394,7 +339,7 @@ def _samples(f: _Facts) -> Diagnosis | None:
         if empty.any() and (empty | good).all():
             return (
                 "samples",
-                f"the gradient is 0 for sample {_list(np.flatnonzero(empty))}: not counted, or overwritten in a loop",
+                f"the gradient is 0 for sample {listed(np.flatnonzero(empty))}: not counted, or overwritten in a loop",
             )
     if f.verdict.jacobian is None or not f.dy.ndim:
         return None
@@ -419,15 +364,15 @@ def _samples(f: _Facts) -> Diagnosis | None:
                 off = np.flatnonzero(np.abs(share - 1) > 1e-6)
                 values = ", ".join(f"{np.round(share[i], 9) + 0.0:.3g}" for i in off[:4])
                 if np.abs(share - np.round(share)).max() < 1e-6:
-                    return "samples", f"{what} {_list(off)} is counted {values} times, not once"
+                    return "samples", f"{what} {listed(off)} is counted {values} times, not once"
                 return (
                     "slice-scale",
-                    f"{what} {_list(off)} is counted {values} times: a weight or scale per index is wrong",
+                    f"{what} {listed(off)} is counted {values} times: a weight or scale per index is wrong",
                 )
     return None
 
 
-def _axis(f: _Facts) -> Diagnosis | None:
+def _axis(f: Facts) -> Diagnosis | None:
     dy = f.dy
     for axis in range(dy.ndim):
         if dy.ndim > 1 and (dy.shape[axis],) == f.shape:
@@ -441,10 +386,10 @@ def _axis(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _elementwise(f: _Facts) -> Array | None:
+def _elementwise(f: Facts) -> Array | None:
     """Return f'(x) if the layer is an elementwise function of x, else None."""
     jacobian = f.verdict.jacobian
-    if not f.full or jacobian is None or f.shape != f.dy.shape or not f.shape:
+    if not f.full or jacobian is None or f.shape != f.dy.shape:
         return None
     n = f.value.size
     square = jacobian.reshape(n, n)
@@ -452,7 +397,7 @@ def _elementwise(f: _Facts) -> Array | None:
     return slope if not (square - np.diag(slope)).any() else None
 
 
-def _slope(f: _Facts) -> Diagnosis | None:
+def _slope(f: Facts) -> Diagnosis | None:
     slope = _elementwise(f)
     if slope is None:
         return None
@@ -479,10 +424,12 @@ def _slope(f: _Facts) -> Diagnosis | None:
         (lambda: 1 - y, "dx = dy * (1 - y): is 1 - y^2 meant?"),
         (lambda: 1 - x * x, "1 - x^2 of the input, where 1 - y^2 of the output belongs"),
         (lambda: x * (1 - x), "x (1 - x) of the input, where y (1 - y) of the output belongs"),
-        (lambda: slope * x, "a factor x too much"),
+        (lambda: slope * x, "an extra factor x"),
     ):
         if f.fits(candidate() * dy):
             return "slope", text
+    if f.yours.size == 1:
+        return None
     wrong = np.abs(f.error) > f.tolerance
     mask = _other_mask(f, slope)
     if mask:
@@ -505,7 +452,7 @@ def _slope(f: _Facts) -> Diagnosis | None:
     )
 
 
-def _other_mask(f: _Facts, slope: Array) -> Diagnosis | None:
+def _other_mask(f: Facts, slope: Array) -> Diagnosis | None:
     """A mask of the same kind, elsewhere: zero where the right gradient is not, and the other way round."""
     with np.errstate(all="ignore"):
         mine = f.yours / f.dy.ravel()
@@ -521,12 +468,10 @@ _RATIOS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
     ("p (1 - p)", lambda z: z * (1 - z)),
     ("1 - a^2", lambda z: 1 - z * z),
     ("sigmoid(z)", lambda z: 1 / (1 + np.exp(-z))),
-    ("exp(z)", np.exp),
-    ("the tensor itself", lambda z: z),
 )
 
 
-def _ratio(f: _Facts) -> Diagnosis | None:
+def _ratio(f: Facts) -> Diagnosis | None:
     """A factor that is a known function of the tensor, element by element."""
     for name, function in _RATIOS:
         with np.errstate(all="ignore"):
@@ -534,14 +479,14 @@ def _ratio(f: _Facts) -> Diagnosis | None:
             if np.isfinite(factor).all() and f.fits(f.right * factor):
                 return (
                     "slope",
-                    f"your gradient has a factor {name} too much: the loss on logits includes the activation already",
+                    f"your gradient has a factor {name} extra: the loss on logits includes the activation already",
                 )
             if np.isfinite(1 / factor).all() and f.fits(f.right / factor):
                 return "slope", f"your gradient lacks the factor {name}"
     return None
 
 
-def _diagonal(f: _Facts) -> Diagnosis | None:
+def _diagonal(f: Facts) -> Diagnosis | None:
     jacobian = f.verdict.jacobian
     if jacobian is None or f.shape != f.dy.shape or not f.full:
         return None
@@ -557,7 +502,7 @@ def _diagonal(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _output_slope(f: _Facts) -> Diagnosis | None:
+def _output_slope(f: Facts) -> Diagnosis | None:
     """A layer that ends in an activation: all its gradients are right for a dy that is scaled element by element."""
     dy, y = f.dy.ravel(), f.y.ravel()
     verdicts = [v for v in f.context.verdicts if v.jacobian is not None and v.is_full]
@@ -569,7 +514,7 @@ def _output_slope(f: _Facts) -> Diagnosis | None:
         return None
     used, _, rank, _ = np.linalg.lstsq(design, yours, rcond=None)
     error = yours - design @ dy
-    if rank < dy.size or _rms(yours - design @ used) > 1e-7 * _rms(error):
+    if rank < dy.size or rms(yours - design @ used) > 1e-7 * rms(error):
         return None
     factor = used / dy
     for name, slope in (("1 - y^2 (tanh)", 1 - y * y), ("y (1 - y) (sigmoid)", y * (1 - y))):
@@ -590,7 +535,7 @@ def _output_slope(f: _Facts) -> Diagnosis | None:
     )
 
 
-def _softmax_again(f: _Facts) -> Diagnosis | None:
+def _softmax_again(f: Facts) -> Diagnosis | None:
     """The right gradient, sent through softmax's Jacobian once more."""
     if not f.full or f.value.ndim < 2:
         return None
@@ -605,7 +550,7 @@ def _softmax_again(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _other_cotangent(f: _Facts) -> Diagnosis | None:
+def _other_cotangent(f: Facts) -> Diagnosis | None:
     """The gradient of dy in another order."""
     jacobian, dy = f.verdict.jacobian, f.dy
     if jacobian is None or not f.full or not dy.ndim or dy.size < 2:
@@ -632,7 +577,7 @@ def _other_cotangent(f: _Facts) -> Diagnosis | None:
             np.moveaxis(kept, axis, 0)[-by:] = 0
             if gives(kept):
                 return "samples", f"the last {by} along axis {axis} of dy are not counted"
-    for others in _subsets(dy.ndim):
+    for others in subsets(dy.ndim):
         if gives(np.broadcast_to(dy.mean(axis=others, keepdims=True), dy.shape)):
             return "axis", f"equals the gradient for dy averaged over axis {', '.join(map(str, others))}"
         if gives(np.broadcast_to(dy.sum(axis=others, keepdims=True), dy.shape)):
@@ -642,11 +587,11 @@ def _other_cotangent(f: _Facts) -> Diagnosis | None:
     if gives(np.abs(dy)) or gives(np.sign(dy)):
         return "nonlinear", "equals the gradient for the size or the sign of dy"
     if gives(dy / len(dy)):
-        return "scale", "1/n too much"
+        return "scale", "an extra factor 1/n"
     return None
 
 
-def _passed_on(f: _Facts) -> Diagnosis | None:
+def _passed_on(f: Facts) -> Diagnosis | None:
     for name, term in (("dy", f.dy), ("y", f.y), ("the tensor itself", f.value)):
         if term.shape != f.shape:
             continue
@@ -660,18 +605,18 @@ def _passed_on(f: _Facts) -> Diagnosis | None:
             if name == "dy":
                 return (
                     "residual",
-                    f"{what} is {'missing' if c < 0 else 'too much'}: the branch that passes its input on (a residual)",
+                    f"{what} is {'missing' if c < 0 else 'extra'}: the branch that passes its input on (a residual)",
                 )
-            return "value", f"{what} is {'missing' if c < 0 else 'too much'}"
+            return "value", f"{what} is {'missing' if c < 0 else 'extra'}"
     return None
 
 
-def _norm_terms(f: _Facts) -> Diagnosis | None:
+def _norm_terms(f: Facts) -> Diagnosis | None:
     """The right gradient sums to 0 along an axis, as through a mean; yours does not."""
     if not f.full or f.value.ndim < 1:
         return None
     right, error, x = f.as_tensor(f.right), f.as_tensor(f.error), f.value
-    for axes in sorted(_subsets(f.value.ndim), key=len):
+    for axes in sorted(subsets(f.value.ndim), key=len):
         count = int(np.prod([f.shape[a] for a in axes]))
         if count < 2:
             continue
@@ -709,19 +654,28 @@ def _norm_terms(f: _Facts) -> Diagnosis | None:
                     f"the right gradient sums to 0 along {what}, yours does not: the terms through mean and variance are "
                     "wrong, or taken over another axis"
                 )
-            return (
-                "axis",
-                f"the right gradient sums to 0 along {what}, yours does not: the sum of softmax's Jacobian is over another axis",
-            )
+            if _is_softmax(f.y):
+                return "axis", (
+                    f"the right gradient sums to 0 along {what}, yours does not: the sum of softmax's Jacobian is over another "
+                    "axis"
+                )
+            continue
     return None
 
 
-def _norm_term(f: _Facts) -> Diagnosis | None:
+def _is_softmax(y: Array) -> bool:
+    """Tell whether y, or exp(y), sums to 1 along an axis."""
+    with np.errstate(over="ignore"):
+        sums = [a.sum(axis=axis) for a in (y, np.exp(y)) for axis in range(y.ndim) if y.shape[axis] > 1]
+    return any(bool(np.allclose(s, 1, rtol=1e-9)) for s in sums)
+
+
+def _norm_term(f: Facts) -> Diagnosis | None:
     """The right gradient is orthogonal to the tensor along an axis, as through a norm, and the error is a multiple of it."""
     if not f.full or f.value.ndim < 1 or np.abs(f.value).min(initial=0.0) == 0:
         return None
     right, error, x = f.as_tensor(f.right), f.as_tensor(f.error), f.value
-    for axes in sorted(_subsets(f.value.ndim), key=len):
+    for axes in sorted(subsets(f.value.ndim), key=len):
         if int(np.prod([f.shape[a] for a in axes])) < 3:
             continue
         along = np.abs((right * x).sum(axis=axes))
@@ -735,11 +689,13 @@ def _norm_term(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _few_factors(f: _Facts) -> Diagnosis | None:
+def _few_factors(f: Facts) -> Diagnosis | None:
     """A few factors, one for each of some groups of elements."""
-    if f.yours.size < 6 or not f.right.all():
+    if f.yours.size < 4 or not f.right.all():
         return None
     ratio = f.yours / f.right
+    if f.yours.size < 6 and not np.isin(np.round(ratio, 9), (1.0, -1.0)).all():
+        return None
     values, counts = np.unique(np.round(ratio, 9), return_counts=True)
     if 2 <= values.size <= 3 and counts.min() >= 2 and np.abs(values - 1).max() > 1e-2:
         named = ", ".join(f"{v:.4g} ({c} elements)" for v, c in zip(values, counts, strict=True))
@@ -754,7 +710,7 @@ def _by_slice(a: Array, axes: tuple[int, ...]) -> Array:
     return np.moveaxis(a, axes, range(a.ndim - len(axes), a.ndim)).reshape(-1, int(np.prod([a.shape[i] for i in axes])))
 
 
-def _explained(error: Array, basis: list[Array], f: _Facts) -> bool:
+def _explained(error: Array, basis: list[Array], f: Facts) -> bool:
     """Tell whether the error of each slice is a combination of these, which have fewer unknowns than it has elements."""
     if error.shape[1] <= len(basis):
         return False
@@ -762,10 +718,10 @@ def _explained(error: Array, basis: list[Array], f: _Facts) -> bool:
     for j, row in enumerate(error):
         design = np.stack([b[j] for b in basis], axis=1)
         left.append(row - design @ np.linalg.lstsq(design, row, rcond=None)[0])
-    return _rms(np.array(left)) <= max(1e-6 * f.error_size, 4 * float(f.tolerance.max(initial=0.0)))
+    return rms(np.array(left)) <= max(1e-6 * f.error_size, 4 * float(f.tolerance.max(initial=0.0)))
 
 
-def _moved_point(f: _Facts, k: int, value: Array) -> Array:
+def _moved_point(f: Facts, k: int, value: Array) -> Array:
     """Return the right gradient of this tensor, at another value of leaf k."""
     judge, subject = f.judge, f.judge.subject
     point = subject.moved(k, value)
@@ -777,7 +733,7 @@ def _moved_point(f: _Facts, k: int, value: Array) -> Array:
     return right
 
 
-def _updated(f: _Facts) -> Diagnosis | None:
+def _updated(f: Facts) -> Diagnosis | None:
     """The gradient at parameters that have moved along their own gradients: theta - rate * d theta."""
     judge, subject = f.judge, f.judge.subject
     if f.where.size > 600 or f.verdict.row.method != "complex step":
@@ -792,8 +748,8 @@ def _updated(f: _Facts) -> Diagnosis | None:
     for group in (later, owned):
         if not group:
             continue
-        size = max(_rms(subject.point[j]) for j in group) or 1.0
-        steepest = max(_rms(judge.yours[j]) for j in group)  # type: ignore[arg-type]
+        size = max(rms(subject.point[j]) for j in group) or 1.0
+        steepest = max(rms(judge.yours[j]) for j in group)  # type: ignore[arg-type]
         if not steepest:
             continue
         small = 1e-4 * size / steepest
@@ -833,7 +789,7 @@ def _updated(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _other_parameter(f: _Facts) -> Diagnosis | None:
+def _other_parameter(f: Facts) -> Diagnosis | None:
     """The gradient as it would be if another tensor were transposed or flipped."""
     subject = f.judge.subject
     if f.where.size > 400 or f.verdict.row.method != "complex step":
@@ -856,12 +812,12 @@ def _other_parameter(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _shifted(f: _Facts) -> Diagnosis | None:
+def _shifted(f: Facts) -> Diagnosis | None:
     if not f.full:
         return None
     right, yours = f.as_tensor(f.right), f.as_tensor(f.yours)
     tolerance = float(f.tolerance.max(initial=0.0))
-    for axes in _subsets(right.ndim):
+    for axes in subsets(right.ndim):
         if any(right.shape[a] < 3 for a in axes):
             continue
         late = tuple(slice(1, None) if i in axes else slice(None) for i in range(right.ndim))
@@ -872,16 +828,20 @@ def _shifted(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _rearranged(f: _Facts) -> Diagnosis | None:
+def _rearranged(f: Facts) -> Diagnosis | None:
     if not f.full or f.yours.size < 4:
         return None
     a, b = np.sort(f.yours), np.sort(f.right)
-    if np.abs(a - b).max() <= 4 * float(f.tolerance.max()) and np.unique(np.round(b, 12)).size > b.size // 3:
+    if (
+        np.abs(a - b).max() <= 4 * float(f.tolerance.max())
+        and f.varied(b)
+        and np.unique(np.round(b, 12)).size > b.size // 3
+    ):
         return "order", "the right numbers in other places: a reshape, an index or an axis is mixed up"
     return None
 
 
-def _slice_scale(f: _Facts) -> Diagnosis | None:
+def _slice_scale(f: Facts) -> Diagnosis | None:
     if not f.full or f.value.ndim < 2:
         return None
     right, yours = f.as_tensor(f.right), f.as_tensor(f.yours)
@@ -900,7 +860,7 @@ def _slice_scale(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _confined(f: _Facts) -> Diagnosis | None:
+def _confined(f: Facts) -> Diagnosis | None:
     if not f.full:
         off = np.abs(f.error) > f.tolerance
         sampled = ~np.isin(f.where, f.verdict.found)
@@ -912,13 +872,15 @@ def _confined(f: _Facts) -> Diagnosis | None:
         return None
     off = f.as_tensor(np.abs(f.error) > f.tolerance)
     n, total = int(off.sum()), off.size
+    if total == 1:
+        return None
     if f.error_size < 1e-4 * f.size and n > max(1, total // 20):
         return None  # an epsilon that shows at some elements only
     for axis in range(off.ndim):
         others = tuple(i for i in range(off.ndim) if i != axis)
         bad = off.any(axis=others)
         if 0 < bad.sum() < bad.size and (off.all(axis=others) | ~bad).mean() > 0.5 and n > 1:
-            where = _list(np.flatnonzero(bad))
+            where = listed(np.flatnonzero(bad))
             return (
                 "elements",
                 f"wrong only at index {where} of axis {axis}, right elsewhere: a term from another index, or an edge, is lost",
@@ -928,7 +890,7 @@ def _confined(f: _Facts) -> Diagnosis | None:
     return None
 
 
-def _repeated_rows(f: _Facts, off: Array) -> Diagnosis | None:
+def _repeated_rows(f: Facts, off: Array) -> Diagnosis | None:
     """Rows that integers in x name more than once."""
     x = getattr(f.context.procedure, "x", None)
     if x is None:
@@ -941,18 +903,18 @@ def _repeated_rows(f: _Facts, off: Array) -> Diagnosis | None:
     if bad.size and np.isin(bad, rows[counts > 1]).all():
         return (
             "repeats",
-            f"wrong for the rows that x names more than once, {_list(bad)}: use np.add.at, as E[x] += dy counts them once",
+            f"wrong for the rows that x names more than once, {listed(bad)}: use np.add.at, as E[x] += dy counts them once",
         )
     return None
 
 
-def _repeats(f: _Facts) -> Diagnosis | None:
+def _repeats(f: Facts) -> Diagnosis | None:
     return _repeated_rows(f, f.as_tensor(np.abs(f.error) > f.tolerance)) if f.full else None
 
 
-def _small(f: _Facts) -> Diagnosis | None:
+def _small(f: Facts) -> Diagnosis | None:
     ratio = f.error_size / f.size if f.size else np.inf
-    if ratio > 5e-3:
+    if ratio > 5e-3 or f.yours.size == 1:
         return None
     known = np.abs(f.right) > 1e-3 * np.abs(f.right).max(initial=0.0)
     relative = f.error[known] / f.right[known]
@@ -968,7 +930,7 @@ def _small(f: _Facts) -> Diagnosis | None:
     )
 
 
-def _is_random(f: _Facts) -> bool:
+def _is_random(f: Facts) -> bool:
     """Tell whether the error is another one a small way off, as rounding is and a formula is not."""
     judge, subject = f.judge, f.judge.subject
     moved = [a * (1 + 1e-4 * judge.rng.normal(size=a.shape)) for a in subject.point]
@@ -980,44 +942,46 @@ def _is_random(f: _Facts) -> bool:
         subject.point = kept
     assert yours is not None
     error = yours.ravel()[f.where] - right
-    alike = float(error @ f.error) / ((_rms(error) * _rms(f.error) * error.size) or 1.0)
+    alike = float(error @ f.error) / ((rms(error) * rms(f.error) * error.size) or 1.0)
     return alike < 0.9
 
 
-def _list(indices: Array) -> str:
-    shown = ", ".join(str(int(i)) for i in indices[:6])
-    return shown + (" ..." if len(indices) > 6 else "")
-
-
-def _rms(a: Array) -> float:
-    return float(np.sqrt((a * a).mean())) if a.size else 0.0
-
-
-_HYPOTHESES: tuple[Callable[[_Facts], Diagnosis | None], ...] = (
+_HYPOTHESES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
     _zero,
     _unused,
     _float32_exact,
     _scale,
     _permuted,
+    mistakes.another_tensor,
+    mistakes.clipped,
     _updated,  # before _decay: for one row, updated weights look like an L2 term on x
     _decay,
     _axis,
     _repeats,
     _samples,
+    mistakes.log_argument,
     _slope,
+    mistakes.forgotten_mask,
     _ratio,
     _softmax_again,
+    mistakes.other_softmax,
     _diagonal,
     _passed_on,
     _other_cotangent,
+    mistakes.same_step,
     _output_slope,
+    mistakes.symmetric,
     _norm_terms,
     _norm_term,
     _other_parameter,
+    mistakes.few_elements,
+    mistakes.repeated_constants,
     _slice_scale,
     _shifted,
+    mistakes.unsorted,
     _few_factors,
     _confined,
     _rearranged,
     _small,
+    mistakes.lost_reaction,
 )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..contract import Array
-from .diagnosis import Context, diagnose
+from .diagnosis import diagnose
+from .facts import Context
 from .functions import FunctionProcedure
 from .judge import Judge
 from .procedures import LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure
@@ -147,4 +148,4 @@ def _judge(check: Check, p: Procedure, layer: str, text: str, kind: str, dy: Arr
         found, why = diagnose(wrong[0], context)
         kind = kind if found == "term" else found
         message += f": {why}"
-    check.report.findings.append(Finding(kind, layer, wrong[0].row.tensor, message))
+    check.report.findings.append(Finding(kind, layer, wrong[0].row.tensor, message, unexplained=wrong[0].unexplained))

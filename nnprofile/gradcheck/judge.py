@@ -52,6 +52,8 @@ class Verdict:
         Flat indices of wrong elements that were searched for, not sampled.
     wrong : Array of int
         Flat indices of the elements that are known to be wrong.
+    unexplained : float
+        The share of the error that the diagnosis leaves, NaN if it states a fact and computes no gradient.
     """
 
     k: int
@@ -61,6 +63,7 @@ class Verdict:
     where: Array = field(default_factory=lambda: np.zeros(0, int))
     right: Array = field(default_factory=lambda: np.zeros(0))
     tolerance: Array = field(default_factory=lambda: np.zeros(0))
+    unexplained: float = np.nan
     errors: Array = field(default_factory=lambda: np.zeros(0))  # of the reference
     jacobian: Array | None = None
     found: Array = field(default_factory=lambda: np.zeros(0, int))

@@ -85,6 +85,8 @@ class Finding:
         The likely bug in words.
     severity : str
         "error", or "note": worth knowing, but no reason to fail.
+    unexplained : float
+        The share of the error that is left if the bug is the one named; NaN where the message is not such a hypothesis.
     """
 
     kind: str
@@ -92,10 +94,12 @@ class Finding:
     tensor: str
     message: str
     severity: str = "error"
+    unexplained: float = float("nan")
 
     def __str__(self) -> str:
+        left = f"; explains all but {self.unexplained:.0e} of the error" if self.unexplained == self.unexplained else ""
         where = "" if not self.layer else f"layer {self.layer}: " if self.layer[0].isdigit() else f"{self.layer}: "
-        return f"{where}{self.message} [{self.kind}]"
+        return f"{where}{self.message} [{self.kind}{left}]"
 
 
 @dataclass
