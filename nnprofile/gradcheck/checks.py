@@ -6,6 +6,7 @@ All do the same: keep the contracts, judge every gradient against the right one,
 from __future__ import annotations
 
 import copy
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -362,11 +363,8 @@ def _the_right_one(p: FunctionProcedure, attribute: str, options: tuple[bool, bo
 
 def _check_diagonal(check: Check, p: FunctionProcedure) -> None:
     """Check that the second of the pair is the derivative of the first, sample by sample."""
-    q = check.made(
-        FunctionProcedure(
-            lambda *a, **k: p.grad(*a, **k)[0], lambda *a, **k: p.grad(*a, **k)[1], p.args, p.selected, p.kwargs
-        )
-    )
+    first, second = (functools.wraps(p.grad)(lambda *a, i=i, **k: p.grad(*a, **k)[i]) for i in (0, 1))
+    q = check.made(FunctionProcedure(first, second, p.args, p.selected, p.kwargs))
     q.names = [f"{name} (Hessian)" for name in q.names]
     try:
         check.judge(q)

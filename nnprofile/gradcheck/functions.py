@@ -116,6 +116,8 @@ class FunctionProcedure(Procedure):
         takes_more = len(required) <= n + 1 and (len(names) >= n + 1 or is_open)
         if takes_n and len(names) > n and names[n] not in COTANGENTS and not is_open:
             takes_more = False  # an option: grad(x, alpha=1.0)
+        if is_open and takes_n and takes_more and not self._takes_cotangent(y):
+            takes_more = False
         leads = bool(names) and names[0] in COTANGENTS and names[0] not in self.tree
         if self._has_cache(names, required):
             self.form, self.takes_cotangent = "cache", True
@@ -149,6 +151,21 @@ class FunctionProcedure(Procedure):
         self.takes_cotangent = self.form in ("cotangent", "cache", "derivative", "Jacobian")
         if self.form == "cotangent" and not self.only_dy and not chosen and len(self.selected) > 1:
             self._try_constants(y)
+
+    def _takes_cotangent(self, y: Array) -> bool:
+        """Tell whether grad(*args), which says nothing of its arguments, can be called with a cotangent beside those of f."""
+        args, before, kept = self.arguments(self.copies(self.point)), self.first, self.form
+        try:
+            out = self.f(*args, **self.kwargs)
+            self.form = "cotangent"
+            self._call_grad(args, out, self._unflat(out, np.ones(y.shape, y.dtype)))
+        except Exception:  # it cannot, whatever the reason
+            return False
+        else:
+            return True
+        finally:
+            self.first, self.form = before, kept
+            self.world.reset()
 
     def _try_constants(self, y: Array) -> None:
         args, before = self.arguments(self.copies(self.point)), self.first

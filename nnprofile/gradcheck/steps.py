@@ -176,8 +176,14 @@ class _Steps:
     def compare(self, formulas: Formulas, trajectory: list[list[Array]], gradients: list[list[Array]]) -> None:
         """Compare each step with the formula, and look for the known mistake that explains it."""
         moved = [[b - a for a, b in zip(one, two, strict=True)] for one, two in pairwise(trajectory)]
-        still = [name for k, name in enumerate(self.names) if not any(m[k].any() for m in moved)]
-        still = [name for name in still if any(g[self.names.index(name)].any() for g in gradients)]
+        largest = [max(float(np.abs(g[k]).max(initial=0.0)) for g in gradients) for k in range(len(self.names))]
+        paths = [max(float(np.abs(m[k]).max(initial=0.0)) for m in moved) for k in range(len(self.names))]
+        speed = max((path / g for path, g in zip(paths, largest, strict=True) if path and g), default=np.inf)
+        still = [
+            name
+            for k, name in enumerate(self.names)
+            if not paths[k] and largest[k] and speed * largest[k] > 1e-15 * np.abs(trajectory[0][k]).max()
+        ]  # where it is not rounded away
         if still:
             others = "" if len(still) == len(self.names) else "; the others did"
             text = f"{', '.join(still)} did not move{others}: a step writes into params, in place"
