@@ -53,7 +53,7 @@ _FIRST = frozenset(
 )
 
 
-SECONDS = 1.0  # that a diagnosis may take in any case
+SECONDS = 1.0  # that a check with its diagnosis may take in any case
 TOO_DEAR = "wrong; what it is would take more evaluations: raise budget="
 _VAGUE = ("elements", "float32", "epsilon", "term")  # said last of several tensors
 
@@ -150,12 +150,12 @@ class Check:
         wrong, spent = [], False
         p = context.procedure
         n = sum(q.n_forward for q in self.procedures)
-        extra, late = (context.judge.extra, context.judge.extra_seconds) if context.judge is not None else (0, 0.0)
-        most, start = (2 * n - 3 * extra if self.budget is None else self.budget), time.perf_counter() - late
+        extra = context.judge.extra if context.judge is not None else 0
+        most = 2 * n - 3 * extra if self.budget is None else self.budget
 
         def spend() -> None:
             used = sum(q.n_forward for q in self.procedures) - n
-            if used >= most and (self.budget is not None or time.perf_counter() - start > SECONDS):
+            if used >= most and (self.budget is not None or time.perf_counter() - self.start > SECONDS):
                 raise BudgetSpent
 
         if p is not None:
