@@ -182,7 +182,7 @@ def main() -> None:
     ]
     n_bugs, n_traps = sum(bool(c.kinds) for c in cases), sum(not c.kinds for c in cases)
     head = f"{versions()}. {n_bugs} bugs and {n_traps} traps, {options.seeds} seeds, {len(options.sizes)} sizes each."
-    text = "\n\n".join([head, table(outcomes), calibrate()])
+    text = "\n\n".join([head, table(outcomes), calibrate(), calibrate(cancelling=True)])
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gradcheck.md").write_text(text + "\n", encoding="utf-8")
