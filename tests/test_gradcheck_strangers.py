@@ -394,6 +394,57 @@ def test_few_equal_numbers_are_no_order() -> None:
     assert not report.ok and report.errors[0].kind != "order"
 
 
+def squash(z: Any) -> Any:
+    return np.tanh(z)
+
+
+@pytest.mark.parametrize("act", [np.tanh, squash])
+def test_a_derivative_that_a_network_forgets(rng: np.random.Generator, act: Any) -> None:
+    """The gradient where the derivative of what forward calls is missing, as a whole, or for one tensor."""
+    x, t = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
+    p = {"W": rng.normal(size=(3, 4)), "b": rng.normal(size=4), "V": rng.normal(size=(4, 2))}
+    kept = np.tanh
+
+    def grad(p: Any, wrong: tuple[str, ...]) -> Any:
+        h = act(x @ p["W"] + p["b"])
+        d = 2 * (h @ p["V"] - t)
+        dz = {k: d @ p["V"].T * (1.0 if k in wrong else 1 - h * h) for k in ("W", "b")}
+        return {"W": x.T @ dz["W"], "b": dz["b"].sum(axis=0), "V": h.T @ d}
+
+    def f(p: Any) -> Any:
+        return ((act(x @ p["W"] + p["b"]) @ p["V"] - t) ** 2).sum()
+
+    nn.check_function(f, lambda p: grad(p, ()), p).raise_if_failed()
+    for wrong in (("W", "b"), ("b",)):
+        report = nn.check_function(f, lambda p, wrong=wrong: grad(p, wrong), p)
+        assert tuple(e.tensor for e in report.errors) == wrong
+        assert all(e.kind == "slope" and "the derivative of act is missing" in e.message for e in report.errors), report
+    assert np.tanh is kept
+
+
+def test_a_gate_of_several(rng: np.random.Generator) -> None:
+    """Of three calls of one function in each step, only the second has a wrong derivative."""
+    x = rng.normal(size=(4, 3))
+
+    def forward(w: Any) -> Any:
+        return [tuple(squash(row * w * k) for k in (1, 2, 3)) for row in x]
+
+    def f(w: Any) -> Any:
+        return sum((a * b * c).sum() for a, b, c in forward(w))
+
+    def grad(w: Any, wrong: bool) -> Any:
+        total = np.zeros(3)
+        for row, (a, b, c) in zip(x, forward(w), strict=True):
+            slope_b = 1.0 if wrong else 1 - b * b
+            total += row * ((1 - a * a) * b * c + 2 * slope_b * a * c + 3 * (1 - c * c) * a * b)
+        return total
+
+    w = rng.normal(size=3)
+    nn.check_function(f, lambda w: grad(w, False), w).raise_if_failed()
+    report = nn.check_function(f, lambda w: grad(w, True), w)
+    assert "the derivative of squash, in call 2 of each 3, is missing" in report.errors[0].message
+
+
 def test_a_finding_says_how_much_it_explains(rng: np.random.Generator) -> None:
     report = nn.check_function(lambda x: (x * x).sum(), lambda x: x, rng.normal(size=5))
     assert report.errors[0].unexplained < 1e-6 and "explains all but" in str(report)

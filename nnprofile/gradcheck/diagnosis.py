@@ -12,7 +12,7 @@ from itertools import permutations
 import numpy as np
 
 from ..contract import Array
-from . import mistakes
+from . import callees, mistakes
 from .facts import Context, Diagnosis, Facts, listed, subsets
 from .judge import Verdict
 from .reference import H, rms
@@ -973,6 +973,7 @@ _HYPOTHESES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
     mistakes.symmetric,
     _norm_terms,
     _norm_term,
+    callees.callee,
     _other_parameter,
     mistakes.few_elements,
     mistakes.repeated_constants,
