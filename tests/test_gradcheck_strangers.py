@@ -445,6 +445,23 @@ def test_a_gate_of_several(rng: np.random.Generator) -> None:
     assert "the derivative of squash, in call 2 of each 3, is missing" in report.errors[0].message
 
 
+def test_a_convolution_that_assigns(rng: np.random.Generator) -> None:
+    x, w = rng.normal(size=(2, 5, 5)), rng.normal(size=(2, 2, 3))
+
+    def f(w: Any) -> Any:
+        windows = np.lib.stride_tricks.sliding_window_view(x, (2, 2), axis=(1, 2))
+        return np.einsum("nijab,abk->nijk", windows, w)
+
+    def backward(dy: Any, w: Any) -> Any:
+        dw = np.zeros_like(w)
+        for n, i, j, k in np.ndindex(*dy.shape):
+            dw[..., k] = x[n, i : i + 2, j : j + 2] * dy[n, i, j, k]
+        return dw
+
+    report = nn.check_function(f, backward, w)
+    assert report.errors[0].kind == "samples" and "last place" in report.errors[0].message
+
+
 def test_a_finding_says_how_much_it_explains(rng: np.random.Generator) -> None:
     report = nn.check_function(lambda x: (x * x).sum(), lambda x: x, rng.normal(size=5))
     assert report.errors[0].unexplained < 1e-6 and "explains all but" in str(report)

@@ -969,6 +969,7 @@ _HYPOTHESES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
     _passed_on,
     _other_cotangent,
     mistakes.same_step,
+    mistakes.last_window,
     _output_slope,
     mistakes.symmetric,
     _norm_terms,

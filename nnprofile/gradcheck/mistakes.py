@@ -259,6 +259,18 @@ def same_step(f: Facts) -> Diagnosis | None:
     return None
 
 
+def last_window(f: Facts) -> Diagnosis | None:
+    """Of the places of y, such as a convolution's windows, only the last one of each channel counts: = where += belongs."""
+    jacobian = f.verdict.jacobian
+    if jacobian is None or f.dy.ndim < 3:
+        return None
+    channels = f.dy.shape[-1]
+    last = (jacobian * f.dy).reshape(len(jacobian), -1, channels)[:, -1]
+    if f.fits(last.sum(axis=-1)):
+        return "samples", "the gradient of the last place of y only: = where += belongs, in a loop"
+    return None
+
+
 def lost_reaction(f: Facts) -> Diagnosis | None:
     """The right gradient sums to 0 along an axis, as forward ignores a common shift; yours does not."""
     if not f.full or not f.shape:
