@@ -312,6 +312,22 @@ def test_one_number_is_not_one_of_one_elements() -> None:
     assert report.errors[0].kind == "slope" and "y (1 - y)" in report.errors[0].message
 
 
+def test_a_stationary_point_is_not_unused() -> None:
+    """The Kullback-Leibler divergence of equal distributions."""
+
+    def softmax(z: Any) -> Any:
+        return np.exp(z) / np.exp(z).sum()
+
+    def f(z: Any) -> Any:
+        return -(np.log(softmax(z)) / 5).sum()
+
+    nn.check_function(f, lambda z: softmax(z) - 1 / 5, np.zeros(5)).raise_if_failed()
+    report = nn.check_function(f, lambda z: softmax(z) - 1 / 5 + 1e-6, np.zeros(5))
+    assert report.errors[0].kind == "term" and "stationary point" in report.errors[0].message
+    unused = nn.check_function(lambda a, b: (a * a).sum(), lambda a, b: (2 * a, b + 1), np.ones(3), np.zeros(3))
+    assert [f.kind for f in unused.errors] == ["unused"]
+
+
 def test_swapped_and_copied_gradients(rng: np.random.Generator) -> None:
     x = rng.normal(size=(5, 3))
 

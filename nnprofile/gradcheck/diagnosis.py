@@ -126,6 +126,11 @@ def _zero(f: Facts) -> Diagnosis | None:
 
 def _unused(f: Facts) -> Diagnosis | None:
     if f.full and not f.right.any() and f.yours.any():
+        if f.again()[1].any():
+            return (
+                "term",
+                "the right gradient is 0: a minimum, a maximum or another stationary point, where yours is not",
+            )
         hint = "" if f.verdict.k < f.context.procedure.n_inputs else " Does it read params itself, or a copy?"  # type: ignore[union-attr]
         return "unused", f"the right gradient is 0: around this point forward does not change with it.{hint}"
     return None

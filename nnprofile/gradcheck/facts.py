@@ -90,7 +90,9 @@ class Facts:
         if self._again is None:
             judge, subject = self.judge, self.judge.subject
             rng = np.random.default_rng(0)
-            moved = [a * (1 + 1e-3 * rng.uniform(0.5, 1.5, size=a.shape)) for a in subject.point]
+            moved = [
+                np.where(a == 0, 1e-3, a) * (1 + 1e-3 * rng.uniform(0.5, 1.5, size=a.shape)) for a in subject.point
+            ]
             kept, subject.point = subject.point, moved
             try:
                 yours = subject.vjp(moved, judge.dy)[self.verdict.k]
