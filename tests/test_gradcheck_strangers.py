@@ -70,6 +70,19 @@ def test_an_error_in_a_cancelling_sum_is_found(rng: np.random.Generator, share: 
     assert not nn.check_function(loss, lambda w, b: grad(w, b, 0.5 * share), *point).ok
 
 
+def test_right_at_an_optimum(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(50, 4))
+    x, t = np.concatenate([x, -x]), np.tile([0.0, 1.0], 50)
+    best = np.linalg.lstsq(x, t, rcond=None)[0]
+
+    def f(w: Any) -> Any:
+        return ((x @ w - t) ** 2).sum() / 2
+
+    nn.check_function(f, lambda w: x.T @ (x @ w - t), best).raise_if_failed()
+    assert not nn.check_function(f, lambda w: x.T @ (x @ w - t) + 1e-5, best).ok
+    nn.check_function(lambda z: np.sin(z).sum(), np.cos, np.full(4, np.pi / 2)).raise_if_failed()
+
+
 # -- first values: gamma = 1, beta = 0, b = 0
 
 
@@ -201,6 +214,55 @@ def test_a_network_with_a_wrong_dict_of_gradients() -> None:
     report = nn.check_network(net, None, rng.normal(size=(6, 3)), rng.normal(size=(6, 2)))
     assert [f.tensor for f in report.errors] == ["params.W2"] and report.errors[0].kind == "sign"
     assert all(net.params[name].tobytes() == value.tobytes() for name, value in kept.items())
+
+
+class Suffixed:
+    def __init__(self) -> None:
+        self.weight, self.bias = np.ones((3, 2)), np.zeros(2)
+
+    def forward(self, x: Any) -> Any:
+        self.x = x
+        return x @ self.weight + self.bias
+
+    def backward(self, d: Any) -> Any:
+        self.weight_grad, self.bias_grad = self.x.T @ d, d.sum(axis=0)
+        return d @ self.weight.T
+
+
+class Lists:
+    def __init__(self) -> None:
+        self.params = [np.ones((3, 2)), np.zeros(2)]
+        self.grads = [np.zeros((3, 2)), np.zeros(2)]
+
+    def forward(self, x: Any) -> Any:
+        self.x = x
+        return x @ self.params[0] + self.params[1]
+
+    def backward(self, d: Any) -> Any:
+        self.grads[0][...], self.grads[1][...] = self.x.T @ d, d.sum(axis=0)
+        return d @ self.params[0].T
+
+
+class Stack:
+    def __init__(self) -> None:
+        self.layers = [Suffixed(), layouts.Affine(np.ones((2, 2)), np.zeros(2))]
+
+    def forward(self, x: Any) -> Any:
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, d: Any) -> Any:
+        for layer in reversed(self.layers):
+            d = layer.backward(d)
+        return d
+
+
+@pytest.mark.parametrize(("make", "n"), [(Suffixed, 3), (Lists, 3), (Stack, 5)])
+def test_more_layouts(rng: np.random.Generator, make: Any, n: int) -> None:
+    report = nn.check_layer(make(), rng.normal(size=(5, 3)))
+    report.raise_if_failed()
+    assert len(report.rows) == n
 
 
 def test_parameters_that_no_gradient_is_found_for_are_not_passed_over() -> None:

@@ -937,16 +937,8 @@ def _small(f: Facts) -> Diagnosis | None:
 
 def _is_random(f: Facts) -> bool:
     """Tell whether the error is another one a small way off, as rounding is and a formula is not."""
-    judge, subject = f.judge, f.judge.subject
-    moved = [a * (1 + 1e-4 * judge.rng.normal(size=a.shape)) for a in subject.point]
-    kept, subject.point = subject.point, moved
-    try:
-        yours = subject.vjp(moved, judge.dy)[f.verdict.k]
-        right, _ = judge.right(f.verdict, f.where)
-    finally:
-        subject.point = kept
-    assert yours is not None
-    error = yours.ravel()[f.where] - right
+    right, yours = f.at([a * (1 + 1e-4 * f.judge.rng.normal(size=a.shape)) for a in f.judge.subject.point])
+    error = yours - right
     alike = float(error @ f.error) / ((rms(error) * rms(f.error) * error.size) or 1.0)
     return alike < 0.9
 

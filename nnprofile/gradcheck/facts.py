@@ -88,21 +88,23 @@ class Facts:
     def again(self) -> tuple[Array, Array, Array]:
         """Return (tensor, right gradient, claimed gradient), at the known elements, a small way off."""
         if self._again is None:
-            judge, subject = self.judge, self.judge.subject
             rng = np.random.default_rng(0)
-            moved = [
-                np.where(a == 0, 1e-3, a) * (1 + 1e-3 * rng.uniform(0.5, 1.5, size=a.shape)) for a in subject.point
-            ]
-            kept, subject.point = subject.point, moved
-            try:
-                yours = subject.vjp(moved, judge.dy)[self.verdict.k]
-                right, _ = judge.right(self.verdict, self.where)
-            finally:
-                subject.point = kept
-            assert yours is not None
-            k = self.verdict.k
-            self._again = moved[k].ravel()[self.where], right, yours.ravel()[self.where]
+            point = self.judge.subject.point
+            moved = [np.where(a == 0, 1e-3, a) * (1 + 1e-3 * rng.uniform(0.5, 1.5, size=a.shape)) for a in point]
+            self._again = moved[self.verdict.k].ravel()[self.where], *self.at(moved)
         return self._again
+
+    def at(self, point: list[Array]) -> tuple[Array, Array]:
+        """Return (right gradient, claimed gradient) at another point, at the known elements."""
+        judge, subject = self.judge, self.judge.subject
+        kept, subject.point = subject.point, point
+        try:
+            yours = subject.vjp(point, judge.dy)[self.verdict.k]
+            right, _ = judge.right(self.verdict, self.where)
+        finally:
+            subject.point = kept
+        assert yours is not None
+        return right, yours.ravel()[self.where]
 
     def as_tensor(self, flat: Array) -> Array:
         """Give the elements their places back, if all are known."""

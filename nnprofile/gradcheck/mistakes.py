@@ -42,13 +42,10 @@ def clipped(f: Facts) -> Diagnosis | None:
         return None
     c = float(np.abs(f.yours).max())
     off = np.abs(f.error) > f.tolerance
-    if c and (off.sum() > 1 or _is_round(c)) and not (off & (np.abs(np.abs(f.yours) - c) > 1e-12 * c)).any():
-        for kept in (f.right, np.nan_to_num(f.right)):
-            if f.fits(np.clip(kept, -c, c)) and (np.abs(f.yours) == c).sum() >= off.sum():
-                return (
-                    "clipped",
-                    f"{int(off.sum())} of {off.size} elements are cut off at +-{c:.6g}: np.clip is part of the gradient",
-                )
+    n = int(off.sum())
+    at_the_edge = not (off & (np.abs(np.abs(f.yours) - c) > 1e-12 * c)).any()
+    if c and (n > 1 or _is_round(c)) and at_the_edge and f.fits(np.clip(f.right, -c, c)):
+        return "clipped", f"{n} of {off.size} elements are cut off at +-{c:.6g}: np.clip is part of the gradient"
     return None
 
 
@@ -81,30 +78,29 @@ def forgotten_mask(f: Facts) -> Diagnosis | None:
 
 def log_argument(f: Facts) -> Diagnosis | None:
     """The derivative by log(theta) or by exp(theta): right * theta, right / exp(theta)."""
-    theta = f.theta
-    with np.errstate(all="ignore"):
-        for factor, text in (
-            (
-                theta if (theta > 0).all() else np.full(1, np.nan),
-                "theta times the right one: the derivative by log(theta), where that by theta is asked for",
-            ),
-            (1 / theta, "the right one over theta: the derivative by theta**2 / 2, or a factor theta is missing"),
-            (np.exp(-theta), "the right one without the factor exp(theta): the derivative by exp(theta), not by theta"),
-            (np.exp(theta), "exp(theta) times the right one: exp is differentiated twice"),
-        ):
-            if np.isfinite(factor).all() and f.fits(f.right * factor) and f.varied_or_again(factor, _times(text)):
+    for factor, text in _ARGUMENTS:
+        with np.errstate(all="ignore"):
+            values = factor(f.theta)
+            if np.isfinite(values).all() and f.fits(f.right * values) and f.varied_or_again(values, factor):
                 return "slope", f"your gradient is {text}"
     return None
 
 
-def _times(text: str) -> Callable[[Array], Array]:
-    """Return the factor of ``log_argument`` as a function."""
-    if text.startswith("theta"):
-        return lambda theta: theta
-    if "over theta" in text:
-        return lambda theta: 1 / theta
-    sign = -1 if "without" in text else 1
-    return lambda theta: np.exp(sign * theta)
+_ARGUMENTS: tuple[tuple[Callable[[Array], Array], str], ...] = (
+    (
+        lambda theta: np.where(theta > 0, theta, np.nan),
+        "theta times the right one: the derivative by log(theta), where that by theta is asked for",
+    ),
+    (
+        lambda theta: 1 / theta,
+        "the right one over theta: the derivative by theta**2 / 2, or a factor theta is missing",
+    ),
+    (
+        lambda theta: np.exp(-theta),
+        "the right one without the factor exp(theta): the derivative by exp(theta), not by theta",
+    ),
+    (np.exp, "exp(theta) times the right one: exp is differentiated twice"),
+)
 
 
 def few_elements(f: Facts) -> Diagnosis | None:
