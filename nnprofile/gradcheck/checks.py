@@ -20,6 +20,7 @@ from .contracts import Contracts
 from .diagnosis import diagnose
 from .elsewhere import look_elsewhere
 from .facts import Context
+from .foreign import ForeignError, foreign
 from .functions import FunctionProcedure
 from .judge import FULL, Judge, Verdict
 from .procedures import (
@@ -202,7 +203,7 @@ class Check:
             constants.shake_constants(eps, self.rng)
             try:
                 runs.append(constants.run(shaken, low.copy())[1])
-            except Exception:  # out of the function's domain
+            except ForeignError:  # out of the function's domain
                 continue
         # What rounding the inputs alone does to the right gradient: the same points, in float64.
         exact = p.run([a.astype(np.float64) for a in p.point], low.astype(np.float64))[1]
@@ -354,7 +355,7 @@ def _the_right_one(p: FunctionProcedure, attribute: str, options: tuple[bool, bo
             verdicts = Judge(subject, rng.normal(size=np.shape(subject.y(subject.point))), rng).all()
             if verdicts and all(v.row.verdict != "wrong" for v in verdicts) and not p.problems:
                 return option
-        except Exception:
+        except ForeignError:
             continue
         finally:
             p.problems = {}
@@ -379,12 +380,13 @@ def _with_its_own_gradients(f: Any, grad: Any, args: tuple[Any, ...]) -> Statefu
         return None
     with untouched(obj):
         try:
-            value = getattr(copied(obj), f.__name__)(*copied(args))
+            with foreign():
+                value = getattr(copied(obj), f.__name__)(*copied(args))
             if np.size(value) != 1:
                 return None
             adapter = StatefulValue(obj, f.__name__, grad.__name__, tuple(args[1:]))
             adapter.learn(np.asarray(args[0]))
-        except Exception:  # its methods are called otherwise
+        except ForeignError:  # its methods are called otherwise
             return None
     return adapter if adapter.keys or adapter.places else None
 
@@ -562,7 +564,7 @@ def _loss_elsewhere(check: Check, loss: Any, y_pred: Array, y_true: Any, place: 
     for text, rows in (("one row", [0]), ("each row twice", [i for i in range(n) for _ in range(2)])):
         try:
             p = check.made(LossProcedure(loss, y_pred[rows].astype(np.float64), t[rows]))
-        except Exception:  # a loss may refuse such a batch
+        except ForeignError:  # a loss may refuse such a batch
             continue
         try:
             subject = Subject(p.names, p.point, p.output, p.pullback)
@@ -571,7 +573,7 @@ def _loss_elsewhere(check: Check, loss: Any, y_pred: Array, y_true: Any, place: 
                 message = f"y_pred: wrong with {text}, though right for the batch given: the 1/n of value or gradient?"
                 check.report.findings.append(Finding("batch", place, "y_pred", message))
                 return
-        except Exception:  # a loss may refuse such a batch
+        except ForeignError:  # a loss may refuse such a batch
             continue
         finally:
             p.world.close()
@@ -726,8 +728,9 @@ def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Array]], Array |
     if not isinstance(layers, list | tuple) or not layers or not all(map(_is_layer, layers)):
         return [], y
     try:
-        last = through(layers, np.array(p.x), "")
-    except Exception:
+        with foreign():
+            last = through(layers, np.array(p.x), "")
+    except ForeignError:
         return [], y
     finally:
         p.world.reset()
@@ -738,8 +741,9 @@ def _differs_in_training(layer: Any, x: Array) -> bool:
     if not takes(layer.forward, "rng") or x.size > FULL:
         return False
     try:
-        outputs = [np.array(layer.forward(x.copy(), rng=rng)[0]) for rng in (None, np.random.default_rng(0))]
-    except Exception:  # no inference mode
+        with foreign():
+            outputs = [np.array(layer.forward(x.copy(), rng=rng)[0]) for rng in (None, np.random.default_rng(0))]
+    except ForeignError:  # no inference mode
         return True
     return not np.array_equal(outputs[0], outputs[1], equal_nan=True)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, ContractError
+from .foreign import ForeignError, foreign
 from .functions import FunctionProcedure
 from .procedures import LayerProcedure, Procedure
 from .report import Finding
@@ -43,7 +44,7 @@ class Contracts:
         """Check all; return the gradients, or None if backward raised an error."""
         try:
             y, grads = self.run(self.dy)
-        except Exception as error:
+        except ForeignError as error:
             self.raised(error)
             return None
         self.p.world.observe()
@@ -70,8 +71,9 @@ class Contracts:
             self.check_layouts(grads)
         return grads
 
-    def raised(self, error: Exception) -> None:
+    def raised(self, foreign_error: ForeignError) -> None:
         """Report an error out of backward."""
+        error = foreign_error.error
         if isinstance(error, ContractError):
             self.add("contract", str(error))
             return
@@ -153,7 +155,7 @@ class Contracts:
                 self.add("mutation", "backward overwrites dy, which the caller may still need")
             for name in self.p.overwritten():
                 self.add("mutation", f"forward or backward overwrites {name}", name)
-        except Exception as error:
+        except ForeignError as error:
             self.raised(error)
         for a, b in zip(arrays[n:], before[n:], strict=True):
             if a.tobytes() != b.tobytes():
@@ -179,16 +181,16 @@ class Contracts:
             nonlocal refused
             try:
                 p.another_forward(obj, [np.flip(a).copy() * a.dtype.type(0.9) for a in p.point])
-            except Exception:  # numbers outside of its domain, which is no fault of backward
+            except ForeignError:  # numbers outside of its domain, which is no fault of backward
                 refused = True
 
         try:
             _, after = self.run(self.dy, between=again)
             p.world.observe()  # running statistics, say, that this moved
             p.world.reset()
-        except Exception as error:
+        except ForeignError as error:
             if not refused:
-                self.add("stale-cache", f"after a second forward, backward raises {type(error).__name__}: {error}")
+                self.add("stale-cache", f"after a second forward, backward raises {error}")
             return
         for name, a, b in zip(p.names, after, grads, strict=True):
             if a is not None and b is not None and not self.close(a, b):
@@ -217,10 +219,10 @@ class Contracts:
             try:
                 p.backward(obj, self.dy.copy(), cache)
                 again = p.backward(obj, self.dy.copy(), cache)
-            except Exception as error:
+            except ForeignError as error:
                 self.add(
                     "backward-twice",
-                    f"the second backward raises {type(error).__name__}: {error}: the cache is used up",
+                    f"the second backward raises {error}: the cache is used up",
                 )
                 return
             p.count(self.dy)
@@ -242,10 +244,11 @@ class Contracts:
         with p.bound(p.copies(p.point)) as (obj, x):
             _, cache = p._forward(obj, x)
             try:
-                arrays = [a for _, a in leaves(list(obj.backward(self.dy.copy(), cache)))]
-                kept = [np.array(a) for a in arrays]
-                obj.backward(-self.dy, cache)
-            except Exception:  # a cache that serves only once, which check_twice has reported
+                with foreign():
+                    arrays = [a for _, a in leaves(list(obj.backward(self.dy.copy(), cache)))]
+                    kept = [np.array(a) for a in arrays]
+                    obj.backward(-self.dy, cache)
+            except ForeignError:  # a cache that serves only once, which check_twice has reported
                 return
             p.count(self.dy)
             p.n_backward += 1
@@ -271,7 +274,7 @@ class Contracts:
         """Worth knowing: whether the cache is the very array that forward returned."""
         try:
             _, after = self.run(self.dy, spoil=True)
-        except Exception:
+        except ForeignError:
             after = []
         if not all(a is None or b is None or self.close(a, b) for a, b in zip(after, grads, strict=False)):
             self.add(
@@ -291,7 +294,7 @@ class Contracts:
         try:
             found = [(name, self.run(dy)[1], expected) for name, dy, expected in tests]
             apart, together = self.run(other)[1], self.run(self.dy + other)[1]
-        except Exception as error:
+        except ForeignError as error:
             self.raised(error)
             return
         found.append(("dy + dy'", together, lambda k: _known(grads[k]) + _known(apart[k])))
@@ -335,7 +338,7 @@ class Contracts:
                 got = self.p.run(self.p.copies(self.p.point), arranged)[1]
                 if name == "broadcast":
                     plain = self.run(broadcast.copy())[1]
-            except Exception as error:
+            except ForeignError as error:
                 if "read-only" in str(error):
                     self.raised(error)
                 elif not any(f.kind == "mutation" for f in self.findings):

@@ -14,6 +14,7 @@ import numpy as np
 from ..contract import Array
 from .diagnosis import diagnose
 from .facts import Context
+from .foreign import ForeignError
 from .functions import FunctionProcedure
 from .judge import Judge
 from .procedures import LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure
@@ -102,14 +103,14 @@ def _look(check: Check, p: Procedure, layer: str, text: str, kind: str, x: Array
         dy = check.rng.normal(size=y.shape) if p.takes_cotangent else np.ones(y.shape)
         try:
             grads = p.run(p.copies(point), dy)[1]
-        except Exception as error:
-            finding = Finding("raises", layer, "", f"with {text}, backward raises {type(error).__name__}: {error}")
+        except ForeignError as error:
+            finding = Finding("raises", layer, "", f"with {text}, backward raises {error}")
             check.report.findings.append(finding)
             return
         check.report.points.append(text)
         if not _agrees(p, point, dy, grads, check.rng):
             _judge(check, p, layer, text, kind, dy)
-    except Exception:  # the layer may refuse such a batch, or such numbers
+    except ForeignError:  # the layer may refuse such a batch, or such numbers
         return
     finally:
         p.point = kept[1]
@@ -123,7 +124,7 @@ def _agrees(p: Procedure, point: list[Array], dy: Array, grads: list[Array | Non
     t = [np.zeros(a.shape) if g is None else rng.normal(size=a.shape) for a, g in zip(point, grads, strict=True)]
     try:
         moved = np.asarray(p.run([a + 1j * H * s for a, s in zip(point, t, strict=True)])[0])
-    except Exception:
+    except ForeignError:
         return False
     if not np.iscomplexobj(moved) or not np.isfinite(moved).all():
         return False

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array
+from .foreign import ForeignError, foreign
 from .procedures import Between, Procedure
 from .stateful import methods_of_one
 from .tree import Missing, extra_names, is_branch, items, leaves, pick, rebuild
@@ -156,10 +157,11 @@ class FunctionProcedure(Procedure):
         """Tell whether grad(*args), which says nothing of its arguments, can be called with a cotangent beside those of f."""
         args, before, kept = self.arguments(self.copies(self.point)), self.first, self.form
         try:
-            out = self.f(*args, **self.kwargs)
+            with foreign():
+                out = self.f(*args, **self.kwargs)
             self.form = "cotangent"
             self._call_grad(args, out, self._unflat(out, np.ones(y.shape, y.dtype)))
-        except Exception:  # it cannot, whatever the reason
+        except ForeignError:  # it cannot, whatever the reason
             return False
         else:
             return True
@@ -170,9 +172,10 @@ class FunctionProcedure(Procedure):
     def _try_constants(self, y: Array) -> None:
         args, before = self.arguments(self.copies(self.point)), self.first
         try:
-            out = self.f(*args, **self.kwargs)
+            with foreign():
+                out = self.f(*args, **self.kwargs)
             self._take_constants(self._call_grad(args, out, self._unflat(out, np.ones(y.shape, y.dtype))))
-        except Exception:  # which the contracts report
+        except ForeignError:  # which the contracts report
             return
         finally:
             self.first = before
@@ -191,7 +194,7 @@ class FunctionProcedure(Procedure):
         """Of a grad of the same arguments as f: tell by shapes what it returns, and by which arguments."""
         try:
             out = self._returned(self.arguments(self.copies(self.point)))
-        except Exception:  # which the contracts report
+        except ForeignError:  # which the contracts report
             return
         finally:
             self.world.reset()
@@ -264,10 +267,12 @@ class FunctionProcedure(Procedure):
         """Whether grad computes f anew, and so must draw again what f has drawn; of a cotangent f has gone before."""
         return self.form not in ("cotangent", "cache")
 
+    @foreign()
     def _returned(self, args: tuple[Any, ...]) -> Any:
         """Call grad with f's arguments, and such keywords as it takes."""
         return self.grad(*args, **_taken(self.grad, self.kwargs))
 
+    @foreign()
     def _call_grad(self, args: tuple[Any, ...], out: Any, dy: Any) -> Any:
         if self.draws_again and self.world.is_random:
             self.world.rewind()  # it draws what f has drawn
@@ -282,8 +287,9 @@ class FunctionProcedure(Procedure):
             return self.grad(dy)
         if self.first is None:
             try:
-                return self.grad(dy, *args, **keywords)
-            except Exception:
+                with foreign():
+                    return self.grad(dy, *args, **keywords)
+            except ForeignError:
                 found = self.grad(*args, dy, **keywords)
                 self.first = False
                 return found
@@ -317,6 +323,7 @@ class FunctionProcedure(Procedure):
             for i, a in enumerate(self.args)
         )
 
+    @foreign()
     def run(
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
@@ -344,6 +351,7 @@ class FunctionProcedure(Procedure):
         """Look at arguments that are arrays of no floats."""
         return [k for k, a in self.passed.items() if a.dtype.kind != "f" and a.tobytes() != self.tree[k].tobytes()]
 
+    @foreign()
     def another_forward(self, obj: Any, other: list[Array]) -> None:
         """Call f with other numbers."""
         self.f(*self.arguments(other), **self.kwargs)

@@ -19,6 +19,7 @@ from math import pi, sqrt
 import numpy as np
 
 from ..contract import Array
+from .foreign import ForeignError
 from .reference import EXTENDED, Reference, Subject, rms
 from .report import KAPPA, Row, Worst
 
@@ -121,7 +122,7 @@ class Judge:
         for place in (shaken, inwards):  # at the edge of a domain, such as p = 1, only inwards
             try:
                 grads = self.subject.vjp(place, dy)
-            except Exception:
+            except ForeignError:
                 continue
             self.nearby.append(place)
             return grads
@@ -163,7 +164,7 @@ class Judge:
                 try:
                     point = [factor * a for a in self.subject.point]
                     y, grads = self.subject.y(point), self.subject.vjp(point, self.dy)
-                except Exception:  # not defined there
+                except ForeignError:  # not defined there
                     continue
                 if np.isfinite(y).all() and float(np.abs(self.dy * y).sum()) <= 1e3 * here:
                     sizes = [
@@ -183,7 +184,7 @@ class Judge:
             point = [a + share * max(rms(a), 1.0) * self.rng.normal(size=a.shape) for a in self.subject.point]
             try:
                 grad = self.subject.vjp(point, self.dy)[k]
-            except Exception:  # not defined there
+            except ForeignError:  # not defined there
                 continue
             if grad is not None and np.isfinite(grad).all():
                 size = max(size, float(np.abs(grad).max(initial=0.0)))
@@ -209,7 +210,7 @@ class Judge:
             self._extended = [None] * len(self.yours)
             if EXTENDED:
                 longer = [a.astype(np.longdouble) for a in self.subject.point]
-                with suppress(Exception):  # of code that knows no long doubles
+                with suppress(ForeignError):  # of code that knows no long doubles
                     self._extended = self.subject.vjp(longer, self.dy.astype(np.longdouble))
         found = self._extended[k]
         return found if found is not None and found.dtype == np.longdouble and np.isfinite(found).all() else None
@@ -226,7 +227,7 @@ class Judge:
         assert yours is not None
         try:
             exact = self.reference.slope_extended(k, t) if method == "complex step" else np.longdouble(right)
-        except Exception:  # complex numbers of extended precision do not pass
+        except ForeignError:  # complex numbers of extended precision do not pass
             return np.nan
         left = float(abs(mine - exact))
         noise = float(abs((yours * t).sum() - mine) + abs(right - exact))
@@ -264,7 +265,7 @@ class Judge:
                 grads = self.subject.vjp(point, self.dy)[k]
                 if grads is not None:
                     gaps.append(float((grads * t).sum()) - self.reference.slope(k, t, point))
-            except Exception:  # out of the domain
+            except ForeignError:  # out of the domain
                 continue
         return max(gaps) - min(gaps) if len(gaps) > 1 else 0.0
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss, backward_pair
 from ..validation import check_number, fitted_inside
+from .foreign import foreign
 from .stateful import Stateful, StatefulLoss, StatefulValue, as_loss, is_stateful
 from .tree import Missing, extra_names, pick
 from .world import Model, World, copied, describe, untouched, walk
@@ -221,6 +222,7 @@ class LayerProcedure(Procedure):
         """Return the state of all generators that are known, the one that was passed among them."""
         return super().random_state() + (repr(self.last.bit_generator.state) if self.generator is not None else "")
 
+    @foreign()
     def _forward(self, obj: Any, x: Array) -> tuple[Array, Any]:
         rng = self.draws()
         out = obj.forward(x) if rng is None else obj.forward(x, rng=rng)
@@ -240,6 +242,7 @@ class LayerProcedure(Procedure):
         with self.model.bound(arrays[int(self.has_x) :]) as obj:
             yield obj, x
 
+    @foreign()
     def run(
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
@@ -257,6 +260,7 @@ class LayerProcedure(Procedure):
                 y[...] = 7
             return result, self.backward(obj, dy, cache)
 
+    @foreign()
     def another_forward(self, obj: Any, other: list[Array]) -> None:
         """Go forward with other numbers, and last in the other mode."""
         x = other[0] if self.has_x else np.flip(self.x)
@@ -269,6 +273,7 @@ class LayerProcedure(Procedure):
         """Look at x, if it is of integers."""
         return [] if self.has_x or self.used.tobytes() == self.x.tobytes() else ["x"]
 
+    @foreign()
     def backward(self, obj: Any, dy: Array, cache: Any) -> list[Array | None]:
         """Call backward, and sort its gradients."""
         out = obj.backward(dy, cache)
@@ -311,6 +316,7 @@ class LossProcedure(Procedure):
             )
         self.rest = [y_true] if sample_weight is None else [y_true, sample_weight]
 
+    @foreign()
     def run(
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
@@ -341,6 +347,7 @@ class LossProcedure(Procedure):
         given = zip(("y_true", "sample_weight"), self.rest, strict=False)
         return [name for name, a in given if self.passed[name].tobytes() != np.array(a).tobytes()]
 
+    @foreign()
     def another_forward(self, obj: Any, other: list[Array]) -> None:
         """Compute the loss of other predictions."""
         obj.forward(other[0], *(np.array(a) for a in self.rest))
@@ -355,6 +362,7 @@ class ValueProcedure(LayerProcedure):
     def __init__(self, adapter: StatefulValue, x: Any) -> None:
         super().__init__(adapter, x, None)
 
+    @foreign()
     def run(
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
@@ -387,6 +395,7 @@ class ObjectiveProcedure(LayerProcedure):
         self.loss, self.y, self.l2 = self.world.objects[1], copy.deepcopy(y), check_number(l2, "l2")
         self.penalised = [k for k, name in enumerate(self.names) if l2 and name.rpartition(".")[2] == "W"]
 
+    @foreign()
     def run(
         self, arrays: list[Array], dy: Array | None = None, *, between: Between | None = None, spoil: bool = False
     ) -> tuple[Array, list[Array | None]]:
@@ -413,6 +422,7 @@ class ObjectiveProcedure(LayerProcedure):
         """Shake the targets, if they are of floats."""
         self.y = _shaken(self.y, eps, rng)
 
+    @foreign()
     def through(self, moved: list[Array]) -> list[Array | None]:
         """Return the gradients that come of forward here, and of backward, layer by layer, through these parameters."""
         with self.bound(self.point) as (obj, x):

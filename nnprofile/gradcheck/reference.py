@@ -9,12 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..contract import Array
+from .foreign import ForeignError, foreign, handed_over
 
 Line = Callable[[Any], Any]  # sum(dy * y) along a line: phi(0) is the point
 H = 1e-30  # the imaginary step: H * H vanishes beside anything, H does not underflow
@@ -44,16 +45,25 @@ class Subject:
     output: Callable[[list[Array]], Array]
     pullback: Callable[[list[Array], Array], list[Array | None]]
     n: int = 0  # evaluations
+    form: dict[str, Any] = field(default_factory=dict)  # the shape of y, and for which leaves gradients are claimed
 
+    @foreign()
     def y(self, arrays: list[Array]) -> Array:
         """Evaluate the output."""
         self.n += 1
-        return np.asarray(self.output(arrays))
+        return self._of_one_form("shape of y", np.asarray(self.output(arrays)), np.shape)
 
+    @foreign()
     def vjp(self, arrays: list[Array], dy: Array) -> list[Array | None]:
         """Evaluate the claimed gradients."""
         self.n += 1
-        return self.pullback(arrays, dy)
+        return self._of_one_form("list of gradients", self.pullback(arrays, dy), lambda out: [g is not None for g in out])
+
+    def _of_one_form(self, what: str, out: Any, form: Callable[[Any], Any]) -> Any:
+        """Return what was evaluated, if it has the form that it had the first time."""
+        if form(out) != self.form.setdefault(what, form(out)):
+            raise ValueError(f"the {what} is {form(out)} at other numbers, where it was {self.form[what]}")
+        return out
 
     def moved(self, k: int, value: Array) -> list[Array]:
         """Return the point with leaf k replaced."""
@@ -63,7 +73,7 @@ class Subject:
 @contextmanager
 def careful() -> Iterator[None]:
     """Let floating-point trouble pass, which is judged by its result, and make a discarded imaginary part an error."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
+    with handed_over(), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("error", np.exceptions.ComplexWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
         yield
@@ -217,7 +227,7 @@ class Reference:
         at[k] = at[k] + 1j * H * t.astype(np.longdouble)
         y = self.subject.y(at)
         if y.dtype != np.clongdouble:
-            raise TypeError("numbers of extended precision do not pass")
+            raise ForeignError(TypeError("numbers of extended precision do not pass"))
         return (self.dy.astype(np.longdouble) * (y.imag / H)).sum()
 
     def tangent(self, k: int, t: Array, point: list[Array] | None = None) -> Array:
@@ -226,7 +236,7 @@ class Reference:
         at[k] = at[k] + 1j * H * t
         y = self.subject.y(at)
         if not np.iscomplexobj(y):
-            raise TypeError("real numbers came out for complex ones")
+            raise ForeignError(TypeError("real numbers came out for complex ones"))
         out: Array = y.imag / H
         return out
 
@@ -238,7 +248,7 @@ class Reference:
         def phi(s: Any) -> Any:
             try:
                 return (dy * self.subject.y(self.subject.moved(k, base + s * step))).sum()
-            except Exception:
+            except ForeignError:
                 return kind(np.nan)
 
         return phi
@@ -256,7 +266,7 @@ class Reference:
             try:
                 y = self.subject.y(self.subject.moved(k, self.subject.point[k].astype(np.longdouble)))
                 self._extended[k] = bool(EXTENDED and self.small and y.dtype == np.longdouble)
-            except Exception:  # code that knows no long doubles
+            except ForeignError:  # code that knows no long doubles
                 self._extended[k] = False
         return self._extended[k]
 
@@ -272,7 +282,8 @@ class Reference:
         t = self.rng.normal(size=leaf.shape) * scale_of(leaf, None)
         try:
             y = self.subject.y(self.subject.moved(k, leaf + 1j * H * t))
-        except Exception as error:
+        except ForeignError as refused:
+            error = refused.error
             text = str(error).split("\n")[0][:90]
             return f"complex numbers do not pass: {type(error).__name__}{': ' + text if text else ''}", 0.0
         if not np.iscomplexobj(y):
@@ -282,7 +293,7 @@ class Reference:
         try:
             noise = float(np.abs(self.subject.y(nearby) - self.y0).max(initial=0.0))
             there = self.slope(k, t, nearby)
-        except Exception:  # out of the domain
+        except ForeignError:  # out of the domain
             noise, there = 0.0, np.nan
         size = np.abs(self.y0)
         nothing = np.where(
@@ -309,7 +320,7 @@ class Reference:
             for j, node in enumerate(_NODES):
                 try:
                     slopes[j] = self.slope(k, t, self.subject.moved(k, leaf + h * node * t))
-                except Exception:
+                except ForeignError:
                     return False
             mean, coarse = float(_SHARES @ slopes), float(slopes[1] + slopes[2]) / 2
             quotient = float(ahead - behind) / (2 * h)
@@ -363,7 +374,7 @@ class Reference:
         for place in places:
             try:
                 slopes.append(self.slope(k, t, place))
-            except Exception:  # out of the domain
+            except ForeignError:  # out of the domain
                 continue
         return np.array([slope for slope in slopes if np.isfinite(slope)])
 

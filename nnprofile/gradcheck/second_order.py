@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Parameters
+from .foreign import handed_over
 from .procedures import ObjectiveProcedure
 from .reference import H, careful
 from .tree import leaves, pick, rebuild
@@ -124,7 +125,8 @@ def gradient_of(net: Any, loss: Any, x: Any, y: Any, l2: float = 0.0) -> Callabl
 
     def grad(params: Any) -> Any:
         values = [np.asarray(a) for a in _complex_leaves(params)]
-        grads = p.run([*p.point[: p.n_inputs], *values], np.ones(()))[1][p.n_inputs :]
+        with handed_over():
+            grads = p.run([*p.point[: p.n_inputs], *values], np.ones(()))[1][p.n_inputs :]
         if isinstance(params, Parameters):
             vector = np.concatenate([np.ravel(np.asarray(g)) for g in grads])
             return Parameters(params.layout, vector)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array
+from .foreign import ForeignError, foreign
 from .world import copied, describe, untouched
 
 OUTPUTS = ("output", "out", "outputs", "y", "a", "z")
@@ -181,8 +182,9 @@ class Stateful:
             array = _get(trial.obj, name)
             array[...] = array * (1 + share) + share
             try:
-                results.append(np.array(trial.forward(np.array(x))[0]))
-            except Exception:  # numbers that the object refuses: it does look at them
+                with foreign():
+                    results.append(np.array(trial.forward(np.array(x))[0]))
+            except ForeignError:  # numbers that the object refuses: it does look at them
                 return True
         return not np.array_equal(results[0], results[1], equal_nan=True)
 
@@ -340,6 +342,7 @@ class StatefulLoss:
         return describe(self.loss)
 
 
+@foreign()
 def as_loss(loss: Any, *args: Any) -> Any:
     """Return a loss as ``check_loss`` takes it: itself, if forward returns (value, cache) and backward takes a cache."""
     if isinstance(loss, type):
@@ -369,6 +372,7 @@ class StatefulValue(Stateful):
         """The parameters by their paths."""
         return {name: _get(self.obj, name) for name in [*self.keys, *self.places]}
 
+    @foreign()
     def forward(self, x: Any) -> tuple[Any, Any]:
         """Return (loss, x)."""
         return np.asarray(getattr(self.obj, self.value)(x, *self.rest)), x
@@ -389,7 +393,8 @@ class StatefulValue(Stateful):
         before = dict(arrays_of(trial.obj))
         trial.forward(np.array(x))
         method = getattr(trial.obj, self.gradient)
-        out = method(np.array(x), *copied(self.rest)) if _required(method) else method()
+        with foreign():
+            out = method(np.array(x), *copied(self.rest)) if _required(method) else method()
         after = dict(arrays_of(trial.obj))
         rest = {name: array for name, array in before.items() if self._matters(name, x)}
         if isinstance(out, Mapping):
@@ -452,8 +457,9 @@ def unchecked_arrays(obj: Any, method: str, args: tuple[Any, ...]) -> list[str]:
             array = _get(trial, name)
             array[...] = array * (1 + share) + share
             try:
-                out = getattr(trial, method)(*copied(args))
-            except Exception:  # numbers that the object refuses: it does look at them
+                with foreign():
+                    out = getattr(trial, method)(*copied(args))
+            except ForeignError:  # numbers that the object refuses: it does look at them
                 results = [0.0, 1.0]
                 break
             results.append(np.array(out[0] if isinstance(out, tuple) else out))

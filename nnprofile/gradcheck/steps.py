@@ -16,6 +16,7 @@ import numpy as np
 from ..contract import Array
 from ..optimizers import SGD, Adam
 from .checks import Check, judge_network
+from .foreign import ForeignError, foreign
 from .procedures import ObjectiveProcedure
 from .reference import careful
 from .report import KAPPA, Finding, GradCheckReport, Row, Worst
@@ -117,6 +118,7 @@ class _Steps:
         grads = p.run(p.copies(p.point), np.ones(()))[1][p.n_inputs :]
         return [np.zeros(v.shape) if g is None else g.copy() for g, v in zip(grads, p.point[p.n_inputs :], strict=True)]
 
+    @foreign()
     def take(self) -> None:
         """Take one step."""
         if self.own is not None:
@@ -160,8 +162,8 @@ class _Steps:
                 if not all(np.isfinite(v).all() for v in trajectory[-1]):
                     self.add("optimizer", f"step {len(gradients)} makes the parameters infinite or NaN")
                     return
-        except Exception as error:
-            self.add("raises", f"step {len(gradients)} raises {type(error).__name__}: {error}")
+        except ForeignError as error:
+            self.add("raises", f"step {len(gradients)} raises {error}")
             return
         finally:
             world.rewind()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Parameters
+from .foreign import ForeignError, foreign
 
 
 def is_leaf(value: object) -> bool:
@@ -63,8 +64,9 @@ def rebuild(tree: Any, values: Iterator[Array]) -> Any:
 
 def _like(tree: Mapping[Any, Any], new: dict[Any, Any]) -> Any:
     try:
-        return type(tree)(new)  # type: ignore[call-arg]
-    except Exception:  # an exotic mapping
+        with foreign():
+            return type(tree)(new)  # type: ignore[call-arg]
+    except ForeignError:  # an exotic mapping
         return new
 
 

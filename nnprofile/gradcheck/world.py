@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Parameters
+from .foreign import ForeignError, foreign
 from .tree import leaves, rebuild
 
 _ATOMS = (
@@ -258,10 +259,7 @@ class World:
         self.global_states = np.random.get_state(), random.getstate()
         self.print_options = np.get_printoptions()
         self.given = self._states(objects)
-        try:
-            self.objects = copy.deepcopy(objects, _views_of(objects)) if copied else objects
-        except Exception:  # locks, open files, foreign memory
-            self.objects = objects
+        self.objects = _deepcopied(objects, _views_of(objects)) if copied else objects
         self.states = self._states(self.objects)
         self.snapshot = _Snapshot(self.objects)
         self.is_stateful = self.is_random = False
@@ -318,9 +316,14 @@ class World:
 
 def copied(value: Any) -> Any:
     """Return a copy, or, of what cannot be copied, the value itself."""
+    return _deepcopied(value, {})
+
+
+def _deepcopied(value: Any, memo: dict[int, Any]) -> Any:
     try:
-        return copy.deepcopy(value)
-    except Exception:  # locks, open files, foreign memory
+        with foreign():
+            return copy.deepcopy(value, memo)
+    except ForeignError:  # locks, open files, foreign memory
         return value
 
 
@@ -403,7 +406,7 @@ class Model:
         try:
             with way(values) as obj:
                 return call(obj)
-        except Exception:
+        except ForeignError:
             return None
 
     @contextmanager
@@ -421,9 +424,12 @@ class Model:
         dtype = np.result_type(*values)
         if isinstance(params, Parameters):
             vector = np.concatenate([v.ravel() for v in values]).astype(dtype, copy=False)
-            yield self.obj.with_params(Parameters(params.layout, vector))
+            params = Parameters(params.layout, vector)
         else:
-            yield self.obj.with_params(rebuild(params, iter(values)))
+            params = rebuild(params, iter(values))
+        with foreign():
+            twin = self.obj.with_params(params)
+        yield twin
 
     @contextmanager
     def _replaced(self, values: list[Array]) -> Iterator[Any]:
@@ -451,7 +457,8 @@ class Model:
     @contextmanager
     def _written(self, values: list[Array]) -> Iterator[Any]:
         if any(np.iscomplexobj(v) for v in values):
-            raise TypeError("its parameters can only be written in place, which takes no complex numbers")
+            text = "its parameters can only be written in place, which takes no complex numbers"
+            raise ForeignError(TypeError(text))
         saved = [a.copy() for a in self.arrays]
         try:
             for array, value in zip(self.arrays, values, strict=True):
