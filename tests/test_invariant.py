@@ -1,6 +1,6 @@
 """Every backward is the exact vector-Jacobian product of its forward, and every optimizer's step the textbook's.
 
-The judge is the library's own gradient checker, which ``test_gradcheck.py`` sees fail on what is wrong.
+The judge is the library's own gradient checker, which ``tests/gradcheck`` sees fail on what is wrong.
 """
 
 from __future__ import annotations

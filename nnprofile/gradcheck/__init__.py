@@ -2,7 +2,7 @@
 
 Read the modules in this order: tree, world, procedures, functions, stateful (how things are called), reference, report,
 judge (what is right), contracts, facts, mistakes, callees, diagnosis (what the bug is), elsewhere, checks, steps,
-second_order; then adapters, corpus and exam.
+second_order; then adapters and mutations.
 """
 
 from typing import TYPE_CHECKING
@@ -23,12 +23,12 @@ from .stateful import stateful as stateful
 from .steps import check_step as check_step
 
 if TYPE_CHECKING:
-    from .exam import selftest as selftest
+    from .mutations import selftest as selftest
 
 
 def __getattr__(name: str) -> object:
-    if name == "selftest":  # with its corpus, loaded when it is asked for
-        from .exam import selftest
+    if name == "selftest":  # loaded when it is asked for
+        from .mutations import selftest
 
         return selftest
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

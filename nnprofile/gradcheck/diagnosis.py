@@ -107,7 +107,9 @@ def diagnose(verdict: Verdict, context: Context) -> Diagnosis:
             continue
         except Exception as error:  # a fault of ours costs no verdict, and is no secret: the tests make it an error
             name = hypothesis.__name__.strip("_")
-            text = f"the hypothesis {name} failed, and was left out: {type(error).__name__}: {error}; please report this"
+            text = (
+                f"the hypothesis {name} failed, and was left out: {type(error).__name__}: {error}; please report this"
+            )
             warnings.warn(text, UserWarning, stacklevel=2)
             continue
         if found:
@@ -454,8 +456,20 @@ def _slope(f: Facts) -> Diagnosis | None:
                 f", where it is {ratio[0]:.4g} times the right one (another slope than in forward?)" if constant else ""
             )
             return "branch", f"wrong only where {text}{more}"
+    if 0 < wrong.sum() <= wrong.size // 4:
+        low, high = x[wrong].min(), x[wrong].max()
+        where = f"where x is {low:.4g}" if low == high else f"where x is from {low:.4g} to {high:.4g}"
+        return "elements", f"wrong at {wrong.sum()} of {wrong.size} elements, {where}; right at all others"
+    return None
+
+
+def _slope_otherwise(f: Facts) -> Diagnosis | None:
+    """The derivative of an elementwise function is another, at most elements."""
+    slope = _elementwise(f)
+    if slope is None or f.yours.size == 1:
+        return None
     with np.errstate(all="ignore"):
-        mine = f.yours / dy
+        mine = f.yours / f.dy.ravel()
         off = float(np.nanmax(np.abs(mine / slope - 1)[slope != 0], initial=0.0))
     size = f"by up to {off:.1e} of itself" if off else "everywhere"
     return (
@@ -984,10 +998,11 @@ _HYPOTHESES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
     mistakes.repeated_constants,
     _slice_scale,
     _shifted,
+    _rearranged,
     mistakes.unsorted,
+    _slope_otherwise,
     _few_factors,
     _confined,
-    _rearranged,
     _small,
     mistakes.lost_reaction,
 )

@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..contract import Array
 from .foreign import ForeignError, foreign, handed_over
 
+T = TypeVar("T")
 Line = Callable[[Any], Any]  # sum(dy * y) along a line: phi(0) is the point
 H = 1e-30  # the imaginary step: H * H vanishes beside anything, H does not underflow
 EPS = float(np.finfo(np.float64).eps)
@@ -57,9 +58,11 @@ class Subject:
     def vjp(self, arrays: list[Array], dy: Array) -> list[Array | None]:
         """Evaluate the claimed gradients."""
         self.n += 1
-        return self._of_one_form("list of gradients", self.pullback(arrays, dy), lambda out: [g is not None for g in out])
+        return self._of_one_form(
+            "list of gradients", self.pullback(arrays, dy), lambda out: [g is not None for g in out]
+        )
 
-    def _of_one_form(self, what: str, out: Any, form: Callable[[Any], Any]) -> Any:
+    def _of_one_form(self, what: str, out: T, form: Callable[[T], Any]) -> T:
         """Return what was evaluated, if it has the form that it had the first time."""
         if form(out) != self.form.setdefault(what, form(out)):
             raise ValueError(f"the {what} is {form(out)} at other numbers, where it was {self.form[what]}")

@@ -1,7 +1,7 @@
 """The checker's exam: one bug a case, and right code that is often accused.
 
-The labels, the kinds of finding that count as the right diagnosis, were written before the diagnosis was. ``exam.selftest``
-and ``benchmarks.gradcheck`` run all of it.
+The labels, the kinds of finding that count as the right diagnosis, were written before the diagnosis was. ``exam`` and
+``benchmarks.gradcheck`` run all of it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import ReLU, Sigmoid, Tanh
-from ..contract import Array, Layer, Parameters
-from ..layers import Dense
-from ..losses import HalfSquaredError, SoftmaxCrossEntropy
-from ..network import Sequential
-from ..optimizers import SGD, Adam
+from nnprofile import (
+    SGD,
+    Adam,
+    Dense,
+    HalfSquaredError,
+    Layer,
+    Parameters,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    Tanh,
+)
+from nnprofile.contract import Array
+
 from .specimens import (
     LSTM,
     Act,

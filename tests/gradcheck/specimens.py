@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array, Layer, Parameters
-from ..layers import Dense
-from ..network import Sequential
-from ..optimizers import SGD, Adam
+from nnprofile import SGD, Adam, Dense, Layer, Parameters, Sequential
+from nnprofile.contract import Array
 
 Rng = np.random.Generator
 NONE: dict[str, Array] = {}
