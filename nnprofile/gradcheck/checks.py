@@ -17,9 +17,8 @@ import numpy as np
 from ..contract import Array, Layer
 from ..validation import check_size
 from .contracts import Contracts
-from .diagnosis import diagnose
+from .diagnosis import Context, diagnose
 from .elsewhere import look_elsewhere
-from .facts import Context
 from .foreign import ForeignError, foreign
 from .functions import FunctionProcedure
 from .judge import FULL, Judge, Verdict

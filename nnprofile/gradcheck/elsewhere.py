@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..contract import Array
-from .diagnosis import diagnose
-from .facts import Context
+from .diagnosis import Context, diagnose
 from .foreign import ForeignError
 from .functions import FunctionProcedure
 from .judge import Judge

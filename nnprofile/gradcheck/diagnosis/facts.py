@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..contract import Array
-from .reference import rms
+from ...contract import Array
+from ..reference import rms
 
 if TYPE_CHECKING:
-    from .judge import Judge, Verdict
-    from .procedures import Procedure
+    from ..judge import Judge, Verdict
+    from ..procedures import Procedure
 
 Diagnosis = tuple[str, str]
 
@@ -105,6 +105,13 @@ class Facts:
             subject.point = kept
         assert yours is not None
         return right, yours.ravel()[self.where]
+
+    def is_random(self) -> bool:
+        """Tell whether the error is another one a small way off, as rounding is and a formula is not."""
+        right, yours = self.at([a * (1 + 1e-4 * self.judge.rng.normal(size=a.shape)) for a in self.judge.subject.point])
+        error = yours - right
+        alike = float(error @ self.error) / ((rms(error) * rms(self.error) * error.size) or 1.0)
+        return alike < 0.9
 
     def as_tensor(self, flat: Array) -> Array:
         """Give the elements their places back, if all are known."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array
+from ...contract import Array
 from .facts import Diagnosis, Facts
 
 MAX_CALLS, MAX_FUNCTIONS, MAX_PERIOD = 400, 12, 4
