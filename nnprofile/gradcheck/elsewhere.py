@@ -21,7 +21,7 @@ from .reference import H, Subject, rms
 from .report import Finding
 
 if TYPE_CHECKING:
-    from .checks import Check
+    from .check import Check
 
 LARGEST = 100_000  # elements of x
 LAYERS, FUNCTIONS = (

@@ -152,7 +152,7 @@ class Judge:
         noise: Array = np.maximum(moved, rms(moved)) + unit * max(2.0, self.longest / 64) * size + FLOOR
         return np.where(np.isfinite(noise), noise, FLOOR)
 
-    def elsewhere(self, k: int) -> float:
+    def size_at_smaller(self, k: int) -> float:
         """Return the size that this gradient has at smaller arguments, where nothing is saturated.
 
         Where it is many orders below that, code that is right has lost it to cancellation: 1 - a, with a = 1.
@@ -190,7 +190,7 @@ class Judge:
                 size = max(size, float(np.abs(grad).max(initial=0.0)))
         return size
 
-    def _lost(self, k: int, i: int, *, is_zero: bool) -> float:
+    def _cancellation_noise(self, k: int, i: int, *, is_zero: bool) -> float:
         """Return what code that is right may lose to cancellation, which no shaking of the last bits shows.
 
         It is a rounding error of the gradient as it is elsewhere (1 - a, with a = 1), or of y, over the size of the tensor
@@ -202,7 +202,7 @@ class Judge:
         zero = 0.0
         if yours is not None and (not yours.any() or is_zero):
             zero = float(np.linalg.norm(self.dy)) * self.longest
-        return 8 * U * max(self.elsewhere(k), terms / size if size else 0.0, zero)
+        return 8 * U * max(self.size_at_smaller(k), terms / size if size else 0.0, zero)
 
     def extended(self, k: int) -> Array | None:
         """Return leaf k's claimed gradient in extended precision; None where the code does not carry it."""
@@ -235,7 +235,7 @@ class Judge:
             return noise
         return 0.0 if left <= 2 * gap else np.nan  # the code does something else in extended precision
 
-    def _spread(self, k: int, t: Array, method: str) -> float:
+    def _gap_variation(self, k: int, t: Array, method: str) -> float:
         """Measure how far claimed minus right varies near by, where nothing is computed with more digits.
 
         Between points at a distance d an error varies with d, and rounding does not: it is the same at each d, or suddenly
@@ -366,7 +366,7 @@ class Judge:
             t, method = directions[j], verdict.row.method
             noise = self.rounding(verdict.k, t, rights[j], gaps[j], method)
             if np.isnan(noise) and gaps[j] > tolerances[j]:
-                noise = self._spread(verdict.k, t, method)
+                noise = self._gap_variation(verdict.k, t, method)
             noises[j] = np.nanmax([noises[j], noise])
             tolerances[j] = max(tolerances[j], KAPPA * noises[j])
         return gaps, noises, tolerances
@@ -448,13 +448,18 @@ class Judge:
                 wrong += [int(i) for i in off[n:]]
                 break
             with self._on_what_is_off():
-                why = self._excuse(verdict, int(j), float(yours[j]), float(gap[j]), tolerance) if finite[j] else ""
+                why = self._explain_gap(verdict, int(j), float(yours[j]), float(gap[j]), tolerance) if finite[j] else ""
             if why == "kink":
                 kinks += 1
                 verdict.errors[j] = 0.0
             if not why and gap[j] > tolerance[j]:
                 with self._on_what_is_off():
-                    lies = len(wrong) < 3 and row.method == "complex step" and finite[j] and self._lies(verdict, int(j))
+                    lies = (
+                        len(wrong) < 3
+                        and row.method == "complex step"
+                        and finite[j]
+                        and self._reference_is_contradicted(verdict, int(j))
+                    )
                 if lies:
                     self._again_by_differences(verdict)
                     return
@@ -476,25 +481,25 @@ class Judge:
             for j in wrong[:3]
         ]
 
-    def _excuse(self, verdict: Verdict, j: int, yours: float, gap: float, tolerance: Array) -> str:
+    def _explain_gap(self, verdict: Verdict, j: int, yours: float, gap: float, tolerance: Array) -> str:
         """Return why an element that is off may be right: "noise" (then its tolerance is raised) or "kink"; else ""."""
         k, i, method = verdict.k, int(verdict.where[j]), verdict.row.method
         t = _unit(verdict.value.shape, i)
         noise = KAPPA * self.rounding(k, t, float(verdict.right[j]), gap, method)
         if np.isnan(noise):
-            noise = self._lost(k, i, is_zero=not verdict.right.any())
+            noise = self._cancellation_noise(k, i, is_zero=not verdict.right.any())
             size = max(abs(float(verdict.right[j])), abs(yours))
             if gap > noise and (
                 gap < 1e-3 * size or size < 1e-8 * float(np.abs(self.dy).max())
             ):  # else it is no rounding
-                noise = max(noise, KAPPA * self._spread(k, t, method))
+                noise = max(noise, KAPPA * self._gap_variation(k, t, method))
         if gap <= noise:
             tolerance[j] = max(tolerance[j], noise)
             return "noise"
         if gap <= tolerance[j] and method == "complex step":
             return ""
         if method != "complex step" and verdict.right[j] == 0 and self.reference.is_stepped(k, t, yours):
-            verdict.errors[j] = np.inf  # too coarse for the small steps: nobody can tell
+            verdict.errors[j] = np.inf  # too coarse for the small steps
             tolerance[j] = np.inf
             return "noise"
         ends = self.reference.ends(k, t, method)
@@ -506,7 +511,7 @@ class Judge:
             verdict.errors[j] = 0.0
         return ""
 
-    def _lies(self, verdict: Verdict, j: int) -> bool:
+    def _reference_is_contradicted(self, verdict: Verdict, j: int) -> bool:
         """Tell whether differences side with the claimed gradient against the complex step."""
         second = self.reference.differences(verdict.k, _unit(verdict.value.shape, int(verdict.where[j])))
         yours, right = verdict.yours.ravel()[verdict.where[j]], verdict.right[j]

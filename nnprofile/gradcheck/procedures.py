@@ -88,7 +88,7 @@ class Procedure:
         return [a.copy() for a in arrays[:n]] + arrays[n:]
 
     def another_forward(self, obj: Any, other: list[Array]) -> None:
-        """Go forward with other numbers, whose cache nobody wants."""
+        """Go forward with other numbers, whose cache is not used."""
         raise NotImplementedError
 
     def random_state(self) -> str:
@@ -113,7 +113,7 @@ class Procedure:
             array = self._array(name, grad, value)
             out.append(array)
         for name in extra:
-            self.problems.setdefault(name, ("unexpected", f"a gradient was returned for {name!r}, which there is not"))
+            self.problems.setdefault(name, ("unexpected", f"unexpected gradient for {name!r}: there is no such tensor"))
         return out
 
     def _array(self, name: str, grad: Any, value: Array) -> Array | None:

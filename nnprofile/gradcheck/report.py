@@ -177,7 +177,7 @@ class GradCheckReport:
         return "wrong" if self._wrong_rows() else "contract broken"
 
     def _table(self) -> Iterator[tuple[str, ...]]:
-        yield "tensor", "shape", "reference", "checked", "error", "x noise", "would have found", "verdict"
+        yield "tensor", "shape", "reference", "checked", "error", "error / noise", "detectable error", "verdict"
         for row in self.rows:
             yield (
                 row.tensor,

@@ -106,7 +106,7 @@ def extra_names(grads: Any, tree: Any, name: str = "") -> list[str]:
     if not (isinstance(grads, Mapping) and isinstance(tree, Mapping)):
         return []
     if tree and all(key in grads or f"d{key}" in grads for key in tree) and any(f"d{key}" in grads for key in tree):
-        return []  # {"dW": ..., "dZ": ...}: the gradients of what is between are nobody's
+        return []  # {"dW": ..., "dZ": ...}: the gradients of what is between belong to no parameter
     found = []
     for key, grad in grads.items():
         inner = f"{name}.{key}" if name else str(key)

@@ -89,7 +89,7 @@ def check(subject: Subject, gradient: Array, shown: Callable[[Array], Array], si
     others = sum(leaf.size for leaf in subject.point[1:])
     with careful():
         judge = Judge(subject, np.ones(()), np.random.default_rng(SEED), full=EACH + others)
-        verdict, terms = judge.all()[0], judge.elsewhere(0)
+        verdict, terms = judge.all()[0], judge.size_at_smaller(0)
         reference[verdict.where] = verdict.right
         more = np.setdiff1d(shown(gradient), verdict.where) if verdict.where.size < start.size else np.zeros(0, int)
         reference[more], _ = judge.right(verdict, more)

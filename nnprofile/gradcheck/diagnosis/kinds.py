@@ -33,7 +33,7 @@ KINDS = {
     "shape": "the gradient has another shape than its tensor",
     "dtype": "the gradient has another dtype than its tensor",
     "missing": "no gradient was returned",
-    "unexpected": "a gradient was returned for something that there is not",
+    "unexpected": "a gradient was returned for a tensor that does not exist",
     "raises": "backward raises an error",
     "mutation": "an input was overwritten",
     "stale-cache": "backward uses what the last forward left, not its own cache",
