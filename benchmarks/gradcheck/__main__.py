@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from nnprofile.gradcheck.functions import FunctionProcedure
-from nnprofile.gradcheck.procedures import LayerProcedure, LossProcedure, ObjectiveProcedure
+from nnprofile.gradcheck.procedures import LayerProcedure, LossProcedure, ObjectiveProcedure, ValueProcedure
 from nnprofile.gradcheck.reference import careful
+from nnprofile.gradcheck.stateful import StatefulValue
 from tests.gradcheck.corpus import BUGS, TRAPS, Case, Trial
 from tests.gradcheck.exam import run
 
@@ -38,6 +39,12 @@ def problem_of(trial: Trial) -> Problem | None:
         p.prepare(np.random.default_rng(0))
     elif trial.check == "loss":
         p = LossProcedure(*trial.args)
+    elif trial.check == "network" and trial.args[1] is None:
+        net, _, x, t = trial.args
+        adapter = StatefulValue(net, "loss", "gradient", (t,))
+        adapter.learn(x)
+        p = ValueProcedure(adapter, x)
+        p.prepare(np.random.default_rng(0))
     elif trial.check == "network":
         p = ObjectiveProcedure(*trial.args, l2=0.0)
         p.prepare(np.random.default_rng(0))

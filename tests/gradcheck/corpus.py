@@ -7,7 +7,6 @@ The labels, the kinds of finding that count as the right diagnosis, were written
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,8 @@ from nnprofile import (
 )
 from nnprofile.contract import Array
 
+from . import strangers
+from .case import SIZES, Case, Rng, Trial
 from .specimens import (
     LSTM,
     Act,
@@ -58,39 +59,6 @@ from .specimens import (
     Wrapped,
 )
 
-Rng = np.random.Generator
-
-
-@dataclass
-class Trial:
-    """One check to make: ``check`` names the entry point ("layer", "loss", "function", "network", "step")."""
-
-    check: str
-    args: tuple[Any, ...]
-    layer: str = ""  # the first wrong one
-
-
-@dataclass
-class Case:
-    """A bug, or a trap.
-
-    Attributes
-    ----------
-    name : str
-    make : function (rng, size) -> Trial
-        ``size`` is 0, 1 or 2: small, middle, large.
-    kinds : set of str
-        The findings that diagnose it rightly; empty for a trap, which is right code.
-    contract : bool
-        Whether the numbers are right at one point, and only a contract is broken.
-    """
-
-    name: str
-    make: Callable[[Rng, int], Trial]
-    kinds: frozenset[str] = frozenset()
-    contract: bool = False
-
-
 # -- the cases
 
 
@@ -100,12 +68,9 @@ def _adam(bug: str) -> Adam:
     return optimizer
 
 
-_SIZES = ((4, 3, 5), (7, 5, 6), (16, 11, 13))  # rows, inputs, outputs
-
-
 def _affine(bug: str, *, square: bool = False, rows_are_outputs: bool = False) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         o = i if square else o
         n = o if rows_are_outputs else n
         return Trial("layer", (Affine(bug, W=rng.normal(size=(i, o)), b=rng.normal(size=o)), rng.normal(size=(n, i))))
@@ -115,7 +80,7 @@ def _affine(bug: str, *, square: bool = False, rows_are_outputs: bool = False) -
 
 def _in_network(bug: str, *, square: bool = False) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         inner = Affine(bug, W=rng.normal(size=(o, o if square else i)), b=rng.normal(size=o if square else i))
         width = o if square else i
         net = Sequential([Dense(i, o), Tanh(), Wrapped(inner), Sigmoid(), Dense(width, 2)], rng=rng)
@@ -126,7 +91,7 @@ def _in_network(bug: str, *, square: bool = False) -> Callable[[Rng, int], Trial
 
 def _act(kind: str, bug: str) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, _ = _SIZES[size]
+        n, i, _ = SIZES[size]
         return Trial("layer", (Act(kind, bug), rng.normal(0, 1.5, (n, i))))
 
     return make
@@ -134,7 +99,7 @@ def _act(kind: str, bug: str) -> Callable[[Rng, int], Trial]:
 
 def _act_in_network(kind: str, bug: str) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         net = Sequential([Dense(i, o), Wrapped(Act(kind, bug)), Dense(o, 2)], rng=rng)
         net.layers[1].make = Act(kind, bug)  # type: ignore[attr-defined]
         return Trial("network", (net, HalfSquaredError(), rng.normal(size=(n, i)), rng.normal(size=(n, 2))), "1")
@@ -144,7 +109,7 @@ def _act_in_network(kind: str, bug: str) -> Callable[[Rng, int], Trial]:
 
 def _layer(build: Callable[[Rng, int, int, int], Any], shape: Callable[[int, int, int], tuple[int, ...]]) -> Any:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         return Trial("layer", (build(rng, n, i, o), rng.normal(size=shape(n, i, o))))
 
     return make
@@ -152,7 +117,7 @@ def _layer(build: Callable[[Rng, int, int, int], Any], shape: Callable[[int, int
 
 def _loss(loss: Callable[[Rng, int], Any], *, labels: bool, scale: float = 1.5) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, k, _ = _SIZES[size]
+        n, k, _ = SIZES[size]
         n = n + 1 if n == k else n
         t = np.concatenate([np.arange(k), rng.integers(0, k, n)])[:n] if labels else rng.uniform(0.05, 0.95, (n, k))
         y_pred = scale * rng.normal(size=(n, k))
@@ -164,7 +129,7 @@ def _loss(loss: Callable[[Rng, int], Any], *, labels: bool, scale: float = 1.5) 
 
 def _loss_in_network(loss: Callable[[Rng, int], Any], *, labels: bool) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, k = _SIZES[size]
+        n, i, k = SIZES[size]
         net = Sequential([Dense(i, 4), Tanh(), Dense(4, k)], rng=rng)
         t = rng.integers(0, k, n) if labels else rng.uniform(0.05, 0.95, (n, k))
         return Trial("network", (net, loss(rng, k), rng.normal(size=(n, i)), t), "loss")
@@ -176,7 +141,7 @@ def _penalised(penalty: str, bug: str) -> Callable[[Rng, int], Trial]:
     """Ridge or lasso regression as two plain functions of W and b."""
 
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         x, t = rng.normal(size=(n, i)), rng.normal(size=(n, o))
         lam = 1e-5 if "1e-5" in bug else 0.1
 
@@ -202,7 +167,7 @@ def _penalised(penalty: str, bug: str) -> Callable[[Rng, int], Trial]:
 
 def _step(optimizer: Callable[[], Any]) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         net = Sequential([Dense(i, o), Tanh(), Dense(o, 2)], rng=rng)
         return Trial(
             "step",
@@ -215,7 +180,7 @@ def _step(optimizer: Callable[[], Any]) -> Callable[[Rng, int], Trial]:
 
 def _early(check: str) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         net = Early([Dense(i, o), Tanh(), Dense(o, 2)], rng=rng)
         args = (net, HalfSquaredError(), rng.normal(size=(n, i)), rng.normal(size=(n, 2)))
         return Trial(check, args if check == "network" else (*args[:2], SGD(0.05), *args[2:]), "network")
@@ -224,7 +189,7 @@ def _early(check: str) -> Callable[[Rng, int], Trial]:
 
 
 def _keeps(rng: Rng, size: int) -> Trial:
-    n, i, o = _SIZES[size]
+    n, i, o = SIZES[size]
     net = Sequential([Dense(i, o), Tanh(), Keeps(o, 2)], rng=rng)
     return Trial("step", (net, HalfSquaredError(), SGD(0.05), rng.normal(size=(n, i)), rng.normal(size=(n, 2))), "2")
 
@@ -524,7 +489,7 @@ def _cases() -> list[Case]:
 
 def _embedding(bug: str) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         x = rng.integers(0, 3, n + 2)  # rows repeat
         return Trial("layer", (Embedding(bug, E=rng.normal(size=(i + 1, o))), x))
 
@@ -533,7 +498,7 @@ def _embedding(bug: str) -> Callable[[Rng, int], Trial]:
 
 def _running(bug: str) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         net = Sequential([Dense(i, o), _Running(o, bug), Dense(o, 2)], rng=rng)
         return Trial("network", (net, HalfSquaredError(), rng.normal(size=(n, i)), rng.normal(size=(n, 2))), "1")
 
@@ -563,7 +528,7 @@ class _Running(Layer):
 
 
 def _padded(rng: Rng, size: int) -> Trial:
-    n, i, o = _SIZES[size]
+    n, i, o = SIZES[size]
     layer = Views(i, o, rng)
     layer.params["b"][:] = 0
     x = rng.normal(size=(n, i))
@@ -572,7 +537,7 @@ def _padded(rng: Rng, size: int) -> Trial:
 
 
 def _before_norm(rng: Rng, size: int) -> Trial:
-    n, i, _ = _SIZES[size]
+    n, i, _ = SIZES[size]
     x = rng.normal(size=(n + 60, i))
 
     def f(b: Array) -> Any:
@@ -612,7 +577,7 @@ def _abs_near(distance: float) -> Callable[[Rng, int], Trial]:
 
 def _relu_near(distance: float) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         net = Sequential([Dense(i, o), ReLU(), Dense(o, 2)], rng=rng)
         x = np.tile(rng.normal(size=i), (n, 1))
         net.params["0.b"] = -(x @ net.params["0.W"])[0] + distance * rng.normal(size=o)
@@ -639,7 +604,7 @@ class _AdamOfAnother:
 
 def _zeros_in(build: Callable[[], Any]) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, _ = _SIZES[size]
+        n, i, _ = SIZES[size]
         x = rng.normal(size=(n, i))
         x[0] = 0
         x[1, 0] = -0.0
@@ -653,7 +618,7 @@ def _at(build: Callable[[Rng], Any], x: Callable[[Rng, int], Array]) -> Callable
 
 
 def _rows(rng: Rng, size: int, scale: float = 1.0) -> Array:
-    n, i, _ = _SIZES[size]
+    n, i, _ = SIZES[size]
     return scale * rng.normal(size=(n, i))
 
 
@@ -661,7 +626,7 @@ def _net(
     scale: float, activation: Callable[[], Layer], loss_scale: float = 1.0, dtype: Any = np.float64
 ) -> Callable[[Rng, int], Trial]:
     def make(rng: Rng, size: int) -> Trial:
-        n, i, o = _SIZES[size]
+        n, i, o = SIZES[size]
         net = Sequential([Dense(i, o), activation(), Dense(o, 3), activation(), Dense(3, 2)], rng=rng, dtype=dtype)
         net.params.vector *= scale
         x, t = rng.normal(size=(n, i)).astype(dtype), (loss_scale * rng.normal(size=(n, 2))).astype(dtype)
@@ -671,14 +636,14 @@ def _net(
 
 
 def _dead(rng: Rng, size: int) -> Trial:
-    n, i, o = _SIZES[size]
+    n, i, o = SIZES[size]
     net = Sequential([Dense(i, o), ReLU(), Dense(o, 2)], rng=rng)
     net.params["0.b"][:2] = -1000
     return Trial("network", (net, HalfSquaredError(), rng.normal(size=(n, i)), rng.normal(size=(n, 2))))
 
 
 def _hinge_at_margin(rng: Rng, size: int) -> Trial:
-    n, k, _ = _SIZES[size]
+    n, k, _ = SIZES[size]
     s = rng.integers(-2, 3, (n, k)).astype(float)
     return Trial("loss", (Hinge(), s, rng.integers(0, k, n)))
 
@@ -704,7 +669,7 @@ def _linear(rng: Rng, size: int) -> Trial:
 
 
 def _with_numpy_var(rng: Rng, size: int) -> Trial:
-    n, i, _ = _SIZES[size]
+    n, i, _ = SIZES[size]
     return Trial("layer", (Norm(0, i, rng, var=True), rng.normal(size=(n, i))))
 
 
@@ -713,7 +678,7 @@ def _norm_of(rng: Rng, size: int) -> Trial:
 
 
 def _huge(rng: Rng, size: int) -> Trial:
-    n, i, _ = _SIZES[size]
+    n, i, _ = SIZES[size]
     t = 1e4 * rng.normal(size=(n, i))
     return Trial("function", (lambda y: ((y - t) ** 2).sum(), lambda y: 2 * (y - t), rng.normal(size=(n, i))))
 
@@ -783,5 +748,5 @@ def _traps() -> list[Case]:
     ]
 
 
-BUGS = _cases()
-TRAPS = _traps()
+BUGS = [*_cases(), *strangers.BUGS]
+TRAPS = [*_traps(), *strangers.TRAPS]

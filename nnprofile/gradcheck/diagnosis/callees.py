@@ -17,7 +17,7 @@ from ...contract import Array
 from .facts import Diagnosis, Facts
 
 MAX_CALLS, MAX_FUNCTIONS, MAX_PERIOD = 400, 12, 4
-_OF_NUMPY = ("tanh", "sin", "cos", "arctan", "exp")
+_OF_NUMPY = ("tanh", "sin", "cos", "arctan", "exp", "maximum")
 _SLOPES: tuple[tuple[str, Callable[[Array, Array, Array], Array]], ...] = (
     ("is missing", lambda z, y, slope: np.ones_like(y)),
     ("is there twice", lambda z, y, slope: slope * slope),
@@ -78,10 +78,10 @@ class _Changed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, and change the imaginary part of what it returns."""
         y = self.function(*args, **kwargs)
-        z = args[0] if args else None
-        if not (
-            isinstance(y, np.ndarray | np.generic) and isinstance(z, np.ndarray | np.generic) and y.shape == z.shape
-        ):
+        if not isinstance(y, np.ndarray | np.generic):
+            return y
+        z = next((a for a in args if isinstance(a, np.ndarray | np.generic) and a.shape == y.shape), None)
+        if z is None:
             return y
         turn = self.calls % self.period == self.phase
         self.calls += 1
@@ -111,7 +111,8 @@ def _replaced(place: Any, name: str, function: _Changed) -> Iterator[_Changed]:
 def _functions(procedure: Any) -> Iterator[tuple[Any, str, Any]]:
     """Yield (place, name, function) for what forward calls by name, and what that calls."""
     found = [getattr(procedure, "f", None)]
-    found += [getattr(type(obj), "forward", None) for obj in getattr(getattr(procedure, "world", None), "objects", ())]
+    objects = getattr(getattr(procedure, "world", None), "objects", ())
+    found += [getattr(type(getattr(obj, "obj", obj)), "forward", None) for obj in objects]  # inside of what adapts it
     stack: list[Any] = [inspect.unwrap(one) for one in found if isinstance(one, FunctionType)]
     seen: set[int] = set()
     n = 0
