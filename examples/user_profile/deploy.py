@@ -1,6 +1,7 @@
 """Step 6, deploy: two plain files, the network and the encoding, that score a record in a fresh process, without pickle.
 
 python -m examples.user_profile.deploy FOLDER --record '{"age": 39, "workclass": "State-gov", ...}'
+python -m examples.user_profile.deploy FOLDER --csv new.csv --out scored.csv [--id COLUMN]
 python -m examples.user_profile.deploy FOLDER --check
 python -m examples.user_profile.deploy FOLDER --onnx model.onnx
 """
@@ -13,8 +14,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,13 @@ import pandas as pd
 
 import nnprofile as nn
 
+from . import reading
 from .features import MISSING_TEXT, Encoder
-from .preprocess import LARGEST, MISSING, Table
+from .preprocess import Table
 from .profiles import N_REASONS, bands
 from .reasons import reasons
 from .train import LOSS, Model
+from .values import Column
 
 NETWORK, PROFILE = "network.safetensors", "profile.json"
 N_SAMPLES = 100
@@ -40,13 +44,22 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Profiler:
-    """The deployed model: scores records given as mappings, their fields checked by name."""
+    """The deployed model: scores records given as mappings, their fields checked by name, and files as training read them.
+
+    A field is a column of the file that the model was trained on; of a purchase log, a column that was made from it.
+    """
 
     model: Model
     positive: str
     samples: list[dict[str, Any]]  # made-up records and their scores
+    columns: tuple[Column, ...]
 
-    def score(self, records: list[Mapping[str, Any]]) -> np.ndarray:
+    @cached_property
+    def frozen(self) -> nn.FrozenNetwork:
+        """The network, ready to score single rows."""
+        return nn.freeze(self.model.net, LOSS)
+
+    def score(self, records: Iterable[Mapping[str, Any]]) -> np.ndarray:
         """Return the probability of yes for each record.
 
         Raises
@@ -55,6 +68,16 @@ class Profiler:
             If a field is unknown, missing, or of the wrong type. A value that is not known is None (in JSON: null).
         """
         return self.model.predict_proba(self.frame(records))
+
+    def score_one(self, record: Mapping[str, Any]) -> float:
+        """Return the probability of yes for one record, without a table: the same number, sooner.
+
+        Raises
+        ------
+        RecordError
+            As ``score``.
+        """
+        return float(self.frozen(self.model.encoder.row(self._values(0, record))[None])[0, 0])
 
     def profile(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is said of one person: probability, answer, band, and the columns that moved the log-odds most."""
@@ -71,7 +94,7 @@ class Profiler:
             "reasons": {str(name): round(float(share), 4) for name, share in strongest.items()},
         }
 
-    def frame(self, records: list[Mapping[str, Any]]) -> pd.DataFrame:
+    def frame(self, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         """Return the records as a typed table.
 
         Raises
@@ -79,24 +102,65 @@ class Profiler:
         RecordError
             As ``score``.
         """
-        records = list(records)
-        columns = {column["name"]: column["kind"] for column in self.model.encoder.columns}
-        records = [_as_read(record) for record in records]
-        for i, record in enumerate(records):
-            _check_record(i, record, columns)
-        frame = pd.DataFrame(records, columns=list(columns), dtype=object)
-        for name, kind in columns.items():
-            if kind != "category":
-                frame[name] = frame[name].astype(float)
-        return frame
+        rows = [self._values(i, record) for i, record in enumerate(records)]
+        kinds = {name: kind for column in self.columns for name, kind in column.features().items()}
+        frame = pd.DataFrame(rows, columns=list(kinds), dtype=object)
+        return frame.astype({name: float for name, kind in kinds.items() if kind != "category"})
+
+    def table(self, file: reading.File) -> tuple[pd.DataFrame, list[str]]:
+        """Return the records of a file as a typed table, read as in training, and the columns that are not used.
+
+        Raises
+        ------
+        RecordError
+            If columns are missing; it names them.
+        """
+        missing = [column.name for column in self.columns if column.name not in file.names]
+        if missing:
+            raise RecordError(f"the file has no columns {missing}, which the model needs; it has {file.names}")
+        text = pd.DataFrame(file.records, columns=file.names, dtype=object)
+        frame = pd.DataFrame(
+            {
+                name: values
+                for column in self.columns
+                for name, values in column.read(text[column.name].str.strip()).items()
+            }
+        )
+        used = {column.name for column in self.columns}
+        return frame, [name for name in file.names if name not in used]
+
+    def _values(self, i: int, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the typed values of one record."""
+        if not isinstance(record, Mapping):
+            raise RecordError(f"record {i} must be an object of names and values, got {type(record).__name__}")
+        names = self._names
+        if record.keys() != names:
+            missing, unknown = sorted(names - record.keys()), sorted(map(str, record.keys() - names))
+            raise RecordError(f"record {i}: missing fields {missing}, unknown fields {unknown}")
+        found: dict[str, Any] = {}
+        for column in self.columns:
+            try:
+                found.update(zip(self._features[column.name], column.of(record[column.name]), strict=True))
+            except ValueError as error:
+                raise RecordError(f"record {i}: {column.name} {error}") from None
+        return found
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(column.name for column in self.columns)
+
+    @cached_property
+    def _features(self) -> dict[str, tuple[str, ...]]:
+        return {column.name: tuple(column.features()) for column in self.columns}
 
 
 def save(folder: Path, model: Model, table: Table) -> None:
     """Write network and profile into ``folder``, with made-up records and their scores for ``check``: nobody's own record."""
     folder.mkdir(parents=True, exist_ok=True)
     nn.save(model.net, folder / NETWORK, loss=LOSS)
-    records = made_up_records(model.encoder, N_SAMPLES)
-    scores = Profiler(model, table.positive, []).score(records).tolist()
+    columns = table.columns or tuple(Column(name, kind) for name, kind in table.kinds.items())
+    records = made_up_records(model.encoder, columns, N_SAMPLES)
+    scores = Profiler(model, table.positive, [], columns).score(records).tolist()
     profile = {
         "network_sha256": _sha256(folder / NETWORK),
         "about": table.about,
@@ -105,34 +169,36 @@ def save(folder: Path, model: Model, table: Table) -> None:
         "bands": model.bands,
         "encoding": model.encoding,
         "encoder": model.encoder.to_json(),
+        "columns": [column.to_json() for column in columns],
+        "identifiers": list(table.identifiers),
         "samples": [{"record": r, "score": s} for r, s in zip(records, scores, strict=True)],
     }
     scratch = folder / f"{PROFILE}.tmp"
-    scratch.write_text(json.dumps(profile, allow_nan=False), encoding="utf-8")
+    scratch.write_text(json.dumps(profile, allow_nan=False, ensure_ascii=False), encoding="utf-8")
     os.replace(scratch, folder / PROFILE)
 
 
-def made_up_records(encoder: Encoder, n: int) -> list[dict[str, Any]]:
+def made_up_records(encoder: Encoder, columns: Sequence[Column], n: int) -> list[dict[str, Any]]:
     """Draw records from what the encoder knows, column by column: known categories, middles of bins; some are missing."""
     rng = np.random.default_rng(0)
-    records: list[dict[str, Any]] = []
-    for i in range(n):
-        record: dict[str, Any] = {}
-        for column in encoder.columns:
-            known = [c for c in column.get("categories", []) if c != MISSING_TEXT]
-            edges = column.get("edges", [])
-            if i % 10 == 9 and rng.random() < 0.5:
-                value = None
-            elif column["kind"] == "category":
-                value = str(rng.choice(known)) if known else None
-            elif column["kind"] == "code" and known:
-                value = float(rng.choice(known))
-            else:
-                k = rng.integers(max(len(edges) - 1, 1))
-                value = round((edges[k] + edges[k + 1]) / 2, 2) if edges else column["median"]
-            record[column["name"]] = value
-        records.append(record)
-    return records
+    known = {column["name"]: column for column in encoder.columns}
+    return [{column.name: _made_up(column, known, i, rng) for column in columns} for i in range(n)]
+
+
+def _made_up(column: Column, known: Mapping[str, dict[str, Any]], i: int, rng: np.random.Generator) -> Any:
+    """Return a value of a column: of a date, one whose age is the middle of a bin."""
+    of = known[next(iter(column.features()))]
+    categories = [c for c in of.get("categories", []) if c != MISSING_TEXT]
+    edges = of.get("edges", [])
+    if i % 10 == 9 and rng.random() < 0.5:
+        return None
+    if of["kind"] == "category":
+        return str(rng.choice(categories)) if categories else None
+    if of["kind"] == "code" and categories:
+        return float(rng.choice(categories))
+    k = rng.integers(max(len(edges) - 1, 1))
+    value = round((edges[k] + edges[k + 1]) / 2, 2) if edges else of["median"]
+    return column.written(value) if column.kind == "date" else value
 
 
 def load(folder: Path) -> Profiler:
@@ -149,7 +215,8 @@ def load(folder: Path) -> Profiler:
     encoder = Encoder(**profile["encoder"])
     net, bands = nn.load(folder / NETWORK).net, tuple(profile["bands"])
     model = Model(encoder, net, nn.History(), profile["encoding"], profile["threshold"], bands)
-    return Profiler(model, profile["positive"], profile["samples"])
+    columns = tuple(Column.from_json(state) for state in profile["columns"])
+    return Profiler(model, profile["positive"], profile["samples"], columns)
 
 
 def _sha256(path: Path) -> str:
@@ -169,32 +236,52 @@ def check_in_fresh_process(folder: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _as_read(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record as training would have read it: text without white space around it, words for missing as None."""
-    if not isinstance(record, Mapping):
-        return record
-    text = {name: value.strip() for name, value in record.items() if isinstance(value, str)}
-    return {**record, **{name: None if value.lower() in MISSING else value for name, value in text.items()}}
+def score_file(folder: Path, path: Path, out: Path, *, identifier: str = "", encoding: str | None = None) -> list[str]:
+    """Score every record of a file, and write record, identifiers, probability, answer and band; return what is worth saying.
+
+    Raises
+    ------
+    CollectError, RecordError
+        If the file cannot be read as a table, or has not the columns of the model. Nothing is written then.
+    """
+    profiler = load(folder)
+    file = reading.read(path, encoding, every_record=True)
+    identifiers = json.loads((folder / PROFILE).read_text(encoding="utf-8")).get("identifiers", [])
+    if identifier and identifier not in file.names:
+        raise RecordError(f"--id: the file has no column {identifier!r}; it has {file.names}")
+    named = [identifier] if identifier else [name for name in identifiers if name in file.names]
+    frame, extra = profiler.table(file)
+    proba = profiler.model.predict_proba(frame)
+    scored = pd.DataFrame({name: [record[file.names.index(name)] for record in file.records] for name in named})
+    scored.insert(0, "record", np.arange(1, len(proba) + 1))
+    scored["probability"], scored["answer"] = proba, np.where(proba >= profiler.model.threshold, "yes", "no")
+    scored["band"] = bands(profiler.model, proba)
+    write_csv(scored, out)
+    said = [f"{out}: {len(proba)} records scored, of {profiler.positive!r}", *file.notes]
+    ignored = [name for name in extra if name not in named]
+    return said + ([f"not used: {', '.join(ignored)}"] if ignored else [])
 
 
-def _check_record(i: int, record: object, columns: Mapping[str, str]) -> None:
-    if not isinstance(record, Mapping):
-        raise RecordError(f"record {i} must be an object of names and values, got {type(record).__name__}")
-    missing, unknown = columns.keys() - record.keys(), record.keys() - columns.keys()
-    if missing or unknown:
-        raise RecordError(f"record {i}: missing fields {sorted(missing)}, unknown fields {sorted(map(str, unknown))}")
-    for name, kind in columns.items():
-        value = record[name]
-        if value is None:
-            continue
-        if kind == "category" and not isinstance(value, str):
-            raise RecordError(f"record {i}: {name} must be text or null, got {value!r}")
-        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-        number = number and abs(value) < LARGEST
-        if kind != "category" and not number:
-            raise RecordError(f"record {i}: {name} must be a number or null, got {value!r}")
-        if kind == "code" and value != int(value):
-            raise RecordError(f"record {i}: {name} must be a whole number or null, got {value!r}")
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table so that spreadsheets read it right: UTF-8 with its mark, and no text that they would run as a formula."""
+
+    def harmless(value: object) -> object:
+        return (
+            f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t") and not _is_number(value) else value
+        )
+
+    scratch = path.with_name(f"{path.name}.tmp")
+    table = table.assign(**{name: table[name].map(harmless) for name in table if table[name].dtype.kind not in "iufb"})
+    table.to_csv(scratch, index=False, float_format="%.6g", encoding="utf-8-sig")
+    os.replace(scratch, path)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -203,11 +290,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where the model was saved: OUT/NAME/model")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--record", metavar="JSON", help="one record, as a JSON object; - reads it from standard input")
+    what.add_argument(
+        "--csv", type=Path, metavar="FILE", help="score every record of a file with the columns of training"
+    )
     what.add_argument("--check", action="store_true", help="score the stored samples and compare")
     what.add_argument("--onnx", type=Path, metavar="FILE", help="write encoding and network as one ONNX file")
     what.add_argument("--example", action="store_true", help="print a made-up record to start from")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where --csv writes the scores")
+    parser.add_argument(
+        "--id",
+        default="",
+        metavar="COLUMN",
+        help="to write beside each score; by default that of training",
+    )
+    parser.add_argument("--encoding", metavar="NAME", help="of the file, where it is not recognised")
     options = parser.parse_args(arguments)
+    if (options.csv is None) != (options.out is None):
+        parser.error("--csv and --out go together")
     try:
+        if options.csv:
+            for line in score_file(
+                options.folder, options.csv, options.out, identifier=options.id, encoding=options.encoding
+            ):
+                print(line)
+            return 0
         if options.check:
             error = check(options.folder)
             print(f"the largest difference to the stored scores is {error:.1e}")
@@ -231,7 +337,17 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         record = json.loads(sys.stdin.read() if options.record == "-" else options.record)
         answer = profiler.profile(record)
-    except (ImportError, ValueError, OSError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
+    except (
+        ImportError,
+        ValueError,
+        OSError,
+        reading.CollectError,
+        KeyError,
+        TypeError,
+        IndexError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(answer, ensure_ascii=False))

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
@@ -90,7 +91,7 @@ def _plain(table: Table) -> pd.DataFrame:
     return table.frame.assign(**{name: as_text(table.frame[name]) for name in text})
 
 
-def _baselines(table: Table) -> dict[str, object]:
+def _baselines(table: Table) -> dict[str, Any]:
     """Return scikit-learn's models, each with the preprocessing it is usually given."""
     text = [name for name, kind in table.kinds.items() if kind == "category"]
     codes = [name for name, kind in table.kinds.items() if kind == "code"]
@@ -113,22 +114,36 @@ def _baselines(table: Table) -> dict[str, object]:
 
 
 def one_column(table: Table, fit: np.ndarray, validate: np.ndarray, test: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return the simple rule to beat: the column that alone ranks validation rows best, and its probabilities of the test rows.
+    """Return the simple rule to beat: the column that alone ranks validation rows best, and what it says of the test rows."""
+    alone = each_column(table, fit, validate)
+    name = max(alone, key=lambda name: alone[name])
+    return name, _rule(table, _plain(table), name, fit).predict_proba(_plain(table).iloc[test])[:, 1]
 
-    A decision tree of eight leaves at most turns the column into probabilities.
-    """
-    x, found = _plain(table), []
-    for name, kind in table.kinds.items():
-        encoder = (
-            OneHotEncoder(min_frequency=5, handle_unknown="infrequent_if_exist")
-            if kind == "category"
-            else "passthrough"
-        )
-        tree = DecisionTreeClassifier(max_leaf_nodes=8, min_samples_leaf=max(5, len(fit) // 500), random_state=0)
-        rule = make_pipeline(make_column_transformer((encoder, [name])), tree).fit(x.iloc[fit], table.y[fit])
-        found.append((metrics.roc_auc_score(table.y[validate], rule.predict_proba(x.iloc[validate])[:, 1]), name, rule))
-    _, name, rule = max(found, key=lambda entry: entry[0])
-    return name, rule.predict_proba(x.iloc[test])[:, 1]
+
+def each_column(table: Table, fit: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    """Return the AUC that each column has alone on these rows."""
+    x = _plain(table)
+    return {
+        name: float(metrics.roc_auc_score(table.y[rows], _rule(table, x, name, fit).predict_proba(x.iloc[rows])[:, 1]))
+        for name in table.kinds
+    }
+
+
+def _rule(table: Table, x: pd.DataFrame, name: str, fit: np.ndarray) -> Pipeline:
+    """Return a decision tree of eight leaves at most, which turns a column into probabilities."""
+    encoder = (
+        OneHotEncoder(min_frequency=5, handle_unknown="infrequent_if_exist")
+        if table.kinds[name] == "category"
+        else "passthrough"
+    )
+    tree = DecisionTreeClassifier(max_leaf_nodes=8, min_samples_leaf=max(5, len(fit) // 500), random_state=0)
+    return make_pipeline(make_column_transformer((encoder, [name])), tree).fit(x.iloc[fit], table.y[fit])
+
+
+def boosting(table: Table, fit: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the probabilities that gradient boosting gives these rows."""
+    x = _plain(table)
+    return _baselines(table)["gradient_boosting"].fit(x.iloc[fit], table.y[fit]).predict_proba(x.iloc[rows])[:, 1]
 
 
 def values(results: list[SplitResult]) -> dict[str, dict[str, list[float]]]:

@@ -19,8 +19,8 @@ import nnprofile as nn
 
 from .deploy import Profiler
 from .features import MISSING_TEXT, Encoder
-from .preprocess import MISSING
 from .train import LOSS, Model
+from .values import MISSING
 
 INSIDE = "inside/"  # starts the names of all that is neither a column nor an output
 FEATURES = f"{INSIDE}features"

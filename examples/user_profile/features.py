@@ -6,6 +6,7 @@ by statistics of the rows to fit only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,7 @@ class Encoder:
 
     def __init__(self, columns: list[dict[str, Any]], center: list[float]) -> None:
         self.columns, self.center = columns, center
+        self._layout = _Layout(columns)
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, kinds: dict[str, str], y: np.ndarray, encoding: Encoding) -> Encoder:
@@ -126,20 +128,40 @@ class Encoder:
 
     def transform(self, frame: pd.DataFrame) -> np.ndarray:
         """Return float32 features, shape (n_rows, n_features)."""
-        x = np.empty((len(frame), len(self.feature_columns())), np.float32)
-        center = np.array(self.center) if self.center else 0.0
+        x = np.empty((len(frame), self._layout.n_features), np.float32)
+        numbers = np.stack(
+            [frame[name].to_numpy(float) for name in self._layout.numbers] or [np.empty(len(frame))], axis=1
+        )
+        codes = np.stack(
+            [_codes(frame[name], known) for name, known in self._layout.known.items()] or [numbers[:, 0]], axis=1
+        )
         for i in range(0, len(frame), PIECE):
-            x[i : i + PIECE] = self._encode(frame.iloc[i : i + PIECE]) - center
+            x[i : i + PIECE] = self.encode(numbers[i : i + PIECE], codes[i : i + PIECE])
         return x
 
-    def _encode(self, frame: pd.DataFrame) -> np.ndarray:
-        parts = []
-        for column in self.columns:
-            if column["kind"] != "category":
-                parts.append(_encode_number(frame[column["name"]].to_numpy(float), column))
-            if column["kind"] != "number":
-                parts.append(_encode_category(frame[column["name"]], column["categories"]))
-        return np.hstack(parts)
+    def encode(self, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return the features of numbers (NaN where missing) and numbers of categories, a column for each that has some."""
+        at, n = self._layout, len(numbers)
+        out = np.zeros((n, at.n_features))
+        if at.numbers:
+            missing = np.isnan(numbers)
+            x = np.where(missing, at.median, numbers)
+            out[:, at.missing] = missing
+            out[:, at.log] = ((signed_log(x) - at.mean) / at.scale).clip(-10, 10)
+            out[:, at.bins] = ((x[:, at.bin_of] - at.low) / at.width).clip(0, 1)
+            spread = x[:, at.inside_of]
+            out[:, at.inside] = (spread > at.above) & (spread <= at.upto)
+        if at.known:
+            out[np.arange(n)[:, None], at.first + codes] = 1
+        return (out - self.center if self.center else out).astype(np.float32)
+
+    def row(self, values: Mapping[str, Any]) -> np.ndarray:
+        """Return the features of one record, shape (n_features,), as ``transform`` does: numbers with NaN, texts with None."""
+        at = self._layout
+        numbers = np.array([values[name] for name in at.numbers], float)
+        codes = np.array([known.get(_known(values[name]), len(known)) for name, known in at.known.items()], int)
+        features: np.ndarray = self.encode(numbers[None], codes[None])[0]
+        return features
 
     def feature_columns(self) -> np.ndarray:
         """Return, for each feature, the number of the column it was made from, shape (n_features,)."""
@@ -148,6 +170,52 @@ class Encoder:
     def to_json(self) -> dict[str, Any]:
         """Return the state."""
         return {"columns": self.columns, "center": self.center}
+
+
+_FLAT = (
+    *("median", "mean", "scale", "missing", "log"),
+    *("bins", "bin_of", "low", "width"),
+    *("inside", "inside_of", "above", "upto", "first"),
+)
+
+
+class _Layout:
+    """Which feature stands where, and the numbers that it is made with, flat over all columns."""
+
+    def __init__(self, columns: list[dict[str, Any]]) -> None:
+        self.numbers = [column["name"] for column in columns if column["kind"] != "category"]
+        self.known = {
+            c["name"]: {text: k for k, text in enumerate(c["categories"])} for c in columns if c["kind"] != "number"
+        }
+        flat: dict[str, list[Any]] = {name: [] for name in _FLAT}
+        at, k = 0, 0
+        for column in columns:
+            if column["kind"] != "category":
+                edges = column["edges"]
+                n_bins = max(len(edges) - 1, 0)
+                for name in ("median", "mean", "scale"):
+                    flat[name].append(column[name])
+                flat["missing"].append(at)
+                flat["log"].append(at + 1)
+                flat["bins"] += range(at + 2, at + 2 + n_bins)
+                flat["bin_of"] += [k] * n_bins
+                flat["low"] += edges[:-1]
+                flat["width"] += np.diff(edges).tolist() if n_bins else []
+                at += 2 + n_bins
+                if column["indicators"] and n_bins:
+                    flat["inside"] += range(at, at + n_bins)
+                    flat["inside_of"] += [k] * n_bins
+                    flat["above"] += [-np.inf, *edges[1:-1]]
+                    flat["upto"] += [*edges[1:-1], np.inf]
+                    at += n_bins
+                k += 1
+            if column["kind"] != "number":
+                flat["first"].append(at)
+                at += len(column["categories"]) + 1
+        self.n_features = at
+        places = {"missing", "log", "bins", "bin_of", "inside", "inside_of", "first"}
+        for name, values in flat.items():
+            setattr(self, name, np.array(values, int if name in places else float))
 
 
 def as_text(column: pd.Series) -> pd.Series:
@@ -160,15 +228,15 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) else str(value)
 
 
-def _encode_category(values: pd.Series, categories: list[str]) -> np.ndarray:
+def _known(value: Any) -> str:
+    return MISSING_TEXT if value is None or value != value else _text(value)
+
+
+def _codes(values: pd.Series, known: Mapping[str, int]) -> np.ndarray:
+    """Return the number of each value's category; that of "other" is the last."""
     codes, kinds = pd.factorize(values)
-    place = {category: k for k, category in enumerate(categories)}
-    places = [
-        place.get(text, len(categories)) for text in [*map(_text, kinds), MISSING_TEXT]
-    ]  # missing has the code -1
-    seen = np.zeros((len(values), len(categories) + 1))
-    seen[np.arange(len(values)), np.array(places)[codes]] = 1
-    return seen
+    found = [known.get(text, len(known)) for text in [*map(_text, kinds), MISSING_TEXT]]  # missing has the code -1
+    return np.array(found)[codes]
 
 
 def _fit_number(x: np.ndarray, y: np.ndarray, encoding: Encoding) -> dict[str, Any]:
@@ -188,18 +256,6 @@ def _fit_number(x: np.ndarray, y: np.ndarray, encoding: Encoding) -> dict[str, A
         "edges": edges.tolist() if len(edges) > 1 else [],
         "indicators": encoding.indicators,
     }
-
-
-def _encode_number(x: np.ndarray, column: dict[str, Any]) -> np.ndarray:
-    missing = np.isnan(x)
-    x = np.where(missing, column["median"], x)
-    parts = [missing[:, None], ((signed_log(x) - column["mean"]) / column["scale"])[:, None].clip(-10, 10)]
-    edges = np.array(column["edges"])
-    if len(edges):
-        parts.append(((x[:, None] - edges[:-1]) / np.diff(edges)).clip(0, 1))
-        if column["indicators"]:
-            parts.append(np.searchsorted(edges[1:-1], x)[:, None] == np.arange(len(edges) - 1))
-    return np.hstack(parts).astype(float)
 
 
 def _n_features(column: dict[str, Any]) -> int:
