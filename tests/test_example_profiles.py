@@ -326,18 +326,22 @@ def test_close_numbers_are_told_apart() -> None:
     assert sum((labels == name).sum() for name in names) == 400
 
 
-def test_spreadsheets_run_nothing() -> None:
-    table = pd.DataFrame({"a": ["=1+1", "-x", "fine", "@y"], "b": [1.5, -2.5, 3.5, 4.5]})
-    assert chart._as_spreadsheets_may_read(table)["a"].tolist() == ["'=1+1", "'-x", "fine", "'@y"]
-    assert chart._as_spreadsheets_may_read(table)["b"].tolist() == [1.5, -2.5, 3.5, 4.5]
+def test_spreadsheets_run_nothing_and_read_every_script(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": ["=1+1", "-x", "fine", "@y", "-5"], "b": [1.5, -2.5, 3.5, 4.5, 0], "城市": ["北京"] * 5})
+    deploy.write_csv(table, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    again = pd.read_csv(tmp_path / "t.csv", dtype=str, encoding="utf-8-sig")
+    assert again["a"].tolist() == ["'=1+1", "'-x", "fine", "'@y", "-5"]
+    assert again["b"].astype(float).tolist() == [1.5, -2.5, 3.5, 4.5, 0] and set(again["城市"]) == {"北京"}
 
 
 def test_each_person_gets_the_action_that_pays_most() -> None:
-    actions = [
-        {"title": "Targeting", "expected": np.array([2.0, -1, 0.5])},
-        {"title": "Churn warning", "expected": np.array([1.0, -2, 0.7])},
-    ]
-    assert chart._one_action_each(actions).tolist() == ["targeting", "", "churn warning"]
+    options = chart._parse(["--cost", "1", "--value", "10", "--success", "0.5"])  # pays from a probability of 0.2 on
+    all_of_them, twice = np.ones(4, bool), np.array([True, True, False, True])
+    aims = [("Targeting", "", all_of_them, True), ("Churn warning", "", twice, False)]
+    people = pd.DataFrame({"probability": [0.9, 0.1, 0.1, 0.5]})
+    found = chart._one_action_each(aims, people, options).tolist()
+    assert found == ["targeting", "churn warning", "", "targeting"]
 
 
 def test_the_simple_rule_is_the_best_column(people: preprocess.Table) -> None:

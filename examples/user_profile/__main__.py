@@ -29,6 +29,7 @@ from . import (
     live,
     preprocess,
     profiles,
+    reasons,
     report,
     splits,
     targeting,
@@ -98,16 +99,18 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
     doubtful += more
     print(f"profiles of the {len(test)} people of the first test set; the shares add up to {people.completeness:.0e}")
     print(f"what moves scores most: {', '.join(people.importance.index[:3])}")
-    actions = (
-        []
-        if raw.to_teach or len(test) < profiles.K
-        else _actions(raw, table, parts[0], results[0], options, is_log=is_log)
-    )
+    actions = [] if raw.to_teach or len(test) < profiles.K else _actions(raw, table, parts[0], results[0], options)
     for action in actions:
         print(f"{action['title']}: {_in_words(action['outcomes']['network'])}")
     if actions:
-        people.people["action"] = _one_action_each(actions)
-    _as_spreadsheets_may_read(people.people).to_csv(folder / "profiles.csv", float_format="%.6g")
+        people.people["action"] = _one_action_each(_aims(raw, table, test, options), people.people, options)
+    everyone = [people.people]
+    for other, (fit_on, _, rows) in zip(models[1:], parts[1:], strict=True):  # each by a model that has not seen them
+        more_people = profiles.make(table, other, fit_on, rows, is_log=is_log).people
+        if actions:
+            more_people["action"] = _one_action_each(_aims(raw, table, rows, options), more_people, options)
+        everyone.append(more_people)
+    _write_profiles(folder / "profiles.csv", table, pd.concat(everyone).sort_index(kind="stable"))
     section = _section(raw, table, parts, model, results, people, actions, options)
     section |= {"doubts": doubtful, "plan": plan.notes, "in_time": plan.in_time, "sample": options.fast}
     report.write_card(folder / "model" / "model_card.md", section)
@@ -204,6 +207,7 @@ def _measure(
             proba = model.predict_proba(table.frame.iloc[validate])
             threshold, bands = evaluate.best_threshold(table.y[validate], proba), profiles.band_edges(proba)
             networks.append(dataclasses.replace(model, threshold=threshold, bands=bands))
+        networks[0] = reasons.against_people(networks[0], table.frame.iloc[fit])
         return networks[0], evaluate.evaluate(table, fit, validate, test, networks)
 
     with ThreadPoolExecutor(2) as pool:
@@ -219,28 +223,10 @@ def _actions(
     split: tuple[np.ndarray, ...],
     result: evaluate.SplitResult,
     options: argparse.Namespace,
-    *,
-    is_log: bool,
 ) -> list[dict[str, Any]]:
     """Return what acting on the scores would have brought: on the yes or the no; for a purchase log, targeting and churn."""
-    business = targeting.Business(options.cost, options.value, options.success)
-    test = split[2]
-    everyone = np.ones(len(test), bool)
-    if is_log:
-        again = table.frame["days_with_purchase"].iloc[test].to_numpy() >= 2
-        asked = [
-            ("Targeting", "It is aimed at customers who will buy again.", everyone, True),
-            (
-                "Churn warning",
-                "It is aimed at those who will not come back, of the customers who came twice.",
-                again,
-                False,
-            ),
-        ]
-    else:
-        yes = options.act_on == "yes"
-        whose = f"It is aimed at those whose “{raw.target}” is {'' if yes else 'not '}“{table.positive}”."
-        asked = [("Targeting", whose, everyone, yes)]
+    business, test = _business(options), split[2]
+    asked = _aims(raw, table, test, options)
     column, rule = evaluate.one_column(table, *split)
     models = {name: result.proba[name] for name in evaluate.MODELS if name != "majority"} | {"one_column": rule}
     found = []
@@ -265,20 +251,46 @@ def _actions(
     return found
 
 
-def _as_spreadsheets_may_read(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with an apostrophe before texts that a spreadsheet would run as a formula."""
-
-    def harmless(value: object) -> object:
-        return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t") else value
-
-    return table.map(harmless)
+def _business(options: argparse.Namespace) -> targeting.Business:
+    return targeting.Business(options.cost, options.value, options.success)
 
 
-def _one_action_each(actions: list[dict[str, Any]]) -> np.ndarray:
+def _aims(
+    raw: collect.Raw, table: preprocess.Table, rows: np.ndarray, options: argparse.Namespace
+) -> list[tuple[str, str, np.ndarray, bool]]:
+    """Return the actions to think about: (title, at whom it is aimed, who of the rows may be chosen, whether at the yes)."""
+    everyone = np.ones(len(rows), bool)
+    if raw.target not in raw.frame:
+        again = table.frame["days_with_purchase"].iloc[rows].to_numpy() >= 2
+        churn = "It is aimed at those who will not come back, of the customers who came twice."
+        return [
+            ("Targeting", "It is aimed at customers who will buy again.", everyone, True),
+            ("Churn warning", churn, again, False),
+        ]
+    yes = options.act_on == "yes"
+    whose = f"It is aimed at those whose “{raw.target}” is {'' if yes else 'not '}“{table.positive}”."
+    return [("Targeting", whose, everyone, yes)]
+
+
+def _one_action_each(
+    aims: list[tuple[str, str, np.ndarray, bool]], people: pd.DataFrame, options: argparse.Namespace
+) -> np.ndarray:
     """Return the action with the greatest expected gain for each person, "" if none pays."""
-    expected = np.stack([action["expected"] for action in actions])
-    titles = np.array([action["title"].lower() for action in actions], object)
+    proba, business = people["probability"].to_numpy(), _business(options)
+    expected = np.stack(
+        [np.where(who, business.expected(proba if yes else 1 - proba), -np.inf) for _, _, who, yes in aims]
+    )
+    titles = np.array([title.lower() for title, *_ in aims], object)
     return np.where(expected.max(axis=0) >= 0, titles[expected.argmax(axis=0)], "")
+
+
+def _write_profiles(path: Path, table: preprocess.Table, people: pd.DataFrame) -> None:
+    """Write a line for each person, with the identifiers of the file, for spreadsheets."""
+    named = table.identifiers.loc[people.index] if len(table.identifiers.columns) else table.identifiers
+    out = people.reset_index()
+    for k, name in enumerate(named, 1):
+        out.insert(k, name, named[name].to_numpy())
+    deploy.write_csv(out, path)
 
 
 def _in_words(found: targeting.Outcome) -> str:
@@ -365,6 +377,8 @@ def _section(
     cards = profiles.cards(table, people, fit, test)
     segments = people.people.get("segment")
     meaning = features.MEANING if raw.target not in raw.frame else {}
+    top = list(people.importance.index[:10])
+    lost = evaluate.shuffled(table, model, test, top) if len(test) >= profiles.K else {}
     lift = targeting.lift(y, proba, profiles.cuts(people.people["band"].to_numpy()))
 
     def by(labels: pd.Series, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -388,8 +402,8 @@ def _section(
         **{"n_actions": None if "action" not in people.people else int((people.people["action"] != "").sum())},
         **{"both": int((np.stack([a["expected"] for a in actions]) >= 0).all(axis=0).sum()) if len(actions) > 1 else 0},
         "largest": max((abs(reason["moved"]) for card in cards for reason in card["reasons"]), default=1.0),
-        **{"actions": actions, "business": targeting.Business(options.cost, options.value, options.success)},
-        "meaning": meaning,
+        **{"actions": actions, "business": _business(options)},
+        **{"meaning": meaning, "shuffled": [(name, float(people.importance[name]), lost[name]) for name in lost]},
         "enough": len(test) >= profiles.K,
         "pictures": report.pictures(results[0])
         | {"importance": report.picture_of_importance(people.importance.rename(index=meaning))},
@@ -407,10 +421,11 @@ def _section(
 
 
 STORED = (
-    "profiles.csv has a line for each person of the test set, by record number or customer, with the values that moved the "
-    "score, and the action that would pay: personal data. The model's folder has no record, but names of columns, categories "
-    "seen five times or more, and edges of bins, the outermost of which are values of training rows. A live folder has all "
-    "purchases and answers. The report and the model card have aggregates, and ranges of values."
+    "profiles.csv has a line for each person, by record number and the file's own identifiers, or by customer, scored by a "
+    "network that has not seen them, with the values that moved the score, and the action that would pay: personal data. "
+    "The model's folder has no record, but names of columns, categories seen five times or more, and edges of bins, the outermost "
+    "of which are values of training rows. A live folder has all purchases and answers. The report and the model card have "
+    "aggregates, and ranges of values."
 )
 
 

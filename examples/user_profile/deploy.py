@@ -167,6 +167,7 @@ def save(folder: Path, model: Model, table: Table) -> None:
         "positive": table.positive,
         "threshold": model.threshold,
         "bands": model.bands,
+        "mean_shares": model.mean_shares,
         "encoding": model.encoding,
         "encoder": model.encoder.to_json(),
         "columns": [column.to_json() for column in columns],
@@ -214,7 +215,8 @@ def load(folder: Path) -> Profiler:
         raise ValueError(f"{folder}: {PROFILE} was written for another {NETWORK}")
     encoder = Encoder(**profile["encoder"])
     net, bands = nn.load(folder / NETWORK).net, tuple(profile["bands"])
-    model = Model(encoder, net, nn.History(), profile["encoding"], profile["threshold"], bands)
+    shares = tuple(profile["mean_shares"])
+    model = Model(encoder, net, nn.History(), profile["encoding"], profile["threshold"], bands, shares)
     columns = tuple(Column.from_json(state) for state in profile["columns"])
     return Profiler(model, profile["positive"], profile["samples"], columns)
 

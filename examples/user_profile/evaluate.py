@@ -146,6 +146,18 @@ def boosting(table: Table, fit: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return _baselines(table)["gradient_boosting"].fit(x.iloc[fit], table.y[fit]).predict_proba(x.iloc[rows])[:, 1]
 
 
+def shuffled(table: Table, model: Model, rows: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Return the AUC that the network loses on these rows when a column is shuffled among them, mean of three times."""
+    rng, frame, y = np.random.default_rng(0), table.frame.iloc[rows], table.y[rows]
+    whole = metrics.roc_auc_score(y, model.predict_proba(frame))
+    lost = {}
+    for name in names:
+        orders = [rng.permutation(len(rows)) for _ in range(3)]
+        mixed = [frame.assign(**{name: frame[name].to_numpy()[order]}) for order in orders]
+        lost[name] = float(whole - np.mean([metrics.roc_auc_score(y, model.predict_proba(one)) for one in mixed]))
+    return lost
+
+
 def values(results: list[SplitResult]) -> dict[str, dict[str, list[float]]]:
     """Return model -> metric -> one value a split."""
     return {

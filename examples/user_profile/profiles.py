@@ -36,8 +36,8 @@ class Profiles:
     """The people of some rows: one row each of ``people``, and the aggregates of their reasons."""
 
     people: pd.DataFrame
-    importance: pd.Series  # of each column: mean of |share| in log-odds, the greatest first
-    average: float  # log-odds of an artificial person, with the mean of the training rows in every feature
+    importance: pd.Series  # of each column: how its shares vary over these people, in log-odds, the greatest first
+    average: float  # log-odds that the shares are told against: the mean of a sample of people
     completeness: float  # the largest difference between a log-odds and the sum of its shares
 
 
@@ -79,7 +79,7 @@ def make(table: Table, model: Model, fit: np.ndarray, rows: np.ndarray, *, is_lo
         people[f"reason_{k + 1}"] = names[column]
         people[f"value_{k + 1}"] = [frame.iat[i, j] for i, j in zip(each, column, strict=True)]
         people[f"moved_{k + 1}"] = values[each, column]
-    importance = shares.abs().mean().sort_values(ascending=False)
+    importance = shares.std(ddof=0).sort_values(ascending=False)
     return Profiles(people, importance, average, float(np.abs(values.sum(axis=1) + average - log_odds).max(initial=0)))
 
 

@@ -2,10 +2,13 @@
 
 Integrated gradients: backpropagation gives the gradient with respect to the input for free; its mean along the straight line
 from an artificial person, who has the mean of the training rows in every feature, to this one, times the difference between the
-two, shares the score out among the features.
+two, shares the score out among the features. Nobody is that person, to whom the model may give a score that nobody has; so each
+column's mean share, over a sample of people, is then taken off: reasons say what sets someone apart from other people.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,13 +18,15 @@ import nnprofile as nn
 from .train import Model
 
 CHUNK = 32  # rows at a time: a row has some hundred pieces of path
+N_PEOPLE = 500  # whose mean share of each column is taken off
 
 
 def reasons(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, float]:
-    """Return each column's share of each record's log-odds, a row a record; these log-odds; and those of the mean.
+    """Return each column's share of each record's log-odds, a row a record; these log-odds; and the base.
 
-    The mean is an artificial person: the zero vector, since the encoder has centred all features on the training rows.
-    A row's shares add up to its log-odds minus the mean's (completeness).
+    A row's shares add up to its log-odds minus the base (completeness). The base is the mean log-odds of the people whose mean
+    shares the model keeps; without them that of an artificial person, the zero vector, since the encoder has centred all
+    features on the training rows.
     """
     x = model.encoder.transform(frame).astype(np.float64)
     params = model.net.params.like(np.float64)
@@ -33,7 +38,16 @@ def reasons(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray
     names = [column["name"] for column in model.encoder.columns]
     summed = np.stack([shares[:, columns == k].sum(axis=1) for k in range(len(names))], axis=1)
     log_odds = net.forward(np.vstack([x, start]))[0][:, 0]
-    return pd.DataFrame(summed, columns=names, index=frame.index), log_odds[:-1], float(log_odds[-1])
+    usual = np.array(model.mean_shares) if model.mean_shares else np.zeros(len(names))
+    shares = pd.DataFrame(summed - usual, columns=names, index=frame.index)
+    return shares, log_odds[:-1], float(log_odds[-1] + usual.sum())
+
+
+def against_people(model: Model, frame: pd.DataFrame) -> Model:
+    """Return the model with the mean shares of a sample of these people, against whom its reasons are told."""
+    rows = np.random.default_rng(0).permutation(len(frame))[:N_PEOPLE]
+    shares, _, _ = reasons(replace(model, mean_shares=()), frame.iloc[rows])
+    return replace(model, mean_shares=tuple(shares.mean().tolist()))
 
 
 def without(model: Model, frame: pd.DataFrame, columns: np.ndarray) -> np.ndarray:

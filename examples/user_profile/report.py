@@ -137,7 +137,7 @@ def _draw_importance(figure, importance: pd.Series) -> None:
     axes.barh(range(len(names)), importance, color=COLORS["network"])
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="size of its share, on average (log-odds)", title="What moves the scores")
+    axes.set(xlabel="how its share varies over people (standard deviation, log-odds)", title="What moves the scores")
 
 
 def _short(name: str) -> str:

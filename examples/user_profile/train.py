@@ -25,6 +25,7 @@ class Model:
     encoding: str
     threshold: float = 0.5
     bands: tuple[float, ...] = ()  # see profiles.py
+    mean_shares: tuple[float, ...] = ()  # see reasons.py
 
     def predict_proba(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the probability of yes for each record, shape (n_records,)."""
