@@ -423,9 +423,9 @@ def _section(
 STORED = (
     "profiles.csv has a line for each person, by record number and the file's own identifiers, or by customer, scored by a "
     "network that has not seen them, with the values that moved the score, and the action that would pay: personal data. "
-    "The model's folder has no record, but names of columns, categories seen five times or more, and edges of bins, the outermost "
-    "of which are values of training rows. A live folder has all purchases and answers. The report and the model card have "
-    "aggregates, and ranges of values."
+    "The model's folder has no record, but names of columns, categories seen five times or more, and edges of bins, the "
+    "outermost of which are values of training rows. A live folder has all purchases and answers. The report and the model "
+    "card have aggregates, and ranges of values."
 )
 
 

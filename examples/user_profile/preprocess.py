@@ -55,6 +55,7 @@ _PERSON = re.compile(
 _POSTCODE = re.compile(
     r"(?<![a-z])(?:zip|zip ?code|post ?code|postal ?code|postal|plz|postleitzahl|cep|code postal|cap)(?![a-z])|индекс|邮编|郵便"
 )
+_PAIR = re.compile(r"\(?-?\d+\.\d+\s*[,; ]\s*-?\d+\.\d+\)?")
 _MARK = frozenset(("train", "test", "valid", "validation", "val", "dev", "holdout", "training", "testing"))
 
 
@@ -377,6 +378,8 @@ def _typed(
         return _of_numbers(
             name, words, found, distinct, named, repeated, missing, said, forced=name in types.number or kept
         )
+    if sum(count for text, count in texts.items() if _PAIR.fullmatch(text)) > 0.9 * n:
+        return None, "left out: pairs of numbers, such as coordinates: give each a column of its own", ""
     if repeated:
         return None, _about_a_group(n / len(texts)), "group"
     if distinct:
@@ -474,7 +477,8 @@ def _of_numbers(
             )
     notes = [*said, *([f"{slips} values that are not numbers count as missing"] if slips else []), *notes]
     notes += _sentinels(read, texts)
-    kind = "code" if whole and 2 < len(texts) <= N_CODES else "number"
+    counts = all(value == round(value) for value in read.values() if not np.isnan(value))
+    kind = "code" if counts and 2 < len(texts) <= N_CODES else "number"
     return Column(name, kind, numbers=way, missing=missing), "; ".join(notes), ""
 
 

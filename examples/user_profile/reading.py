@@ -373,14 +373,19 @@ def sniff_delimiter(text: str) -> str:
 
 
 def _refuse_swallowed_records(path: Path, rows: Rows, delimiter: str, width: int, text: str) -> None:
-    """Refuse a field that holds whole records: its quote was never closed, or closed by another record's."""
+    """Refuse a field that holds whole records: its quote was never closed, or closed by another record's.
+
+    A line inside a field is the rest of a record if it ends in a value of the last column.
+    """
+    last = Counter(row[-1].strip() for _, row in rows if len(row) == width)
     for line, row in rows:
-        for value in row:
-            inner = value.split("\n")[1:]
-            if inner and width > 1 and any(part.count(delimiter) >= width - 1 for part in inner):
-                raise CollectError(
-                    f"{path}: a quote that opens on line {line} swallows the next record: close it, or double one inside a field"
-                )
+        for i, value in enumerate(row):
+            for k, part in enumerate(value.split("\n") if "\n" in value else []):
+                pieces = part.split(delimiter)
+                whole = len(pieces) >= (width - i if k == 0 else width) > 1
+                if whole and last[pieces[-1].strip().strip('"')] > 1:
+                    what = f"a quote that opens on line {line} swallows the next record"
+                    raise CollectError(f"{path}: {what}: close it, or double one inside a field")
     if rows and text.count('"') % 2 and "\n" in rows[-1][1][-1]:
         raise CollectError(f"{path}: the quote that opens on line {rows[-1][0]} is never closed")
 
@@ -414,12 +419,7 @@ def _without_titles(rows: Rows, notes: list[str]) -> Rows:
     """Leave out what stands above the header: lines with one field or two, where most have three and more."""
     usual = Counter(_n_filled(row) for _, row in rows[:300]).most_common(1)[0][0] if rows else 0
     k = 0
-    while (
-        k < min(len(rows) - 1, 20)
-        and usual > 2
-        and sum(map(bool, rows[k][1])) <= max(1, usual // 2)
-        and len(rows) - k > 2
-    ):
+    while k < min(len(rows) - 2, 20) and usual > 2 and _is_title(rows[k][1], usual):
         k += 1
     if k:
         first, last = rows[0][0], rows[k - 1][0]
@@ -428,15 +428,21 @@ def _without_titles(rows: Rows, notes: list[str]) -> Rows:
     return rows[k:]
 
 
+def _is_title(row: Sequence[str], usual: int) -> bool:
+    filled = sum(map(bool, row))
+    return filled == 1 or (bool(row[0]) and filled <= usual // 2)
+
+
 def _header(path: Path, rows: Rows, notes: list[str]) -> tuple[list[str], Rows]:
     """Return the names, every column with one of its own, and the rows below."""
     line, names = rows[0]
     names = names[: _n_filled(names)]
     usual = Counter(_n_filled(row) for _, row in rows[1:]).most_common(1)[0][0]
-    if usual == len(names) + 1 and all(re.fullmatch(r"\d+", row[0]) for _, row in rows[1:20]):
-        names = ["", *names]  # R writes its row names so
-        notes.append(f"line {line}: the first column has no name: called '(row)'")
-        names[0] = "(row)"
+    if usual == len(names) + 1:
+        raise CollectError(
+            f"{path}: the records have {usual} fields, the header on line {line} has {len(names)}: name every column there "
+            "(R's row names have none), and put quotes around numbers with a comma inside"
+        )
     names = [name or f"(column {i})" for i, name in enumerate(names, 1)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -21,6 +21,7 @@ LARGE = 0.1  # of all rows are equal: no accident, and half a test set
 N_LOOKS = 60  # random choices of columns in which near-copies are looked for
 FEWEST = 6  # columns, at least, that records may be near-copies
 DIFFERENT = 0.25  # of the columns may differ in near-copies
+MENTION = 0.005  # of the records are near-copies, before it is said
 LAST = 0.2  # of the records, in order of time, are the test set
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -63,8 +64,8 @@ def plan(table: Table) -> Plan:
     apart, n_near = people, 0
     if table.columns:  # else each row is a customer of a log
         near, n_near, agree, chance = _near_copies(table)
-        if n_near:
-            people = _merged(people, near)
+        people = _merged(people, near)
+        if n_near > max(10, MENTION * len(table.y)):
             notes.append(
                 f"{n_near} records agree with another in all but a few columns, and {agree:.0%} of these pairs in the label "
                 f"({chance:.0%} by chance): near-copies stay together, on one side of each split"

@@ -227,7 +227,9 @@ def numbers(texts: Mapping[str, int], decimal: str = "") -> tuple[Numbers, list[
     for text, part in found.items():
         cores[part[0]] += texts[text]
     mark, said = _decimal(cores, decimal)
-    return Numbers(mark, factors), notes + said
+    way = Numbers(mark, factors)
+    readable = sum(count for text, count in texts.items() if not math.isnan(way(text)))
+    return (way, notes + said) if readable > n / 2 else None
 
 
 def _factors(units: Counter[str]) -> tuple[dict[str, float] | None, list[str]]:
