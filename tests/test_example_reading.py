@@ -449,8 +449,8 @@ def test_types_by_hand(tmp_path: Path) -> None:
     assert "a" not in clean(path, content, preprocess.Types(drop=("a",))).kinds
     for types, says in (
         (preprocess.Types(drop=("z",)), r"no columns \['z'\]"),
-        (preprocess.Types(number=("c",)), "--number c: fewer than nine in ten"),
-        (preprocess.Types(date=("a",)), "--date a: its values are not read as dates"),
+        (preprocess.Types(number=("c",)), "--number c: fewer than half of its values are numbers"),
+        (preprocess.Types(date=("a",)), "--date a: three in four of its values are not read as dates"),
         (preprocess.Types(group="z"), r"no columns \['z'\]"),
     ):
         with pytest.raises(preprocess.PreprocessError, match=says):
@@ -474,7 +474,7 @@ DATES: list[tuple[list[str], list[str]]] = [
     (["2024年3月5日", "2023年12月1日"], ["2024-03-05", "2023-12-01"]),
     (["2024/3/5", "2024/12/31"], ["2024-03-05", "2024-12-31"]),
     (["2024-03-05 12:30:00", "2024-03-06 01:00:00"], ["2024-03-05", "2024-03-06"]),
-    (["2024-03-05T12:30:00Z", "2024-03-06T01:00:00+02:00"], ["2024-03-05", "2024-03-05"]),
+    (["2024-03-05T12:30:00Z", "2024-03-06T01:00:00+02:00"], ["2024-03-05", "2024-03-06"]),
     (["2024-03-05 12:30:00.123456+00:00", "2024-03-06 01:00:00+00:00"], ["2024-03-05", "2024-03-06"]),
     (["1/2/24 3:45 PM", "1/22/24 4:00 AM"], ["2024-01-02", "2024-01-22"]),
     (["20240305", "20230102", "20220101"], ["2024-03-05", "2023-01-02", "2022-01-01"]),
@@ -491,7 +491,7 @@ DATES: list[tuple[list[str], list[str]]] = [
 
 @pytest.mark.parametrize(("texts", "expected"), DATES, ids=lambda value: str(value)[:40])
 def test_dates_as_people_write_them(texts: list[str], expected: list[str]) -> None:
-    way, _ = values.dates("when", dict.fromkeys(texts, 10))
+    way, _ = values.dates(dict.fromkeys(texts, 10))
     assert way is not None and [values.as_date(way(text)) for text in texts] == expected
 
 
@@ -507,14 +507,14 @@ def test_dates_as_people_write_them(texts: list[str], expected: list[str]) -> No
     ],
 )
 def test_what_are_no_dates(texts: list[str]) -> None:
-    assert values.dates("when", dict.fromkeys(texts, 10))[0] is None
+    assert values.dates(dict.fromkeys(texts, 10))[0] is None
 
 
 def test_orders_of_day_and_month_that_nothing_tells_are_said() -> None:
-    _, said = values.dates("when", {"3/4/2024": 5, "5/6/2024": 5})
+    _, said = values.dates({"3/4/2024": 5, "5/6/2024": 5})
     assert "'3/4/2024' is taken for 2024-03-04, as no date tells; --date says otherwise" in said[0]
-    assert values.dates("when", {"3/4/2024": 5, "5/6/2024": 5}, "dmy")[0] == values.Dates("date", "dmy")
-    way, said = values.dates("when", {"13/02/2024": 5, "02/13/2024": 5})
+    assert values.dates({"3/4/2024": 5, "5/6/2024": 5}, "dmy")[0] == values.Dates("date", "dmy")
+    way, said = values.dates({"13/02/2024": 5, "02/13/2024": 5})
     assert way is None and "day first and with the month first" in said[0]
 
 

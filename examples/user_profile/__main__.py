@@ -93,7 +93,8 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
 
     model, (fit, _, test) = models[0], parts[0]
     people = profiles.make(table, model, fit, test, is_log=is_log)
-    more = doubts.of_scores(float(np.mean(found["network"]["roc_auc"])), table, list(people.importance.index))
+    best = max(float(np.mean(scores["roc_auc"])) for scores in found.values())
+    more = doubts.of_scores(best, table, list(people.importance.index))
     for line in more:
         print(f"warning: {line}")
     doubtful += more
@@ -167,15 +168,18 @@ def _plan(table: preprocess.Table, options: argparse.Namespace) -> tuple[preproc
     """Return the table without the columns that tell the answer, the splits, and what is doubtful, which is printed too."""
     plan = splits.plan(table)
     found = doubts.suspects(table, plan.splits[0], options.types.keep)
-    said = [str(suspect) for suspect in found]
     gone = [suspect.name for suspect in found if not suspect.kept]
-    if gone and len(gone) < len(table.columns):
-        without = table.without(gone)
-        aucs = doubts.with_them(table, without, plan.splits[0])
+    if len(gone) == len(table.columns):  # nothing would remain
+        found, gone = [dataclasses.replace(suspect, kept=True) for suspect in found], []
+    said = [str(suspect) for suspect in found]
+    names = [suspect.name for suspect in found]
+    if names and len(names) < len(table.columns):
+        aucs = doubts.with_them(table, table.without(names), plan.splits[0])
+        what = f"without {', '.join(gone)}" if gone else "with them"
         said.append(
-            f"with {', '.join(gone)} boosting has an AUC of {aucs[0]:.4f}, without {aucs[1]:.4f}: what follows is without"
+            f"with {', '.join(names)} boosting has an AUC of {aucs[0]:.4f}, without {aucs[1]:.4f}: what follows is {what}"
         )
-        table = without
+    table = table.without(gone)
     if plan.exact is not None and plan.n_near > 0.01 * len(table.y):
         apart = dataclasses.replace(plan, splits=splits.folds(table, plan.exact))
         aucs = doubts.effect_of_copies(table, apart.splits, plan.splits)
@@ -289,7 +293,7 @@ def _write_profiles(path: Path, table: preprocess.Table, people: pd.DataFrame) -
     named = table.identifiers.loc[people.index] if len(table.identifiers.columns) else table.identifiers
     out = people.reset_index()
     for k, name in enumerate(named, 1):
-        out.insert(k, name, named[name].to_numpy())
+        out.insert(k, deploy.free(name), named[name].to_numpy())
     deploy.write_csv(out, path)
 
 
@@ -467,7 +471,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         ("drop", "to be left out"),
         ("number", "of numbers"),
         ("category", "of names, whatever they look like"),
-        ("date", "of dates; COLUMN=dmy and COLUMN=mdy say which comes first"),
+        ("date", "of dates; COLUMN=dmy, =mdy and =ymd say which comes first"),
     ):
         types.add_argument(f"--{name}", metavar="COLUMN", action="append", default=[], help=meaning)
     types.add_argument("--missing", metavar="WORD", action="append", default=[], help="a value that means: not known")

@@ -26,6 +26,7 @@ import pandas as pd
 import nnprofile as nn
 
 from . import reading
+from .columns import common_mark
 from .features import MISSING_TEXT, Encoder
 from .preprocess import Table
 from .profiles import N_REASONS, bands
@@ -108,26 +109,30 @@ class Profiler:
         return frame.astype({name: float for name, kind in kinds.items() if kind != "category"})
 
     def table(self, file: reading.File) -> tuple[pd.DataFrame, list[str]]:
-        """Return the records of a file as a typed table, read as in training, and the columns that are not used.
+        """Return the records of a file as a typed table, and what is worth saying: columns not used, values not read.
 
         Raises
         ------
         RecordError
-            If columns are missing; it names them.
+            If columns are missing, or values cannot be read; it names them.
         """
         missing = [column.name for column in self.columns if column.name not in file.names]
         if missing:
             raise RecordError(f"the file has no columns {missing}, which the model needs; it has {file.names}")
-        text = pd.DataFrame(file.records, columns=file.names, dtype=object)
-        frame = pd.DataFrame(
-            {
-                name: values
-                for column in self.columns
-                for name, values in column.read(text[column.name].str.strip()).items()
-            }
-        )
+        text = pd.DataFrame(file.records, columns=file.names, dtype=object).apply(lambda column: column.str.strip())
+        counts = {column.name: text[column.name].value_counts().to_dict() for column in self.columns}
+        decimal = common_mark(counts) if file.delimiter else "."  # typed cells have a point
+        parts, said = {}, []
+        for column in self.columns:
+            try:
+                own, note = column.for_file(counts[column.name], decimal)
+            except ValueError as error:
+                raise RecordError(f"{column.name}: {error}") from None
+            parts |= own.read(text[column.name])
+            said += [f"{column.name}: {note}"] if note else []
         used = {column.name for column in self.columns}
-        return frame, [name for name in file.names if name not in used]
+        extra = [name for name in file.names if name not in used]
+        return pd.DataFrame(parts), [*said, *([f"not used: {', '.join(extra)}"] if extra else [])]
 
     def _values(self, i: int, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the typed values of one record."""
@@ -252,16 +257,19 @@ def score_file(folder: Path, path: Path, out: Path, *, identifier: str = "", enc
     if identifier and identifier not in file.names:
         raise RecordError(f"--id: the file has no column {identifier!r}; it has {file.names}")
     named = [identifier] if identifier else [name for name in identifiers if name in file.names]
-    frame, extra = profiler.table(file)
+    frame, said = profiler.table(file)
     proba = profiler.model.predict_proba(frame)
-    scored = pd.DataFrame({name: [record[file.names.index(name)] for record in file.records] for name in named})
+    scored = pd.DataFrame({free(name): [record[file.names.index(name)] for record in file.records] for name in named})
     scored.insert(0, "record", np.arange(1, len(proba) + 1))
     scored["probability"], scored["answer"] = proba, np.where(proba >= profiler.model.threshold, "yes", "no")
     scored["band"] = bands(profiler.model, proba)
     write_csv(scored, out)
-    said = [f"{out}: {len(proba)} records scored, of {profiler.positive!r}", *file.notes]
-    ignored = [name for name in extra if name not in named]
-    return said + ([f"not used: {', '.join(ignored)}"] if ignored else [])
+    return [f"{out}: {len(proba)} records scored, of {profiler.positive!r}", *file.notes, *said]
+
+
+def free(name: str) -> str:
+    """Return the name of an identifier beside the columns of scores, which it may have."""
+    return f"{name} (file)" if name in ("record", "customer", "probability", "answer", "band", "action") else name
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -17,6 +17,7 @@ from . import evaluate
 from .preprocess import Table
 
 ALONE = 0.98  # AUC of a single column, from which on it decides alone
+NEARLY = 0.955  # from which on it is named, and kept
 IN_STEP = 0.9  # difference of the shares of yes and no that are missing
 PERFECT = 0.98  # AUC that calls for a second look
 FEW = 100  # of the rarer kind: figures are rough
@@ -32,7 +33,7 @@ class Suspect:
     kept: bool = False
 
     def __str__(self) -> str:
-        what = "Kept, as asked" if self.kept else f"Left out (--keep {self.name!r} uses it)"
+        what = "Kept" if self.kept else f"Left out (--keep {self.name!r} uses it)"
         return (
             f"{self.name}: {self.why}; alone it has an AUC of {self.auc:.4f}. Is it known before the answer is? {what}"
         )
@@ -48,18 +49,23 @@ def suspects(table: Table, split: tuple[np.ndarray, ...], keep: Sequence[str] = 
     alone = evaluate.each_column(table, fit, rows)
     found = []
     for column in table.columns:
-        auc = max(alone[name] for name in column.features())
-        gap = _gap(table, next(iter(column.features())))
-        if auc >= ALONE or abs(gap) >= IN_STEP:
-            found.append(
-                Suspect(
-                    column.name,
-                    max(auc, (1 + abs(gap)) / 2),
-                    _why(table, column.name, list(column.features()), gap),
-                    column.name in keep,
-                )
-            )
+        features = list(column.features())
+        auc, gap = max(alone[name] for name in features), _gap(table, features[0])
+        decides = auc >= ALONE or abs(gap) >= IN_STEP or _only_for_one(table, features[0])
+        if decides or auc >= NEARLY:
+            why = _why(table, features, gap)
+            found.append(Suspect(column.name, max(auc, (1 + abs(gap)) / 2), why, column.name in keep or not decides))
     return sorted(found, key=lambda suspect: -suspect.auc)
+
+
+def _only_for_one(table: Table, name: str) -> bool:
+    """Tell whether a column is filled for one answer only, and for many of its people, as what happens after the fact is."""
+    there = table.frame[name].notna().to_numpy()
+    if there.all() or there.sum() < 30:
+        return False
+    share = float(table.y[there].mean())
+    answer = table.y == (share > 0.5)
+    return max(share, 1 - share) > 0.99 and bool(there[answer].mean() > 0.3) and bool(answer.mean() < 0.9)
 
 
 def _gap(table: Table, name: str) -> float:
@@ -68,8 +74,8 @@ def _gap(table: Table, name: str) -> float:
     return float(missing[table.y == 0].mean() - missing[table.y == 1].mean())
 
 
-def _why(table: Table, name: str, features: list[str], gap: float) -> str:
-    if abs(gap) >= IN_STEP:
+def _why(table: Table, features: list[str], gap: float) -> str:
+    if abs(gap) >= IN_STEP or _only_for_one(table, features[0]):
         return (
             f"it is there for {'a yes' if gap > 0 else 'a no'}, and missing for the other: known only after the fact?"
         )
@@ -79,7 +85,7 @@ def _why(table: Table, name: str, features: list[str], gap: float) -> str:
         if purity > 0.99:
             return "each of its values has one answer: the answer in another coding, or known only after the fact?"
     score = table.kinds[features[0]] != "category" and values.min() >= 0 and values.max() <= 1 and values.nunique() > 20
-    return "a number from 0 to 1: the score of another model?" if score else "it alone tells the answer"
+    return "a number from 0 to 1: the score of another model?" if score else "it alone tells the answer, or nearly"
 
 
 def with_them(table: Table, without: Table, split: tuple[np.ndarray, ...]) -> tuple[float, float]:

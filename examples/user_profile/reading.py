@@ -11,14 +11,18 @@ import gzip
 import hashlib
 import io
 import lzma
+import math
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+
+from .values import MISSING, NO_NUMBER
 
 Rows = list[tuple[int, list[str]]]  # (line or row number in the file, its fields)
 
@@ -88,7 +92,7 @@ def _unpacked(path: Path, content: bytes) -> tuple[bytes, str]:
         if content.startswith(mark):
             try:
                 return _unpacked(path, decompress(content))
-            except (OSError, EOFError, lzma.LZMAError) as error:
+            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
                 raise CollectError(f"{path} is a packed file that is damaged: {error}") from error
     if content.startswith(b"PK\x03\x04"):
         return _unzipped(path, content)
@@ -131,7 +135,7 @@ def _unzipped(path: Path, content: bytes) -> tuple[bytes, str]:
                 f"{path} holds {len(tables)} files, {', '.join(tables[:5])}: unpack it, and give one of them"
             )
         return _unpacked(path, archive.read(tables[0]))
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         if isinstance(error, CollectError):
             raise
         raise CollectError(f"{path} is a zip file that cannot be read: {error}") from error
@@ -174,7 +178,7 @@ _READERS = {"Excel": _excel, "Parquet": _parquet}
 
 def _as_text(cell: Any) -> str:
     """Return a typed cell as a CSV file would hold it."""
-    if cell is None or (isinstance(cell, float) and cell != cell):
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return ""
     if isinstance(cell, datetime):
         return cell.isoformat(sep=" ") if cell.time() != datetime.min.time() else cell.date().isoformat()
@@ -220,16 +224,18 @@ def _encoding(content: bytes) -> tuple[str, list[str]]:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
-        if content[: error.start].isascii() or error.start < 100:
-            pass
-        elif error.end >= len(content) - 3 or _shares_of_utf8(content) > 0.99:
+        if _share_of_utf8(content) > 0.5:
             line = content[: error.start].count(b"\n") + 1
             text = f"line {line} holds bytes that are not UTF-8, as the rest is: clean it, or name the encoding, --encoding"
             raise CollectError(text) from error
     else:
         return "utf-8", []
-    found = {name: _plausible(content, name, rule) for name, rule in _ENCODINGS.items()}
+    some = b"\n".join(line for line in re.split(rb"[\r\n]+", content) if not line.isascii())[:2_000_000]
+    found = {name: _plausible(some, name, rule) for name, rule in _ENCODINGS.items()}
     best = max(found, key=lambda name: found[name])  # the first of equals
+    beyond = {byte for byte in some if byte > 127}
+    if beyond <= {0xA8, *range(0xC0, 0xE0)} and len(beyond) > 2 and found["cp1251"] > 0.9:
+        best = "cp1251"  # capitals, which are Chinese characters too, two by two
     if found[best] < 0.5:
         raise CollectError(
             "the file's encoding is not known: name it, --encoding gb18030, cp1251 ..., or save it as UTF-8"
@@ -237,11 +243,11 @@ def _encoding(content: bytes) -> tuple[str, list[str]]:
     return best, [f"read as {best}; if names or values look wrong, name the encoding: --encoding"]
 
 
-def _shares_of_utf8(content: bytes) -> float:
+def _share_of_utf8(content: bytes) -> float:
     """Return the share of bytes beyond ASCII that are UTF-8."""
-    beyond = sum(byte > 127 for byte in content[:1_000_000])
-    text = content[:1_000_000].decode("utf-8", errors="ignore")
-    return sum(len(c.encode()) for c in text if ord(c) > 127) / beyond if beyond else 0.0
+    beyond = len(content) - len(content.translate(None, bytes(range(128, 256))))
+    text = content.decode("utf-8", errors="ignore")
+    return (len(text.encode()) - sum(c.isascii() for c in text)) / beyond if beyond else 0.0
 
 
 def _by_lead(encoding: str, first: int, last: int) -> Callable[[str, str, str], float]:
@@ -277,7 +283,7 @@ def _cyrillic(before: str, run: str, after: str) -> float:
     letters = all("А" <= c <= "я" or c in "ёЁіІїЇєЄґҐўЎ" for c in run.strip("№ –—«»"))
     shape = run.strip("№ –—«»")
     cased = shape.islower() or shape.isupper() or (shape[:1].isupper() and shape[1:].islower()) or " " in shape
-    alone = len(shape) > 1 or shape.lower() in "явиксоуаіє"
+    alone = len(shape) > 1 or shape.isupper() or shape in "явиксоуаіє"
     return len(run) if shape and letters and cased and alone and not (before or after) else 0
 
 
@@ -288,7 +294,8 @@ def _latin(letters: str) -> Callable[[str, str, str], float]:
         if all(c in letters for c in run.lower()):
             beside = (before + after)[:1]
             same_case = not (run.isupper() and before.islower())
-            return len(run) if same_case and (beside or len(run) == 1) and len(run) <= 4 else 0
+            alone = len(run) == 1 and (run.islower() or run in "ÀÉÓ")
+            return len(run) if same_case and (beside or alone) and len(run) <= 4 else 0
         signs = "€£¥§°©®™«»“”„‘’–—…·²³½¼¾±µªº¡¿\xa0"
         core = run.strip("\xa0’‘“”")
         if core in ("²", "³", "¹") and before and before not in "mM":
@@ -306,8 +313,8 @@ _ENCODINGS: dict[str, Callable[[str, str, str], float]] = {  # of equals the fir
     "cp1252": _latin("äöüßéèêëàâçîïôœùûñáíóúãõåæøýÿ"),
     "euc_kr": _korean,
     "gb18030": _chinese,
-    "cp932": _japanese,
     "cp1251": _cyrillic,
+    "cp932": _japanese,
     "big5": _by_lead("big5", 0xA4, 0xC6),
     "cp1250": _latin("ąćęłńóśźżáčďéěíňřšťúůýžöüßőűăâîșțĺľŕôđ"),
     "cp1254": _latin("çğıöşüâîûi̇"),
@@ -403,7 +410,7 @@ def _table(path: Path, rows: Rows, file: File, every_record: bool) -> File:
     names, rows = _header(path, rows, notes)
     rows = _even(path, names, rows, notes, every_record)
     rows = _without_second_headers(names, rows, notes)
-    rows = _without_totals(names, rows, notes)
+    rows = _without_totals(rows, notes, remarks=not every_record)
     if not rows:
         raise CollectError(f"{path} holds no records below its header")
     file.names, file.records, file.lines = names, [row for _, row in rows], [line for line, _ in rows]
@@ -436,7 +443,7 @@ def _is_title(row: Sequence[str], usual: int) -> bool:
 def _header(path: Path, rows: Rows, notes: list[str]) -> tuple[list[str], Rows]:
     """Return the names, every column with one of its own, and the rows below."""
     line, names = rows[0]
-    names = names[: _n_filled(names)]
+    names = [" ".join(name.split()) for name in names[: _n_filled(names)]]
     usual = Counter(_n_filled(row) for _, row in rows[1:]).most_common(1)[0][0]
     if usual == len(names) + 1:
         raise CollectError(
@@ -493,22 +500,27 @@ def _without_second_headers(names: list[str], rows: Rows, notes: list[str]) -> R
             if (present := [row[i] for row in some if row[i]])
             and sum(bool(_NUMBER.fullmatch(v)) for v in present) > 0.95 * len(present)
         ]
-        if len(numeric) > 1 and all(first[i] and not any(c.isdigit() for c in first[i]) for i in numeric):
+        if len(numeric) > 1 and all(_is_word(first[i]) for i in numeric):
             notes.append(f"line {line}: a second header ({', '.join(first[i] for i in numeric[:3])} ...), left out")
             rows = rows[1:]
     return rows
 
 
-def _without_totals(names: list[str], rows: Rows, notes: list[str]) -> Rows:
-    """Leave out lines of totals at the end: the word, where other fields that records have are empty."""
+def _is_word(text: str) -> bool:
+    return bool(text) and not any(c.isdigit() for c in text) and text.lower() not in MISSING | NO_NUMBER
+
+
+def _without_totals(rows: Rows, notes: list[str], *, remarks: bool) -> Rows:
+    """Leave out lines of totals, and remarks below the table."""
     usual = sum(sum(map(bool, row)) for _, row in rows[:300]) / max(1, len(rows[:300]))
-    while len(rows) > 2:
-        line, row = rows[-1]
-        words = next((value for value in row if value), "").lower().rstrip(":. ")
-        is_total = words in TOTALS and sum(map(bool, row)) < usual
-        is_remark = sum(map(bool, row)) == 1 and usual > 2.5
-        if not (is_total or is_remark):
-            break
-        notes.append(f"line {line}: {'a total' if is_total else 'a remark below the table'}, left out")
-        rows = rows[:-1]
-    return rows
+    kept: Rows = []
+    for k, (line, row) in enumerate(rows):
+        word = next((value for value in row if value), "").lower().rstrip(":. ")
+        filled, last = sum(map(bool, row)), k >= len(rows) - 3
+        if word in TOTALS and (filled < usual or (last and row[0].lower().rstrip(":. ") == word)):
+            notes.append(f"line {line}: a total, left out")
+        elif remarks and last and filled == 1 and usual > 2.5:
+            notes.append(f"line {line}: a remark below the table, left out")
+        else:
+            kept.append((line, row))
+    return kept if len(kept) > 1 else rows

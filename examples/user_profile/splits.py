@@ -6,6 +6,7 @@ in all but a few columns; and where time orders the records, the last part of it
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +20,8 @@ from .preprocess import PreprocessError, Table
 N_SPLITS = 5
 LARGE = 0.1  # of all rows are equal: no accident, and half a test set
 N_LOOKS = 60  # random choices of columns in which near-copies are looked for
-FEWEST = 6  # columns, at least, that records may be near-copies
-DIFFERENT = 0.25  # of the columns may differ in near-copies
+FEWEST = 4  # columns, at least, that records may be near-copies
+DIFFERENT = 0.45  # of the columns may differ in near-copies
 MENTION = 0.005  # of the records are near-copies, before it is said
 LAST = 0.2  # of the records, in order of time, are the test set
 
@@ -50,17 +51,18 @@ def plan(table: Table) -> Plan:
     PreprocessError
         If there are too few people of a kind.
     """
-    exact, notes = _equal_rows(table), []
-    people = exact
-    if table.group:
-        people = _merged(exact, pd.factorize(table.identifiers[table.group])[0])
-        notes.append(f"rows of one {table.group!r} stay together: {len(table.y)} rows of {people.max() + 1} people")
-    elif found := _told_by_the_label(table):
-        name, people = found[0], _merged(exact, found[1])
-        notes.append(
-            f"rows of one {name!r} have the same label far more often than chance: they stay together, as if of one person; "
-            f"--group {name!r} says so, and leaves it out of the traits, --group none splits them"
-        )
+    people, notes = np.arange(len(table.y)) if table.groups else _equal_rows(table), []
+    if table.alone:
+        notes.append("no rows are of the same person, as asked: if some are, scores are of people that were seen")
+    for name in table.groups:
+        people = _merged(people, _codes(table.identifiers[name]))
+        notes.append(f"rows of one {name!r} stay together")
+    if not table.groups and not table.alone and (found := _who(table)):
+        name, groups, why = found
+        people = _merged(people, groups)
+        notes.append(f"rows of one {name!r} {why}: they stay together, as if of one person (--group {name!r}, or none)")
+    if table.groups or len(notes) > table.alone:
+        notes[-1] += f": {len(table.y)} rows of {people.max() + 1} people"
     apart, n_near = people, 0
     if table.columns:  # else each row is a customer of a log
         near, n_near, agree, chance = _near_copies(table)
@@ -71,7 +73,12 @@ def plan(table: Table) -> Plan:
                 f"({chance:.0%} by chance): near-copies stay together, on one side of each split"
             )
     if table.when is not None:
-        return Plan([_by_time(table, people)], people, notes, n_near, apart, in_time=True)
+        split = _by_time(table, people)
+        gone = len(table.y) - sum(map(len, split))
+        notes.append(
+            f"the test is the last {len(split[2])} rows in time; {gone} earlier rows of the same people are left out"
+        )
+        return Plan([split], people, notes, n_near, in_time=True)
     return Plan(folds(table, people), people, notes, n_near, apart if n_near else None)
 
 
@@ -84,8 +91,16 @@ def _equal_rows(table: Table) -> np.ndarray:
     """Return, for each row, the number of its content; of its own, where equal rows are different people."""
     content = pd.util.hash_pandas_object(table.frame, index=False).to_numpy()
     _, first, group = np.unique(content, return_index=True, return_inverse=True)
-    few = min(np.bincount(table.y[first], minlength=2)) < 2 * N_SPLITS
-    return np.arange(len(table.y)) if few or np.bincount(group).max() > LARGE * len(table.y) else group
+    if min(np.bincount(table.y[first], minlength=2)) < 2 * N_SPLITS:
+        return np.arange(len(table.y))
+    large = np.bincount(group)[group] > LARGE * len(table.y)
+    return np.unique(np.where(large, len(group) + np.arange(len(group)), group), return_inverse=True)[1]
+
+
+def _codes(values: pd.Series) -> np.ndarray:
+    """Return a number for each value, and one of its own for each that is missing."""
+    codes = pd.factorize(values)[0]
+    return np.where(codes < 0, codes.max(initial=0) + 1 + np.arange(len(codes)), codes)
 
 
 def _merged(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -129,35 +144,66 @@ def _by_time(table: Table, people: np.ndarray) -> Split:
     return np.flatnonzero(fit), np.flatnonzero(validate), np.flatnonzero(test)
 
 
-def _told_by_the_label(table: Table) -> tuple[str, np.ndarray] | None:
-    """Return a column whose values group rows of one label, as an identifier of persons does, and the groups."""
-    p = table.y.mean()
-    best: tuple[float, str, np.ndarray] | None = None
-    for column in table.columns:
-        name = next(iter(column.features()))
-        codes = pd.factorize(table.frame[name], use_na_sentinel=False)[0]
-        sizes = np.bincount(codes)
-        if (
-            not (len(sizes) >= FEWEST and len(codes) / len(sizes) >= 2 and sizes.max() <= LARGE * len(codes))
-            or len(sizes) < 50
-        ):
+_PLACE = re.compile(
+    r"city|town|state|region|country|zip|post|lat|lon|lng|geo|store|branch|shop|place|stadt|ort|land|城市|地区|省|город|регион"
+)
+
+
+def _who(table: Table) -> tuple[str, np.ndarray, str] | None:
+    """Return a column whose values are persons with several rows: name, groups, and how it shows.
+
+    Either its rows have the same label far more often than chance, or other columns are the same within its values, as the
+    age of a customer is. Places are none: a town has one postcode too.
+    """
+    candidates = {column.name: table.frame[next(iter(column.features()))] for column in table.columns}
+    candidates = {**candidates, **{name: table.identifiers[name] for name in table.identifiers}}
+    codes = {name: _codes(series) for name, series in candidates.items() if not _PLACE.search(name.lower())}
+    codes = {name: code for name, code in codes.items() if len(np.unique(code)) >= 10}
+    best: tuple[int, str, str] | None = None
+    for name, code in codes.items():
+        sizes = np.bincount(code)
+        sizes = sizes[sizes > 0]
+        if len(sizes) < 50 or len(code) < 1.05 * len(sizes) or sizes.max() > LARGE * len(code):
             continue
-        yes = np.bincount(codes, weights=table.y)
-        several = sizes >= 2
-        same = (yes == 0) | (yes == sizes)
-        expected = (1 - p) ** sizes + p**sizes
-        if same[several].mean() < 0.95:
-            continue
-        z = (same[several].sum() - expected[several].sum()) / np.sqrt((expected * (1 - expected))[several].sum() + 1e-9)
-        if z > 8 and (best is None or len(sizes) > len(np.unique(best[2]))):
-            best = z, name, codes
-    return None if best is None else (best[1], best[2])
+        named = name in table.identifiers
+        same = [other for other in codes if other != name and _is_constant(code, codes[other])]
+        why = "have the same label far more often than chance" if _one_label(code, table.y) else ""
+        if len(same) >= (1 if named else 2):
+            why = f"have the same {' and '.join(map(repr, same[:2]))}"
+        if why and (best is None or len(sizes) > best[0]):
+            best = len(sizes), name, why
+    return None if best is None else (best[1], codes[best[1]], best[2])
+
+
+def _is_constant(code: np.ndarray, other: np.ndarray) -> bool:
+    """Tell whether a column is the same within nearly all values of another that have several rows, and not by chance."""
+    order = np.lexsort((other, code))
+    a, b = code[order], other[order]
+    inside = a[1:] == a[:-1]
+    if inside.sum() < 20:
+        return False
+    agree = float((b[1:] == b[:-1])[inside].mean())
+    share = np.bincount(other) / len(other)
+    return agree > 0.9 and float((share**2).sum()) < 0.2 and len(np.unique(other)) <= len(np.unique(code))
+
+
+def _one_label(code: np.ndarray, y: np.ndarray) -> bool:
+    """Tell whether rows of one value have one label, far more often than chance."""
+    p, sizes = y.mean(), np.bincount(code)
+    yes = np.bincount(code, weights=y)
+    several = sizes >= 2
+    if several.sum() < 20 or sizes.sum() < 2 * (sizes > 0).sum():
+        return False
+    same = ((yes == 0) | (yes == sizes))[several]
+    expected = ((1 - p) ** sizes + p**sizes)[several]
+    z = (same.sum() - expected.sum()) / np.sqrt((expected * (1 - expected)).sum() + 1e-9)
+    return bool(same.mean() >= 0.95 and z > 8)
 
 
 def _near_copies(table: Table) -> tuple[np.ndarray, int, float, float]:
     """Return groups of near-copies, how many records have one, how often their labels agree, and would by chance.
 
-    Records that agree in all but a quarter of the columns, in values so rare together that no two would by chance. They are
+    Records that agree in more than half of the columns, in values so rare together that no two would by chance. They are
     found by random choices of columns: who agrees in one of these is compared in all.
     """
     n, alone = len(table.y), np.arange(len(table.y))

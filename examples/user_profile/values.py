@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -88,10 +88,32 @@ _CURRENCIES = (
         "try",
         "brl",
     ),
+    *(
+        "aud",
+        "cad",
+        "nzd",
+        "sgd",
+        "hkd",
+        "zar",
+        "mxn",
+        "idr",
+        "ngn",
+        "thb",
+        "php",
+        "s$",
+        "c$",
+        "rp",
+        "₦",
+        "₫",
+        "₱",
+        "₵",
+        "лв",
+        "din",
+    ),
     *("元", "円", "圆", "원", "zł", "руб", "р", "kč", "ft", "tl"),
 )
 _TIMES = {
-    **{"k": 1e3, "tsd": 1e3, "thousand": 1e3, "тыс": 1e3, "千": 1e3, "lakh": 1e5, "lac": 1e5, "crore": 1e7, "cr": 1e7},
+    **{"k": 1e3, "tsd": 1e3, "thousand": 1e3, "тыс": 1e3, "千": 1e3, "lakh": 1e5, "lac": 1e5, "crore": 1e7},
     **{"mio": 1e6, "mln": 1e6, "mn": 1e6, "million": 1e6, "млн": 1e6, "万": 1e4, "萬": 1e4, "億": 1e8, "亿": 1e8},
     **{"bn": 1e9, "mrd": 1e9, "billion": 1e9, "млрд": 1e9},
 }
@@ -139,7 +161,19 @@ def _split(text: str) -> tuple[str, str, str, float] | None:
 
 
 def _bare(unit: str) -> str:
-    return " ".join(unit.lower().split()).rstrip(".")
+    unit = " ".join(unit.lower().split()).rstrip(".")
+    return "$" if unit == "us$" else unit
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text has the form of a number with what may stand beside it."""
+    return _split(text) is not None
+
+
+def currencies(texts: Mapping[str, int]) -> list[str]:
+    """Return the currencies that stand beside these numbers."""
+    units = {part[2] for part in map(_split, texts) if part}
+    return sorted({word for unit in units for word in unit.split() if word in _CURRENCIES})
 
 
 def _digits(core: str, decimal: str) -> float:
@@ -166,7 +200,7 @@ def _digits(core: str, decimal: str) -> float:
 
 
 def _mark(core: str) -> str:
-    """Return the decimal mark that a number shows: "." or ","; "?" where three digits follow, as after thousands; "" without."""
+    """Return the decimal mark that a number shows: "." or ","; "!," where 1.234.567 tells; "?." in doubt; "" without."""
     marks = [c for c in core if c in ".,"]
     if not marks:
         return ""
@@ -174,8 +208,8 @@ def _mark(core: str) -> str:
     other = "," if last == "." else "."
     if len(set(marks)) == 2:
         return last if marks.count(last) == 1 else "!"
-    if len(marks) > 1:
-        return other if _GROUPS[last].fullmatch(core.replace(" ", "")) else "!"
+    if len(marks) > 1:  # 1.234.567
+        return f"!{other}" if _GROUPS[last].fullmatch(core.replace(" ", "")) else "!"
     whole, _, rest = core.partition(last)
     if len(rest) == 3 and 1 <= len(whole) <= 3 and whole.strip("0"):
         return f"?{last}"
@@ -203,24 +237,25 @@ class Numbers:
             core, exponent, unit, sign = parts
             value = sign * _digits(core, self.decimal) * self.factors[unit]
             if exponent:
-                value *= 10.0 ** int(exponent[1:])
+                value *= float(f"1{exponent}")
         return value if abs(value) < LARGEST else math.nan
 
 
-def numbers(texts: Mapping[str, int], decimal: str = "") -> tuple[Numbers, list[str]] | None:
+def numbers(texts: Mapping[str, int], decimal: str = "", *, most: float = MOST) -> tuple[Numbers, list[str]] | None:
     """Find how these texts, each with how often it comes, are numbers; also what is worth saying. None: they are none.
 
     ``decimal`` is the mark that the other columns of the file show, or that the user has named.
     """
     parts = {text: _split(text) for text in texts}
     n, n_numbers = sum(texts.values()), sum(count for text, count in texts.items() if parts[text])
-    if n_numbers < MOST * n:
+    if n_numbers < most * n:
         return None
     found = {text: part for text, part in parts.items() if part}
     units = Counter[str]()
     for text, part in found.items():
         units[part[2]] += texts[text]
-    factors, notes = _factors(units)
+    long = any(not part[2] and part[0].isdigit() and len(part[0]) > 3 for part in found.values())
+    factors, notes = _factors(units, long=long)
     if factors is None:
         return None
     cores = Counter[str]()
@@ -232,15 +267,19 @@ def numbers(texts: Mapping[str, int], decimal: str = "") -> tuple[Numbers, list[
     return (way, notes + said) if readable > n / 2 else None
 
 
-def _factors(units: Counter[str]) -> tuple[dict[str, float] | None, list[str]]:
-    """Return what each unit counts in the commonest one; None if they cannot be compared."""
+def _factors(units: Counter[str], *, long: bool) -> tuple[dict[str, float] | None, list[str]]:
+    """Return what each unit counts in the commonest one; None if they cannot be compared.
+
+    M and B are million and billion beside a currency, a K, each other, or bare numbers of four digits and more.
+    """
     main = max((unit for unit in units if unit), key=lambda unit: units[unit], default="")
     if not main:
         return {"": 1.0}, []
     notes: list[str] = []
     has_k = any(_multiple(unit, letters=False)[0] == 1e3 for unit in units)
     money = any(_multiple(unit, letters=False)[1] in _CURRENCIES for unit in units)
-    parts = {unit: _multiple(unit, letters=has_k or money) for unit in units}
+    both = {"m", "b"} <= set(units) or (long and bool({"m", "b"} & set(units)))
+    parts = {unit: _multiple(unit, letters=has_k or money or both) for unit in units}
     bare = Counter[str]()
     for unit, count in units.items():
         if unit and parts[unit][1]:
@@ -293,10 +332,15 @@ def _singular(unit: str) -> str:
 def _decimal(cores: Counter[str], hint: str) -> tuple[str, list[str]]:
     """Return the decimal mark of a column, and what is worth saying: never is a value changed by 1,000 in silence."""
     marks = {core: _mark(core) for core in cores}
-    shown = Counter[str]()
+    shown, grouped = Counter[str](), {mark[1] for mark in marks.values() if mark in ("!.", "!,")}
     for core, mark in marks.items():
         if mark in (".", ","):
             shown[mark] += cores[core]
+    if len(grouped) == 1 and set(shown) <= grouped:  # 1.234.567 tells what the mark in 586.133 is
+        mark = grouped.pop()
+        other = "," if mark == "." else "."
+        doubt = next((core for core, found in marks.items() if found == f"?{other}"), None)
+        return mark, [_example(doubt, other, mark)] if doubt else ["',' is the decimal mark"] if "," in shown else []
     unclear = [core for core, mark in marks.items() if mark.startswith("?")]
     if len(shown) == 2:
         if hint:
@@ -391,20 +435,25 @@ _MONTHS |= {
     "dic": 12,
 }
 _TIME = (
-    r"(?:[T ,]+(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?P<f>[.,]\d+)?)?\s*(?P<half>[AaPp][Mm])?)?"
-    r"\s*(?P<zone>Z|UTC|GMT|[-+]\d\d:?\d\d)?"
+    r"(?:[T ,]+(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?P<f>[.,]\d+)?)?\s*(?P<half>[AaPp]\.?[Mm]\.?)?(?: Uhr)?)?"
+    r"\s*(?:Z|[A-Z]{3,4}|[-+]\d\d(?::?\d\d)?)?"  # the time stays local: what counts is the hour of the person
 )
 _WORD = r"[^\W\d_]{3,10}\.?"
+_BETWEEN = r"(?:st|nd|rd|th)?(?: de |[-/. ,年月]+)"
+_DAY = r"(?:[^\W\d_]{2,10}\.?,? )?"  # Mon, 01 May 2023
 _DATE = re.compile(
-    rf"(?P<a>\d{{1,4}}|{_WORD})(?:st|nd|rd|th)?[-/. ,年]+(?P<b>\d{{1,2}}|{_WORD})(?:st|nd|rd|th)?"
-    rf"[-/. ,月]+(?P<c>\d{{1,4}})日?{_TIME}"
+    rf"{_DAY}(?P<a>\d{{1,4}}|{_WORD}){_BETWEEN}(?P<b>\d{{1,2}}|{_WORD}){_BETWEEN}(?P<c>\d{{1,4}})(?:日|\.| г\.?)?{_TIME}"
 )
 _MONTH = re.compile(rf"(?P<a>\d{{1,4}}|{_WORD})[-/. ,年M]+(?P<b>\d{{1,4}}|{_WORD})月?")
 _QUARTER = re.compile(r"(?P<y>\d{4})[- /]?[Qq](?P<q>[1-4])|[Qq](?P<q2>[1-4])[- /]?(?P<y2>\d{4})")
-_LENGTH = re.compile(r"(?:(?P<d>\d+)\s*(?:d|days?)[, ]+)?(?P<h>\d+):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:\.\d+)?)?")
+_LENGTH = re.compile(
+    r"(?:(?P<d>\d+)\s*(?:d|days?)[, ]+)?(?P<h>\d+):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:\.\d+)?)?\s*(?P<half>[AaPp]\.?[Mm]\.?)?"
+)
+MOST_DATES = 0.75  # of the values, where the others are not of another kind
 _COMPACT = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 _EPOCH = date(1970, 1, 1)
-_EARLIEST, _LATEST = 1900, 2100
+_EARLIEST, _LATEST = 1900, 2089  # 2099-12-31 and 9999-12-31 mean: never
+_PIVOT, _BORN = 2035, 2015  # the last years that two digits mean: of anything, and of a birth
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DAY_NAMES = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -413,12 +462,14 @@ DAY_NAMES = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 class Dates:
     """How the dates of a column are written; a date is the number of days since 1970, with the time of day as a fraction.
 
-    ``form`` is "date", with ``order`` "dmy" or "mdy" where the year stands last; "month"; "compact", digits only; "seconds" or
-    "milliseconds" since 1970; or "duration", H:MM:SS, which becomes minutes.
+    ``form`` is "date", with ``order`` "dmy", "mdy" or "ymd" where numbers alone do not tell; "month"; "compact", digits only;
+    "seconds" or "milliseconds" since 1970; or "duration", H:MM:SS, which becomes minutes. ``pivot`` is the last year that two
+    digits mean.
     """
 
     form: str = "date"
     order: str = ""
+    pivot: int = _PIVOT
 
     def __call__(self, text: str) -> float:
         """Return the days since 1970, or the minutes of a duration; NaN for what is none."""
@@ -432,12 +483,18 @@ class Dates:
             found = _LENGTH.fullmatch(text)
             if found is None:
                 return math.nan
-            return 1440.0 * int(found["d"] or 0) + 60.0 * int(found["h"]) + int(found["m"]) + int(found["s"] or 0) / 60
+            hours = _hour(int(found["h"]), found["half"])
+            return 1440.0 * int(found["d"] or 0) + 60.0 * hours + int(found["m"]) + int(found["s"] or 0) / 60
+        if self.form in ("seconds", "milliseconds", "compact"):
+            text = re.sub(r"\.0+$", "", text)
         if self.form in ("seconds", "milliseconds"):
             return float(text) / (86400 if self.form == "seconds" else 86_400_000)
         if self.form == "compact":
             if len(text) == 6:
                 return _days(int(text[:4]), int(text[4:]), 1)
+            if self.order:
+                a, b, c = int(text[:2]), int(text[2:4]), int(text[4:])
+                return _days(c, *((b, a) if self.order == "dmy" else (a, b)))
             when = datetime.strptime(text, _COMPACT.get(len(text), "%Y%m%d"))
             return _days(when.year, when.month, when.day) + (when.hour * 60 + when.minute + when.second / 60) / 1440
         if self.form == "month":
@@ -445,7 +502,7 @@ class Dates:
         found = _DATE.fullmatch(text)
         if found is None:
             return math.nan
-        year, month, day = _ymd(found["a"], found["b"], found["c"], self.order)
+        year, month, day = _ymd(found["a"], found["b"], found["c"], self.order, self.pivot)
         return _days(year, month, day) + _time(found)
 
 
@@ -458,19 +515,17 @@ def _days(year: int, month: int, day: int) -> float:
 def _time(found: re.Match[str]) -> float:
     if found["H"] is None:
         return 0.0
-    hour = int(found["H"])
-    if found["half"]:
-        hour = hour % 12 + (12 if found["half"].lower() == "pm" else 0)
-    if hour > 24:
-        raise ValueError(hour)
+    hour = _hour(int(found["H"]), found["half"])
     seconds = (
         hour * 3600.0 + int(found["M"]) * 60 + int(found["S"] or 0) + float((found["f"] or ".0").replace(",", "."))
     )
-    zone = found["zone"] or ""
-    if zone[:1] in ("+", "-"):
-        offset = int(zone[1:3]) * 3600 + int(zone[-2:]) * 60
-        seconds -= offset if zone[0] == "+" else -offset
     return seconds / 86400
+
+
+def _hour(hour: int, half: str | None) -> int:
+    if half:
+        hour = hour % 12 + (12 if half.lower().startswith("p") else 0)
+    return hour
 
 
 def _name(token: str) -> int:
@@ -478,21 +533,21 @@ def _name(token: str) -> int:
     return _MONTHS.get(token) or _MONTHS.get(token[:3], 0)
 
 
-def _ymd(a: str, b: str, c: str, order: str) -> tuple[int, int, int]:
+def _ymd(a: str, b: str, c: str, order: str, pivot: int) -> tuple[int, int, int]:
     """Return year, month and day of three tokens."""
     if not a.isdigit():  # Sep 4, 2012
-        return _year(c), _name(a), int(b)
+        return _year(c, pivot), _name(a), int(b)
     if not b.isdigit():  # 4-Sep-12, 2012-Sep-04
-        return (int(a), _name(b), int(c)) if len(a) == 4 else (_year(c), _name(b), int(a))
-    if len(a) == 4:
-        return int(a), int(b), int(c)
-    return (_year(c), int(b), int(a)) if order == "dmy" else (_year(c), int(a), int(b))
+        return (int(a), _name(b), int(c)) if len(a) == 4 else (_year(c, pivot), _name(b), int(a))
+    if len(a) == 4 or order == "ymd":
+        return _year(a, pivot), int(b), int(c)
+    return (_year(c, pivot), int(b), int(a)) if order == "dmy" else (_year(c, pivot), int(a), int(b))
 
 
-def _year(token: str) -> int:
+def _year(token: str, pivot: int) -> int:
     if len(token) == 2:
         year = 2000 + int(token)
-        return year if year <= 2035 else year - 100
+        return year if year <= pivot else year - 100
     if len(token) != 4:
         raise ValueError(token)
     return int(token)
@@ -508,69 +563,102 @@ def _month(text: str) -> float:
     a, b = found["a"], found["b"]
     if len(a) == 4 and a.isdigit():
         return _days(int(a), int(b) if b.isdigit() else _name(b), 1)
-    if len(b) == 4 and b.isdigit():
-        return _days(int(b), int(a) if a.isdigit() else _name(a), 1)
+    if b.isdigit() and (len(b) == 4 or (len(b) == 2 and not a.isdigit())):  # 03/2024, Mar-24
+        return _days(_year(b, _PIVOT), int(a) if a.isdigit() else _name(a), 1)
     return math.nan
 
 
-def dates(name: str, texts: Mapping[str, int], order: str = "") -> tuple[Dates | None, list[str]]:
+def is_date(text: str) -> bool:
+    """Tell whether a text has the form of a date, a month, a time or a number that may be one."""
+    text = plain(text)
+    return bool(
+        re.fullmatch(r"\d{6,14}(?:\.0+)?", text) or any(p.fullmatch(text) for p in (_DATE, _MONTH, _QUARTER, _LENGTH))
+    )
+
+
+def dates(
+    texts: Mapping[str, int], order: str = "", *, forced: bool = False, epoch: bool = True, born: bool = False
+) -> tuple[Dates | None, list[str]]:
     """Find how these texts, each with how often it comes, are dates, None if they are none; also what is worth saying.
 
-    ``order`` is that of the file's other dates, "dmy" or "mdy", or "".
+    ``order`` is that of the file's other dates, "dmy" or "mdy", or "", or, if ``forced``, what the user says; ``epoch``, whether
+    long whole numbers may be seconds since 1970; ``born``, whether two digits are the year of a birth.
     """
     n = sum(texts.values())
-    some = list(texts)[:1000]
     if len(texts) < 2:
         return None, []
 
-    def share(way: Dates, of: Iterable[str] = texts) -> float:
-        return sum(texts[text] for text in of if not math.isnan(way(text))) / n
+    def share(way: Dates) -> float:
+        return sum(count for text, count in texts.items() if not math.isnan(way(text))) / n
 
-    if all(text.isdigit() for text in map(plain, some)):
-        return _of_digits(name, texts, n)
-    if sum(bool(_LENGTH.fullmatch(plain(text))) for text in some) >= MOST * len(some):
-        return Dates("duration"), ["a time or a duration: read as minutes"]
-    if sum(bool(_MONTH.fullmatch(plain(text)) or _QUARTER.fullmatch(plain(text))) for text in some) >= MOST * len(some):
-        return (Dates("month"), []) if share(Dates("month")) >= MOST else (None, [])
+    shapes = [plain(text) for text in list(texts)[:1000]]
+    if sum(bool(re.fullmatch(r"\d+(?:\.0+)?", text)) for text in shapes) >= MOST_DATES * len(shapes):
+        return _of_digits(texts, n, epoch)
+    for form, patterns in (("duration", (_LENGTH,)), ("month", (_MONTH, _QUARTER))):
+        if sum(any(p.fullmatch(text) for p in patterns) for text in shapes) >= MOST * len(shapes):
+            said = ["a time or a duration: read as minutes"] if form == "duration" else []
+            return (Dates(form), said) if share(Dates(form)) >= MOST else (None, [])
     found = [m for m in (_DATE.fullmatch(plain(text)) for text in texts) if m]
-    if len(found) < MOST * len(texts):
+    if len(found) < MOST_DATES * len(texts):
         return None, []
-    last = [m for m in found if m["a"].isdigit() and m["b"].isdigit() and len(m["a"]) < 3]
+    pivot = _BORN if born else _PIVOT
+    unclear = [m for m in found if m["a"].isdigit() and m["b"].isdigit() and len(m["a"]) < 3]
     notes: list[str] = []
-    way = Dates("date")
-    if last:
-        first_is_day, second_is_day = any(int(m["a"]) > 12 for m in last), any(int(m["b"]) > 12 for m in last)
-        if first_is_day and second_is_day:
-            both = [
-                sum(share_of(m) for m in last) for share_of in (lambda m: int(m["a"]) > 12, lambda m: int(m["b"]) > 12)
-            ]
-            if min(both) > (1 - MOST) * len(last):
-                return None, ["dates with the day first and with the month first: --date says which ('COLUMN=dmy')"]
-            first_is_day = both[0] > both[1]
-            second_is_day = not first_is_day
-        sure = first_is_day or second_is_day
-        chosen = "dmy" if first_is_day else "mdy" if second_is_day else order or ("dmy" if "." in last[0][0] else "mdy")
-        way = Dates("date", chosen)
-        if not sure and not order:
-            read = _as_date(way(last[0][0]))
-            notes.append(f"{last[0][0]!r} is taken for {read}, as no date tells; --date says otherwise ('COLUMN=dmy')")
-    return (way, notes) if share(way) >= MOST else (None, [])
+    way = Dates("date", pivot=pivot)
+    if unclear:
+        chosen, said = (order, []) if forced and order else _order(unclear, order)
+        if not chosen:
+            return None, said
+        way = Dates("date", chosen, pivot)
+        notes += [text.format(values_as=_as_date(way(unclear[0][0]))) for text in said]
+    short = [m for m in unclear if len(m["a"] if way.order == "ymd" else m["c"]) == 2]
+    if short:
+        notes.append(f"two digits mean the years {pivot - 99} to {pivot}")
+    return (way, notes) if share(way) >= (0.5 if forced else MOST_DATES) else (None, [])
 
 
-def _of_digits(name: str, texts: Mapping[str, int], n: int) -> tuple[Dates | None, list[str]]:
-    """Tell whether whole numbers are dates: 20240305, 202403, or seconds since 1970."""
-    lengths = {len(plain(text)) for text in texts}
-    if lengths <= {6} or lengths <= {8} or lengths <= {14}:
-        way = Dates("compact")
-        good = sum(count for text, count in texts.items() if not math.isnan(way(text)))
-        years = {plain(text)[:4] for text in texts}
-        if good >= 0.97 * n and len(years) <= max(3, len(texts) // 2) + 60 and len(texts) > 2:
-            return way, ["whole numbers that are dates, such as 20240305"]
-    form = {10: "seconds", 13: "milliseconds"}.get((len(lengths) == 1 and lengths.pop()) or 0)
-    named = re.search(r"id\b|_id|number|phone|tel|code|key|nr\b|no\b", name.lower())
-    if form and not named:
+def _order(found: list[re.Match[str]], hint: str) -> tuple[str, list[str]]:
+    """Return "dmy", "mdy" or "ymd" for dates of numbers alone, "" if they contradict each other, and what is worth saying."""
+    a, b, c = (np.array([int(m[name]) for m in found]) for name in "abc")
+    short = all(len(m["c"]) == 2 for m in found)
+    if short and b.max() <= 12 and c.max() <= 31 and 2 * len(set(a)) < len(set(c)) and b.min() > 0:
+        return "ymd", [f"{found[0][0]!r} is taken for {{values_as}}: the first number differs least"]
+    day_first, month_first = int((a > 12).sum()), int((b > 12).sum())
+    if day_first and month_first and min(day_first, month_first) > (1 - MOST) * len(found):
+        return "", ["dates with the day first and with the month first: --date says which ('COLUMN=dmy')"]
+    if day_first or month_first:
+        return ("dmy" if day_first > month_first else "mdy"), []
+    if hint:
+        return hint, []
+    chosen = "dmy" if "." in found[0][0] else "mdy"
+    return chosen, [
+        f"{found[0][0]!r} is taken for {{values_as}}, as no date tells; --date says otherwise ('COLUMN=dmy')"
+    ]
+
+
+def _of_digits(texts: Mapping[str, int], n: int, epoch: bool) -> tuple[Dates | None, list[str]]:
+    """Tell whether whole numbers are dates: 20240305, 05032024, 202403, or seconds since 1970."""
+    digits = {text: re.sub(r"\.0+$", "", plain(text)) for text in texts}
+    lengths = Counter[int]()
+    for text, count in texts.items():
+        lengths[len(digits[text])] += count
+    length, times = lengths.most_common(1)[0]
+    if times < 0.8 * n:
+        return None, []
+    if length in (6, 8, 14):
+        for order in ("", "dmy", "mdy") if length == 8 else ("",):
+            way = Dates("compact", order)
+            good = [text for text in texts if len(digits[text]) == length and not math.isnan(way(text))]
+            years = {digits[text][-4:] if order else digits[text][:4] for text in good}
+            share = sum(texts[text] for text in good) / n
+            few_years = len(years) <= max(3, len(good) // 2) + 60 and len(good) > 2
+            sure = share >= 0.97 or (share >= 0.8 and len(good) >= 10)
+            if sure and few_years and (not order or len(good) >= 10):
+                return way, [f"whole numbers that are dates, such as {good[0]}"]
+    form = {10: "seconds", 13: "milliseconds"}.get(length)
+    if form and epoch and times >= 0.97 * n:
         way = Dates(form)
-        days = np.array([way(text) for text in texts])
+        days = np.array([way(text) for text in texts if len(digits[text]) == length])
         if days.min() >= 10957 and days.max() <= 25568 and np.ptp(days) >= 30:  # 2000 to 2040
             return way, [f"{form} since 1970"]
     return None, []
@@ -603,6 +691,9 @@ class Column:
     parts: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()  # words that count as missing, in lower case, beside those of MISSING
     prefix: int = 0  # a postcode is used by its first characters
+    pad: int = 0  # and given back the zeros in front that it has lost
+    all_words: bool = False  # whether only what is empty is missing
+    label: str = ""  # what the features of a date are called by, if not by its name
 
     def features(self) -> dict[str, str]:
         """Return the columns of the typed table that come of it, each with its kind."""
@@ -614,13 +705,18 @@ class Column:
         return {self._feature(part): kinds[part] for part in ("age", *self.parts)}
 
     def _feature(self, part: str) -> str:
-        return f"{self.name} (days before {as_date(self.as_of)})" if part == "age" else f"{self.name} ({part})"
+        name = self.label or self.name
+        return f"{name} (days before {as_date(self.as_of)})" if part == "age" else f"{name} ({part})"
+
+    def has_age(self) -> bool:
+        """Tell whether it is a date, which becomes days before another."""
+        return self.kind == "date" and self.dates.form != "duration"
 
     def value(self, text: str | None) -> tuple[Any, ...]:
         """Return the values of ``features`` for one text: numbers with NaN, texts with None, for what is missing."""
         known = text is not None and self._is_known(text)
         if self.kind == "category":
-            return ((text[: self.prefix] if self.prefix else text) if known and text is not None else None,)
+            return (self._category(text) if known and text is not None else None,)
         if self.kind != "date":
             return (self.numbers(text) if known and text is not None else math.nan,)
         days = self.dates(text) if known and text is not None else math.nan
@@ -679,8 +775,47 @@ class Column:
             text.replace("-", "") if self.dates.form == "compact" else text[:7] if self.dates.form == "month" else text
         )
 
+    def _category(self, text: str) -> str:
+        if self.pad and re.fullmatch(r"\d+(?:\.0+)?", text):
+            text = text.partition(".")[0].zfill(self.pad)
+        return text[: self.prefix] if self.prefix else text
+
     def _is_known(self, text: str) -> bool:
+        if self.all_words:
+            return text != ""
         return text.lower() not in MISSING and text.lower() not in self.missing
+
+    def for_file(self, texts: Mapping[str, int], decimal: str) -> tuple[Column, str]:
+        """Return the column as another file writes it, by the evidence of its values, and what is worth saying.
+
+        Raises
+        ------
+        ValueError
+            If a tenth of the values cannot be read.
+        """
+        known = {text: count for text, count in texts.items() if self._is_known(text)}
+        said, column = [], self
+        if self.kind in ("number", "code") and known:
+            found = numbers(known, decimal or self.numbers.decimal, most=0.5)
+            if found and found[0].decimal != self.numbers.decimal and any(c in ".," for text in known for c in text):
+                column = replace(self, numbers=Numbers(found[0].decimal, self.numbers.factors))
+                said.append(
+                    f"{found[0].decimal!r} is the decimal mark here, and was {self.numbers.decimal!r} in training"
+                )
+        elif self.kind == "date" and self.dates.order in ("dmy", "mdy") and known:
+            way, notes = dates(known, self.dates.order)
+            if way and way.form == "date" and way.order not in ("", self.dates.order) and not notes:
+                column = replace(self, dates=replace(self.dates, order=way.order))
+                said.append(f"dates are {way.order} here, and were {self.dates.order} in training")
+        if self.kind == "category" or not known:
+            return column, "; ".join(said)
+        unread = [text for text in known if (value := column.value(text)[0]) != value]
+        n, all_of_them = sum(known[text] for text in unread), sum(known.values())
+        if n > (1 - MOST) * all_of_them:
+            raise ValueError(f"{n} of {all_of_them} values, such as {unread[0]!r}, are not written as in training")
+        if n:
+            said.append(f"{n} values, such as {unread[0]!r}, cannot be read, and count as missing")
+        return column, "; ".join(said)
 
     def read(self, texts: pd.Series) -> dict[str, pd.Series]:
         """Return the typed columns of many texts: each different text is read once."""
