@@ -358,7 +358,7 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
 def test_the_public_data(source: str, n_rows: int, share: float) -> None:
     table = chart._preprocess(getattr(collect, source)())
     assert len(table.y) == n_rows and table.y.mean() == pytest.approx(share, abs=1e-4)
-    assert set(table.notes) == ({"capital-gain"} if source == "adult" else set())
+    assert set(table.notes) == ({"capital-gain", "workclass", "occupation"} if source == "adult" else set())
     assert source == "cdnow" or "99999 in 159 records is taken as a number" in table.notes["capital-gain"]
 
 

@@ -603,3 +603,182 @@ def test_targets_are_a_yes_or_a_no(
 def test_targets_that_are_refused_say_what_to_do(ys: list[str], how: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(preprocess.PreprocessError, match=says):
         clean(tmp_path / "t.csv", table([f"{i}.5" for i in range(60)], ys=[ys[i % len(ys)] for i in range(60)]), **how)
+
+
+# -- found by others: each of these was read wrongly once
+
+NO_NOTE = ""
+ONCE_WRONG: list[tuple[str, str, list[str], dict[str, Any], list[Any], str]] = [
+    # what, column, values, how, first values read, note
+    (
+        "year first in two digits",
+        "d",
+        ["23-05-01", "23-06-05", "24-02-22", "23-12-31", "24-01-15"],
+        {},
+        ["2023-05-01"],
+        "taken for 2023-05-01",
+    ),
+    (
+        "births in two digits",
+        "dob",
+        ["12/18/35", "1/2/99", "3/14/05", "4/25/61"],
+        {},
+        ["1935-12-18"],
+        "the years 1916 to 2015",
+    ),
+    ("local times", "at", ["2023-05-01T23:30:00-05:00", "2023-05-02T23:30:00-05:00"], {}, ["2023-05-01"], "a date"),
+    (
+        "dates with gaps",
+        "d",
+        ["20230609.0", "20230715.0", "20221231.0"],
+        {},
+        ["2023-06-09"],
+        "whole numbers that are dates",
+    ),
+    (
+        "never",
+        "d",
+        ["2023-06-09", "9999-12-31", "2022-01-01", "2021-03-04", "2020-05-06"],
+        {},
+        ["2023-06-09"],
+        "are no dates count as missing",
+    ),
+    ("a weekday in front", "d", ["Mon, 01 May 2023", "Tue, 02 May 2023"], {}, ["2023-05-01"], "a date"),
+    ("de", "d", ["1 de mayo de 2023", "2 de junio de 2023"], {}, ["2023-05-01"], "a date"),
+    ("Postgres", "d", ["2023-05-01 10:11:12+00", "2023-06-01 10:11:12+00"], {}, ["2023-05-01"], "hour"),
+    ("Korean", "d", ["2023. 5. 1.", "2023. 6. 12."], {}, ["2023-05-01"], "a date"),
+    (
+        "both orders, by hand",
+        "d",
+        ["13/02/2024", "02/13/2024"],
+        {"date": ("d=dmy",)},
+        ["2024-02-13"],
+        "no dates count as missing",
+    ),
+    (
+        "millions beside bare numbers",
+        "a",
+        ["500000", "1.5M", "2M", "750000"],
+        {},
+        [500000, 1500000],
+        "'m' counts 1,000,000",
+    ),
+    ("millions and billions", "a", ["500M", "1.2B", "30M"], {}, [5e8, 1.2e9], "'b' counts 1,000,000,000"),
+    (
+        "thousands that one value shows",
+        "a",
+        ["586.133"] * 58 + ["1.234.567"] * 2,
+        {},
+        [586133],
+        "stands between thousands",
+    ),
+    (
+        "too large a number",
+        "a",
+        ["1e400 €", *(f"{i} €" for i in range(29))],
+        {},
+        [np.nan, 0],
+        "4 values that are not numbers",
+    ),
+    ("a word in an eighth", "a", ["waiting", *(f"{i}.5" for i in range(7, 30))], {}, [np.nan, 7.5], "'waiting'"),
+    ("-999.0", "a", ["-999.0", *(f"{i}.0" for i in range(20, 60))], {"missing": ("-999",)}, [np.nan, 20], NO_NOTE),
+    ("a region NA", "a", ["NA", "EMEA", "APAC"], {}, [None, "EMEA"], "values 'NA' count as missing"),
+    ("a region NA, kept", "a", ["NA", "EMEA", "APAC"], {"category": ("a",)}, ["NA", "EMEA"], NO_NOTE),
+    (
+        "names of 17 digits",
+        "a",
+        ["23843000000000100", "23843000000000101"],
+        {},
+        ["23843000000000100"],
+        "more digits than a float holds",
+    ),
+    ("Australian dollars", "a", ["AUD 20.50", "AUD 30"], {}, [20.5, 30], "'aud'"),
+    (
+        "zip codes that lost a zero",
+        "zip",
+        [f"{v}.0" for v in range(8818, 12000, 97)],
+        {},
+        ["08"],
+        "the zeros in front to 5 digits",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "cells", "how", "expected", "says"), ONCE_WRONG, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_what_was_read_wrongly_once(
+    what: str, name: str, cells: list[str], how: dict[str, Any], expected: list[Any], says: str, tmp_path: Path
+) -> None:
+    n = max(60, len(cells) * (1 if len(cells) > 30 else 4))
+    lines = [f'"{cells[i % len(cells)]}",{i % 11}.5' for i in range(n)]
+    found = clean(tmp_path / "t.csv", table(lines, f"{name},other,y"), preprocess.Types(**how))
+    assert says in found.notes.get(name, "") and bool(says) == (name in found.notes)
+    (column,) = [column for column in found.columns if column.name == name]
+    got = found.frame[next(iter(column.features()))].tolist()[: len(expected)]
+    if column.kind == "date":
+        got = [values.as_date(column.as_of - days) for days in got]
+    assert [str(v) for v in got] == [str(float(v)) if isinstance(v, int) else str(v) for v in expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("CustomerID", [f"{12346 + 7 * i}.0" for i in range(N)]),
+        ("barcode", [f"{i * 7919:010}" for i in range(N)]),
+        ("line", [f"{600 + i % 99} {i % 900 + 100} {i % 800 + 100}" for i in range(N)]),
+        ("loyalty", [str(1_000_000_000 + i * i * 7919 % 900_000_000) for i in range(N)]),
+    ],
+)
+def test_identifiers_in_other_clothes_are_no_numbers(name: str, cells: list[str], tmp_path: Path) -> None:
+    found = clean(tmp_path / "t.csv", table([f"{cell},{i % 11}.5" for i, cell in enumerate(cells)], f"{name},other,y"))
+    assert set(found.kinds) == {"other"} and "identifier" in found.notes[name]
+
+
+def test_a_numeric_target_is_read_as_the_file_writes_numbers(tmp_path: Path) -> None:
+    lines = [f"{i % 9},5;{['200', '350', '1.234', '2.500'][i % 4]}" for i in range(N)]
+    found = clean(tmp_path / "t.csv", "a;y\n" + "\n".join(lines), positive=">300")
+    assert found.y[:4].tolist() == [0, 1, 1, 1] and "'1.234' is 1,234" in found.notes["(target)"]
+
+
+def test_derived_columns_do_not_overwrite_others(tmp_path: Path) -> None:
+    cells = [f"20{20 + i % 3}-{i % 12 + 1:02}-{i % 28 + 1:02},{'ab'[i % 2]}" for i in range(N)]
+    found = clean(tmp_path / "t.csv", table(cells, "signup,signup (month),y"))
+    assert set(found.frame["signup (month)"]) == {"a", "b"} and set(found.frame["signup [date] (month)"]) > {
+        "Jan",
+        "Dec",
+    }
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"),
+    [
+        ("1", "-1"),
+        ("EVET", "HAYIR"),
+        ("J", "N"),
+        ("vrai", "faux"),
+        ("bought", "not bought"),
+        ("subscribed", "unsubscribed"),
+        ("네", "아니요"),
+    ],
+)
+def test_the_yes_is_the_yes_though_it_is_the_commoner(yes: str, no: str, tmp_path: Path) -> None:
+    ys = [no if i % 3 == 0 else yes for i in range(60)]
+    assert clean(tmp_path / "t.csv", table([f"{i}.5" for i in range(60)], ys=ys)).positive == yes
+    others = clean(
+        tmp_path / "t.csv", table([f"{i}.5" for i in range(60)], ys=["left" if y == no else "stayed" for y in ys])
+    )
+    assert others.positive == "left" and "the rarer of the two; --positive says otherwise" in others.notes["(target)"]
+
+
+def test_capitals_of_cp1251_are_no_chinese(tmp_path: Path) -> None:
+    for cells in (["ИВАНОВ", "ПЕТРОВ"], ["ДА", "ВЫ"], ["М", "Ж"]):
+        found = clean(tmp_path / "t.csv", table([cells[i % 2] for i in range(N)]).encode("cp1251"))
+        assert set(found.frame["a"]) == set(cells)
+
+
+def test_names_across_lines_and_first_records_without_values(tmp_path: Path) -> None:
+    content = '"a","Bought\nit"\n' + "".join(f"{i}.5,{i % 2}\n" for i in range(N))
+    assert len(clean(tmp_path / "t.csv", content, target="Bought it").y) == N
+    content = "a,b,c,y\nNA,NA,a,yes\n" + "".join(f"{i}.5,{i % 7},x{i % 3},{['yes', 'no'][i % 2]}\n" for i in range(N))
+    assert len(clean(tmp_path / "t.csv", content).y) == N + 1

@@ -113,7 +113,13 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
         everyone.append(more_people)
     _write_profiles(folder / "profiles.csv", table, pd.concat(everyone).sort_index(kind="stable"))
     section = _section(raw, table, parts, model, results, people, actions, options)
-    section |= {"doubts": doubtful, "plan": plan.notes, "in_time": plan.in_time, "sample": options.fast}
+    curve = evaluate.learning_curve(table, parts[0], 15 if options.fast else 100)
+    section |= {"curve": curve} | {
+        "doubts": doubtful,
+        "plan": plan.notes,
+        "in_time": plan.in_time,
+        "sample": options.fast,
+    }
     report.write_card(folder / "model" / "model_card.md", section)
     print(f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(folder / 'model')}")
     if is_log:

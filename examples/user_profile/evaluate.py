@@ -25,7 +25,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from .features import as_text, signed_log
 from .preprocess import Table
-from .train import Model
+from .train import Model, train
 
 METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "brier")
 MODELS = ("network", "logistic_regression", "gradient_boosting", "majority")
@@ -144,6 +144,19 @@ def boosting(table: Table, fit: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the probabilities that gradient boosting gives these rows."""
     x = _plain(table)
     return _baselines(table)["gradient_boosting"].fit(x.iloc[fit], table.y[fit]).predict_proba(x.iloc[rows])[:, 1]
+
+
+def learning_curve(table: Table, split: tuple[np.ndarray, ...], n_epochs: int) -> list[tuple[int, float]]:
+    """Return the AUC on the test rows of networks trained on a quarter, a half and all of the rows to fit, with their numbers."""
+    fit, validate, test = split
+    order, found = np.random.default_rng(0).permutation(len(fit)), []
+    for share in (0.25, 0.5, 1.0):
+        rows = fit[order[: int(share * len(fit))]]
+        if min(np.bincount(table.y[rows], minlength=2)) >= 10:
+            model = train(table, rows, validate, n_epochs=n_epochs)
+            auc = metrics.roc_auc_score(table.y[test], model.predict_proba(table.frame.iloc[test]))
+            found.append((len(rows), float(auc)))
+    return found
 
 
 def shuffled(table: Table, model: Model, rows: np.ndarray, names: Sequence[str]) -> dict[str, float]:

@@ -106,7 +106,7 @@ class Encoder:
 
     def __init__(self, columns: list[dict[str, Any]], center: list[float]) -> None:
         self.columns, self.center = columns, center
-        self._layout = _Layout(columns)
+        self._layout, self._zero = _Layout(columns), np.array(center) if center else 0.0
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, kinds: dict[str, str], y: np.ndarray, encoding: Encoding) -> Encoder:
@@ -122,9 +122,7 @@ class Encoder:
                 rare = set(() if categories.infrequent_categories_[0] is None else categories.infrequent_categories_[0])
                 column["categories"] = [str(c) for c in categories.categories_[0] if c not in rare]
             columns.append(column)
-        encoder = cls(columns, [])
-        encoder.center = encoder.transform(frame).mean(axis=0, dtype=np.float64).tolist()
-        return encoder
+        return cls(columns, cls(columns, []).transform(frame).mean(axis=0, dtype=np.float64).tolist())
 
     def transform(self, frame: pd.DataFrame) -> np.ndarray:
         """Return float32 features, shape (n_rows, n_features)."""
@@ -147,13 +145,14 @@ class Encoder:
             missing = np.isnan(numbers)
             x = np.where(missing, at.median, numbers)
             out[:, at.missing] = missing
-            out[:, at.log] = ((signed_log(x) - at.mean) / at.scale).clip(-10, 10)
-            out[:, at.bins] = ((x[:, at.bin_of] - at.low) / at.width).clip(0, 1)
-            spread = x[:, at.inside_of]
-            out[:, at.inside] = (spread > at.above) & (spread <= at.upto)
+            out[:, at.log] = np.minimum(np.maximum((signed_log(x) - at.mean) / at.scale, -10), 10)
+            out[:, at.bins] = np.minimum(np.maximum((x[:, at.bin_of] - at.low) / at.width, 0), 1)
+            if len(at.inside):
+                spread = x[:, at.inside_of]
+                out[:, at.inside] = (spread > at.above) & (spread <= at.upto)
         if at.known:
             out[np.arange(n)[:, None], at.first + codes] = 1
-        return (out - self.center if self.center else out).astype(np.float32)
+        return (out - self._zero).astype(np.float32)
 
     def row(self, values: Mapping[str, Any]) -> np.ndarray:
         """Return the features of one record, shape (n_features,), as ``transform`` does: numbers with NaN, texts with None."""

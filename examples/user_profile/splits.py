@@ -112,8 +112,10 @@ def _merged(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def folds(table: Table, people: np.ndarray) -> list[Split]:
     """Return the splits, in which each group is on one side; a group counts as a yes if it has more of them than most."""
-    share = np.bincount(people, weights=table.y) / np.bincount(people)
-    label = (share > table.y.mean()).astype(int)
+    sizes = np.bincount(people)
+    label = table.y[np.unique(people, return_index=True)[1]]  # of the first row
+    if sizes.mean() > 1.5:
+        label = (np.bincount(people, weights=table.y) / sizes > table.y.mean()).astype(int)
     least = 2 * N_SPLITS
     counts = np.bincount(label, minlength=2)
     if min(counts) < least:
@@ -177,14 +179,15 @@ def _who(table: Table) -> tuple[str, np.ndarray, str] | None:
 
 def _is_constant(code: np.ndarray, other: np.ndarray) -> bool:
     """Tell whether a column is the same within nearly all values of another that have several rows, and not by chance."""
-    order = np.lexsort((other, code))
-    a, b = code[order], other[order]
-    inside = a[1:] == a[:-1]
-    if inside.sum() < 20:
-        return False
-    agree = float((b[1:] == b[:-1])[inside].mean())
+    sizes = np.bincount(code)
+    pairs = np.unique(np.stack([code, other], axis=1), axis=0)
+    distinct = np.bincount(pairs[:, 0], minlength=len(sizes))
+    several = sizes > 1
     share = np.bincount(other) / len(other)
-    return agree > 0.9 and float((share**2).sum()) < 0.2 and len(np.unique(other)) <= len(np.unique(code))
+    by_chance = (
+        float((share[:, None] ** np.minimum(sizes[several], 9)).sum(axis=0).mean()) if several.sum() >= 20 else 1.0
+    )
+    return bool(by_chance < 0.2 and (distinct[several] == 1).mean() > 0.9 and len(share) <= several.size)
 
 
 def _one_label(code: np.ndarray, y: np.ndarray) -> bool:

@@ -305,7 +305,7 @@ def _factors(units: Counter[str], *, long: bool) -> tuple[dict[str, float] | Non
         notes.append(f"{', '.join(map(repr, several))} are brought to {base!r}")
     times = sorted({unit for unit in units if parts[unit][0] != 1})
     if times:
-        notes.append(", ".join(f"{unit!r} counts {parts[unit][0]:g}" for unit in times))
+        notes.append(", ".join(f"{unit!r} counts {parts[unit][0]:,.0f}" for unit in times))
     return factors, notes
 
 
@@ -449,6 +449,7 @@ _QUARTER = re.compile(r"(?P<y>\d{4})[- /]?[Qq](?P<q>[1-4])|[Qq](?P<q2>[1-4])[- /
 _LENGTH = re.compile(
     r"(?:(?P<d>\d+)\s*(?:d|days?)[, ]+)?(?P<h>\d+):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:\.\d+)?)?\s*(?P<half>[AaPp]\.?[Mm]\.?)?"
 )
+_ISO = re.compile(r"\d{4}-\d\d-\d\d")
 MOST_DATES = 0.75  # of the values, where the others are not of another kind
 _COMPACT = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 _EPOCH = date(1970, 1, 1)
@@ -474,6 +475,8 @@ class Dates:
     def __call__(self, text: str) -> float:
         """Return the days since 1970, or the minutes of a duration; NaN for what is none."""
         try:
+            if self.form == "date" and _ISO.fullmatch(text):  # most of them are, and this is ten times as fast
+                return _days(int(text[:4]), int(text[5:7]), int(text[8:]))
             return self._read(plain(text))
         except (ValueError, OverflowError):
             return math.nan
@@ -725,14 +728,15 @@ class Column:
         if math.isnan(days):
             return tuple(math.nan if kind == "number" else None for kind in self.features().values())
         day = math.floor(days)
-        when = _EPOCH + timedelta(days=day)
-        parts = {
-            "age": self.as_of - days,
-            "hour": round((days - day) * 24, 6),
-            "weekday": DAY_NAMES[when.weekday()],
-            "month": MONTH_NAMES[when.month - 1],
-        }
-        return tuple(parts[part] for part in ("age", *self.parts))
+        found: list[Any] = [self.as_of - days]
+        for part in self.parts:
+            if part == "hour":
+                found.append(round((days - day) * 24, 6))
+            elif part == "weekday":
+                found.append(DAY_NAMES[(day + 3) % 7])  # 1970 began on a Thursday
+            else:
+                found.append(MONTH_NAMES[(_EPOCH + timedelta(days=day)).month - 1])
+        return tuple(found)
 
     def of(self, value: Any) -> tuple[Any, ...]:
         """Return the values of ``features`` for a field of a record: text as in the file, a number, or None.
