@@ -342,7 +342,7 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     )
     assert found["network"]["roc_auc"][0] > 0.7
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 6 and "customer id" in page
+    assert page.count("data:image/png;base64,") == 5 and "customer id" in page
     words = re.sub(r"base64,[^\"]*", "", page)
     card = (tmp_path / "out" / "customers" / "model" / "model_card.md").read_text()
     for text in (words, card):

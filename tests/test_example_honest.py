@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -364,6 +367,34 @@ def test_noise_never_ranks_above_what_decides(deciding: tuple[preprocess.Table, 
     assert lost["decides"] > 0.1 and max(lost["noise a"], lost["noise b"]) < 0.02
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_of_any_kind_stays_below(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, share = 500, (0.1, 0.3, 0.5, 0.8)[seed % 4]
+    y = (rng.random(n) < share).astype(int)
+    noise = {
+        "normal": rng.normal(size=n),
+        "skewed": rng.lognormal(3, 2, n),
+        "counts": rng.poisson(3, n),
+        "words": rng.choice(list("abcdefgh"), n),
+        "rare word": np.where(rng.random(n) < 0.03, "x", "z"),
+        "often missing": np.where(rng.random(n) < 0.7, np.nan, rng.normal(size=n)),
+        "a day": [str(dt.date(2020, 1, 1) + dt.timedelta(int(d))) for d in rng.integers(0, 900, n)],
+    }
+    frame = pd.DataFrame({name: noise[name] for name in rng.permutation(list(noise))[:3]})
+    slips = rng.random(n) < 0.05
+    decides = [
+        np.where(slips, 1 - y, y) * 40 + rng.integers(0, 9, n),
+        np.where(y ^ slips, "left", "stays"),
+        np.where(y ^ slips, 3.5, np.nan),
+    ]
+    frame["decides"] = decides[seed % 3]
+    table = typed(frame, y)
+    fit, validate, test = splits.splits(table)[0]
+    model = reasons.against_people(train.train(table, fit, validate, n_epochs=60), table.frame.iloc[fit])
+    assert reasons.reasons(model, table.frame.iloc[test])[0].std().idxmax() == "decides"
+
+
 def test_reasons_are_about_people_not_a_point(deciding: tuple[preprocess.Table, splits.Split, train.Model]) -> None:
     table, (fit, _, test), model = deciding
     shares, log_odds, base = reasons.reasons(model, table.frame.iloc[test])
@@ -481,6 +512,35 @@ def test_files_that_cannot_be_scored_leave_nothing(
     with pytest.raises(SystemExit):
         deploy.main([str(folder), "--csv", str(path)])
     assert deploy.main([str(folder), "--csv", str(path), "--out", str(out)]) == 0 and out.exists()
+
+
+@pytest.mark.slow
+def test_a_chinese_file_comes_out_in_chinese(tmp_path: Path) -> None:
+    rng, n = np.random.default_rng(0), 600
+    frame = pd.DataFrame(
+        {
+            "客户编号": np.arange(n) + 7_000_000,
+            "年龄": rng.integers(18, 80, n),
+            "城市": rng.choice(["北京", "上海", "广州"], n),
+        }
+    )
+    frame["流失"] = np.where(rng.random(n) < 0.2 + 0.5 * (frame["城市"] == "北京"), "是", "否")
+    pages = []
+    for encoding in ("gb18030", "utf-8"):
+        frame.to_csv(tmp_path / "客户.csv", index=False, encoding=encoding)
+        command = [sys.executable, "-W", "error", "-m", "examples.user_profile", "--csv", str(tmp_path / "客户.csv")]
+        command += ["--target", "流失", "--fast", "--out", str(tmp_path / encoding)]
+        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        page = (tmp_path / encoding / "report.html").read_text(encoding="utf-8")
+        pages.append(re.sub(r"(gb18030|utf-8)|base64,[^\"]*|[0-9a-f]{64}|<li><b>\(file\).*?</li>", "", page))
+    assert pages[0] == pages[1] and "城市" in pages[0] and "北京" in pages[0]
+    lines = (tmp_path / "utf-8" / "客户" / "profiles.csv").read_bytes()
+    assert (
+        lines.startswith(b"\xef\xbb\xbf")
+        and "北京" in lines.decode("utf-8-sig")
+        and "7000599" in lines.decode("utf-8-sig")
+    )
 
 
 def test_the_models_folder_names_nobody(shop: Any) -> None:

@@ -415,8 +415,7 @@ def _section(
         **{"actions": actions, "business": _business(options)},
         **{"meaning": meaning, "shuffled": [(name, float(people.importance[name]), lost[name]) for name in lost]},
         "enough": len(test) >= profiles.K,
-        "pictures": report.pictures(results[0])
-        | {"importance": report.picture_of_importance(people.importance.rename(index=meaning))},
+        "pictures": report.pictures(results[0]),
         "best": {
             name: (min if name == "brier" else max)(found, key=lambda model, name=name: np.mean(found[model][name]))
             for name in evaluate.METRICS

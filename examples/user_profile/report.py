@@ -44,11 +44,6 @@ def pictures(result: SplitResult) -> dict[str, str]:
     }
 
 
-def picture_of_importance(importance: pd.Series) -> str:
-    """Return a bar for each of the ten columns that move scores most, as base64 PNG."""
-    return _png(_draw_importance, importance.iloc[:10], wide=True)
-
-
 def picture_of_action(y: np.ndarray, proba: dict[str, np.ndarray], business: Business) -> str:
     """Return the gain curve and the money by share acted on, as base64 PNG."""
     return _png(_draw_action, y, proba, business, wide=True)
@@ -129,15 +124,6 @@ def _draw_confusion(figure, result: SplitResult) -> None:
         axes.text(j, i, f"{count}\n{count / counts[i].sum():.0%} of {('no', 'yes')[i]}", ha="center", va="center")
     axes.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["no", "yes"], yticklabels=["no", "yes"])
     axes.set(xlabel=f"said, at threshold {threshold:.2f}", ylabel="true", title="Confusion matrix")
-
-
-def _draw_importance(figure, importance: pd.Series) -> None:
-    axes = figure.subplots()
-    names = [_short(name) for name in importance.index]
-    axes.barh(range(len(names)), importance, color=COLORS["network"])
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlabel="how its share varies over people (standard deviation, log-odds)", title="What moves the scores")
 
 
 def _short(name: str) -> str:
