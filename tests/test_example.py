@@ -17,8 +17,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 from examples.user_profile import __main__ as chart  # noqa: E402
-from examples.user_profile import collect, deploy, evaluate, features, preprocess, splits, train  # noqa: E402
-from examples.user_profile import values as read  # noqa: E402
+from examples.user_profile import amounts, collect, deploy, evaluate, features, preprocess, splits, train  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -373,7 +372,7 @@ def test_the_public_data(source: str, n_rows: int, share: float) -> None:
     ],
 )
 def test_numbers_as_people_write_them(decimal: str, values: list[str], expected: list[float]) -> None:
-    found = read.numbers(dict.fromkeys(values, 1), decimal)
+    found = amounts.numbers(dict.fromkeys(values, 1), decimal)
     assert found is not None
     np.testing.assert_array_equal([found[0](text) for text in values], expected)
 

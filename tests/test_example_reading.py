@@ -18,7 +18,7 @@ import pytest
 pd = pytest.importorskip("pandas")
 pytest.importorskip("sklearn")
 
-from examples.user_profile import collect, preprocess, reading, values  # noqa: E402
+from examples.user_profile import amounts, collect, dates, preprocess, reading, values  # noqa: E402
 
 N = 200
 
@@ -318,7 +318,7 @@ WRITTEN: list[tuple[list[str], list[float]]] = [
 
 @pytest.mark.parametrize(("texts", "expected"), WRITTEN, ids=lambda value: str(value)[:40])
 def test_numbers_as_people_write_them(texts: list[str], expected: list[float]) -> None:
-    found = values.numbers(dict.fromkeys(texts, 10))
+    found = amounts.numbers(dict.fromkeys(texts, 10))
     assert found is not None
     np.testing.assert_allclose([found[0](text) for text in texts], expected, rtol=1e-12)
     again = values.Column.from_json(values.Column("a", "number", numbers=found[0]).to_json())
@@ -338,7 +338,7 @@ def test_numbers_as_people_write_them(texts: list[str], expected: list[float]) -
     ],
 )
 def test_what_are_no_numbers(texts: list[str]) -> None:
-    assert values.numbers(dict.fromkeys(texts, 10)) is None
+    assert amounts.numbers(dict.fromkeys(texts, 10)) is None
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_what_are_no_numbers(texts: list[str]) -> None:
     ],
 )
 def test_a_factor_of_a_thousand_is_never_silent(counts: dict[str, int], hint: str, expected: dict[str, float]) -> None:
-    found = values.numbers(counts, hint)
+    found = amounts.numbers(counts, hint)
     assert found is not None
     np.testing.assert_array_equal([found[0](text) for text in expected], list(expected.values()))
     assert found[1], "it is said which reading was chosen"
@@ -491,8 +491,8 @@ DATES: list[tuple[list[str], list[str]]] = [
 
 @pytest.mark.parametrize(("texts", "expected"), DATES, ids=lambda value: str(value)[:40])
 def test_dates_as_people_write_them(texts: list[str], expected: list[str]) -> None:
-    way, _ = values.dates(dict.fromkeys(texts, 10))
-    assert way is not None and [values.as_date(way(text)) for text in texts] == expected
+    way, _ = dates.dates(dict.fromkeys(texts, 10))
+    assert way is not None and [dates.as_date(way(text)) for text in texts] == expected
 
 
 @pytest.mark.parametrize(
@@ -507,14 +507,14 @@ def test_dates_as_people_write_them(texts: list[str], expected: list[str]) -> No
     ],
 )
 def test_what_are_no_dates(texts: list[str]) -> None:
-    assert values.dates(dict.fromkeys(texts, 10))[0] is None
+    assert dates.dates(dict.fromkeys(texts, 10))[0] is None
 
 
 def test_orders_of_day_and_month_that_nothing_tells_are_said() -> None:
-    _, said = values.dates({"3/4/2024": 5, "5/6/2024": 5})
+    _, said = dates.dates({"3/4/2024": 5, "5/6/2024": 5})
     assert "'3/4/2024' is taken for 2024-03-04, as no date tells; --date says otherwise" in said[0]
-    assert values.dates({"3/4/2024": 5, "5/6/2024": 5}, "dmy")[0] == values.Dates("date", "dmy")
-    way, said = values.dates({"13/02/2024": 5, "02/13/2024": 5})
+    assert dates.dates({"3/4/2024": 5, "5/6/2024": 5}, "dmy")[0] == dates.Dates("date", "dmy")
+    way, said = dates.dates({"13/02/2024": 5, "02/13/2024": 5})
     assert way is None and "day first and with the month first" in said[0]
 
 
@@ -717,7 +717,7 @@ def test_what_was_read_wrongly_once(
     (column,) = [column for column in found.columns if column.name == name]
     got = found.frame[next(iter(column.features()))].tolist()[: len(expected)]
     if column.kind == "date":
-        got = [values.as_date(column.as_of - days) for days in got]
+        got = [dates.as_date(column.as_of - days) for days in got]
     assert [str(v) for v in got] == [str(float(v)) if isinstance(v, int) else str(v) for v in expected]
 
 

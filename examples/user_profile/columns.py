@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from . import values
-from .values import MISSING, NO_NUMBER, Column
+from . import amounts, dates
+from .amounts import MISSING, NO_NUMBER
+from .values import Column
 
 N_CODES = 20  # an integer column with no more values than this may be a code
 IDENTIFIER = 0.95  # of the values distinct: a number or name of the record, not a trait
@@ -119,13 +120,13 @@ def decide(text: pd.DataFrame, types: Types, decimal: str) -> tuple[list[Column]
 
 def common_mark(texts: dict[str, dict[str, int]]) -> str:
     """Return the decimal mark that the numbers of the file show, if they all show the same."""
-    shown = Counter(mark for counts in texts.values() for mark in values.shown_marks(counts))
+    shown = Counter(mark for counts in texts.values() for mark in amounts.shown_marks(counts))
     return next(iter(shown)) if len(shown) == 1 else ""
 
 
 def _common_order(texts: dict[str, dict[str, int]]) -> str:
     """Return the order of day and month that the dates of the file show."""
-    found = [values.dates(counts) for counts in texts.values() if len(counts) > 1]
+    found = [dates.dates(counts) for counts in texts.values() if len(counts) > 1]
     orders = {way.order for way, notes in found if way and way.order in ("dmy", "mdy") and not notes}
     return orders.pop() if len(orders) == 1 else ""
 
@@ -175,7 +176,7 @@ class _Evidence:
         if self.name in self.types.number:
             return replace(self._numbers(must=True), role=role)
         if self.kept and role:
-            found = self._numbers(must=True) if all(map(values.is_number, self.texts)) else Decision(self._category())
+            found = self._numbers(must=True) if all(map(amounts.is_number, self.texts)) else Decision(self._category())
             return replace(found, role=role)
         for look in (self._dates, self._personal, self._marks, self._postcode, self._zeros, self._numbers):
             found = look()
@@ -213,10 +214,10 @@ class _Evidence:
     # -- dates
 
     def _dates(self, *, must: bool = False) -> Decision:
-        known = self._without_words(values.is_date)
+        known = self._without_words(dates.is_date)
         asked = self.types.orders().get(self.name, "")
         born = bool(_IS_BIRTH.search(self.spaced))
-        way, notes = values.dates(
+        way, notes = dates.dates(
             known, asked or self.order, forced=bool(asked), epoch=must or bool(_IS_TIME.search(self.spaced)), born=born
         )
         if way is None:
@@ -250,7 +251,7 @@ class _Evidence:
     def _personal(self) -> Decision:
         phone = "phone" in self.spaced or "tele" in self.spaced or "mobile" in self.spaced
         numbers = (
-            sum(count for text, count in self.texts.items() if values.is_number(text)) > 0.5 * self.n and not phone
+            sum(count for text, count in self.texts.items() if amounts.is_number(text)) > 0.5 * self.n and not phone
         )
         if _IS_PERSONAL.fullmatch(self.spaced) and len(self.texts) > N_CODES and not self.kept and not numbers:
             return Decision(None, "left out: personal, such as names and addresses (--category uses it)", "id")
@@ -294,15 +295,15 @@ class _Evidence:
     # -- numbers
 
     def _numbers(self, *, must: bool = False) -> Decision:
-        known = self._without_words(values.is_number)
-        found = values.numbers(known, self.types.decimal or self.decimal, most=0.5 if must else values.MOST)
+        known = self._without_words(amounts.is_number)
+        found = amounts.numbers(known, self.types.decimal or self.decimal, most=0.5 if must else amounts.MOST)
         if found is None:
             if must:
                 raise PreprocessError(
                     f"--number {self.name}: fewer than half of its values are numbers of one unit, such as "
                     f"{next(iter(known))!r}; a word that means none is named by --missing"
                 )
-            if (several := values.currencies(known)) and len(several) > 1:
+            if (several := amounts.currencies(known)) and len(several) > 1:
                 return self._text(f"amounts in several currencies ({', '.join(several)}), which are not compared")
             return Decision(None)
         way, notes = found
@@ -310,7 +311,7 @@ class _Evidence:
         read = {text: way(text) for text in known}
         good = {text: value for text, value in read.items() if not np.isnan(value)}
         slips = n - sum(known[text] for text in good)
-        if slips > (1 - values.MOST) * n and not must:
+        if slips > (1 - amounts.MOST) * n and not must:
             return self._text(f"{slips} of {n} values are no numbers (--number makes them missing)")
         whole = all(_WHOLE.fullmatch(text) for text in good)
         if whole and max(len(text) for text in good) > 15 and not must:

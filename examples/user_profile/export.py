@@ -17,10 +17,10 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 import nnprofile as nn
 
+from .amounts import MISSING
 from .deploy import Profiler
 from .features import MISSING_TEXT, Encoder
 from .train import LOSS, Model
-from .values import MISSING
 
 INSIDE = "inside/"  # starts the names of all that is neither a column nor an output
 FEATURES = f"{INSIDE}features"

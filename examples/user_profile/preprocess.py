@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from . import values
+from . import amounts, dates
+from .amounts import MISSING
 from .collect import Raw
 from .columns import PreprocessError as PreprocessError
 from .columns import Types as Types
 from .columns import common_mark, decide
 from .target import target
-from .values import MISSING, Column
+from .values import Column
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def clean_log(raw: Raw) -> pd.DataFrame:
 def _time(text: pd.Series, name: str, types: Types, decimal: str) -> np.ndarray:
     """Return when each record was made; raises if some are not known."""
     texts = text.dropna().value_counts().to_dict()
-    way, _ = values.dates(texts, types.orders().get(name, ""))
-    number = values.numbers(texts, decimal)
+    way, _ = dates.dates(texts, types.orders().get(name, ""))
+    number = amounts.numbers(texts, decimal)
     when = text.map(way or (number[0] if number else lambda _: np.nan), na_action="ignore").astype(float)
     if when.isna().any():
         raise PreprocessError(f"--time {name}: {int(when.isna().sum())} records have no date or number there")

@@ -22,7 +22,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from .values import MISSING, NO_NUMBER
+from .amounts import MISSING, NO_NUMBER
 
 Rows = list[tuple[int, list[str]]]  # (line or row number in the file, its fields)
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from . import values
+from . import amounts, dates
 from .columns import PreprocessError
 
 YES = {
@@ -145,9 +145,9 @@ def _advice(present: pd.Series, known: pd.Series, counts: pd.Series, decimal: st
     if len(counts) < 2:
         return "Is it the right column?"
     texts = present.value_counts().to_dict()
-    if len(counts) > 10 and values.dates(texts)[0]:
+    if len(counts) > 10 and dates.dates(texts)[0]:
         return "They are dates: if a blank means that it has not happened, --blank-is-no makes every date a yes"
-    number = values.numbers(texts, decimal)
+    number = amounts.numbers(texts, decimal)
     if len(counts) > 5 and number:
         numbers = present.map(number[0]).dropna()
         low, middle, high = numbers.min(), numbers.median(), numbers.max()
@@ -159,7 +159,7 @@ def _compared(
     present: pd.Series, known: pd.Series, name: str, positive: str, decimal: str
 ) -> tuple[np.ndarray, str, pd.Series, str]:
     found = re.fullmatch(r"([<>]=?)\s*(.+)", positive)
-    way = values.numbers(present.value_counts().to_dict(), decimal)
+    way = amounts.numbers(present.value_counts().to_dict(), decimal)
     if found is None or way is None or np.isnan(limit := way[0](found[2])):
         raise PreprocessError(
             f"--positive {positive!r} compares numbers, and nine in ten values of the target {name!r}, or what follows, "
