@@ -22,7 +22,17 @@ pytest.importorskip("matplotlib")
 from sklearn.metrics import roc_auc_score  # noqa: E402
 from sklearn.tree import DecisionTreeClassifier  # noqa: E402
 
-from examples.user_profile import collect, deploy, doubts, evaluate, preprocess, profiles, reasons, splits, train  # noqa: E402
+from examples.user_profile import (  # noqa: E402
+    collect,
+    deploy,
+    doubts,
+    evaluate,
+    preprocess,
+    profiles,
+    reasons,
+    splits,
+    train,
+)
 
 Frame = Any
 

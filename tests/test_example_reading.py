@@ -721,10 +721,34 @@ def test_what_was_read_wrongly_once(
     assert [str(v) for v in got] == [str(float(v)) if isinstance(v, int) else str(v) for v in expected]
 
 
+ID_NAMES = [
+    "Kundennummer",
+    "KdNr",
+    "customerid",
+    "USERID",
+    "CLIENTNUM",
+    "policyid",
+    "accountnumber",
+    "id_cliente",
+    "codigo_cliente",
+]
+ID_NAMES += [
+    "用户ID",
+    "客户号",
+    "会员卡号",
+    "ИД клиента",
+    "Номер клиента",
+    "Vertragsnummer",
+    "loyalty_card",
+    "num_client",
+]
+
+
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
         ("CustomerID", [f"{12346 + 7 * i}.0" for i in range(N)]),
+        *((name, [str(100_000 + i * i * 7919 % 800_000) for i in range(N)]) for name in ID_NAMES),
         ("barcode", [f"{i * 7919:010}" for i in range(N)]),
         ("line", [f"{600 + i % 99} {i % 900 + 100} {i % 800 + 100}" for i in range(N)]),
         ("loyalty", [str(1_000_000_000 + i * i * 7919 % 900_000_000) for i in range(N)]),

@@ -186,6 +186,11 @@ def _plan(table: preprocess.Table, options: argparse.Namespace) -> tuple[preproc
             f"with {', '.join(names)} boosting has an AUC of {aucs[0]:.4f}, without {aucs[1]:.4f}: what follows is {what}"
         )
     table = table.without(gone)
+    for column in table.columns:
+        if alike := [name for name in gone if len(name) > 4 and column.name.lower().startswith(name.lower())]:
+            said.append(
+                f"{column.name} is called like {alike[0]}, which was left out: is it known before the answer is?"
+            )
     if plan.exact is not None and plan.n_near > 0.01 * len(table.y):
         apart = dataclasses.replace(plan, splits=splits.folds(table, plan.exact))
         aucs = doubts.effect_of_copies(table, apart.splits, plan.splits)

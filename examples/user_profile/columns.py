@@ -31,7 +31,13 @@ _PEOPLE = (
     r"(?:cust|customer|user|client|member|person|visitor|guest|patient|employee|subscriber|buyer|shopper|household|kunden?|cliente|"
     r"klient|клиент|покупатель|客户|用户|会员|顧客|会員|고객)"
 )
-_IS_ID = re.compile(rf"(?:.*(?:^| )){_ID}|.*(?:编号|编码|番号|번호)")
+_THINGS = (
+    r"(?:policy|booking|order|account|contract|invoice|reservation|ticket|transaction|session|device|loyalty|card)"
+)
+_IS_ID = re.compile(
+    rf"(?:.*(?:^| )){_ID}|.*(?:编号|编码|番号|번호|nummer)|.*(?:[^a-z]|kunden?|kd)nr|{_THINGS}s? ?{_ID}|loyalty card|.*卡号|"
+    rf"(?:id|codigo|código|numero|número|num|номер|ид) ?(?:de |du |del )?(?:{_PEOPLE}|договор)[а-я]?s?"
+)
 _IS_GROUP = re.compile(rf"(?:{_PEOPLE}s? ?{_ID}?|{_ID} {_PEOPLE}|account ?{_ID}|ids?)")
 _IS_PERSONAL = re.compile(
     r"(?:.* )?(?:sur ?name|(?:last|first|full|middle|customer|user|client|contact|guest|family) ?name|e ?mail(?: address)?|phone|"
@@ -235,7 +241,7 @@ class _Evidence:
             return Decision(Column(self.name, "date", dates=way, missing=self.missing), self._with("; ".join(notes)))
         found = np.array([day for day in days.values() if not np.isnan(day)])
         parts: tuple[str, ...] = ()
-        if way.form != "month" and np.unique(np.floor(found)).size >= 14:
+        if not born and way.form != "month" and np.unique(np.floor(found)).size >= 14:
             parts += ("weekday",)
         if np.ptp(found) >= 365:
             parts += ("month",)
@@ -267,8 +273,8 @@ class _Evidence:
             return Decision(None)
         digits = [re.fullmatch(r"(\d+)(?:\.0+)?", text) for text in self.texts]
         lengths = {len(found[1]) for found in digits if found}
-        pad = max(lengths) if all(digits) and len(lengths) > 1 and max(lengths) <= 6 else 0
-        said = f", with the zeros in front to {pad} digits" if pad else ""
+        pad = max(lengths) if all(digits) and max(lengths) <= 6 else 0  # Excel takes the zeros in front away
+        said = f", with the zeros in front to {pad} digits" if pad and len(lengths) > 1 else ""
         return Decision(
             Column(self.name, "category", prefix=2, pad=pad), f"a postcode: used by its first two characters{said}"
         )
@@ -319,7 +325,7 @@ class _Evidence:
         if whole and not must and not self.kept:
             if self.repeats:
                 return self._group()
-            named = bool(_IS_ID.fullmatch(self.spaced))
+            named = bool(_IS_ID.fullmatch(self.spaced) or _IS_GROUP.fullmatch(self.spaced))
             if self.nearly_all_differ and (named or self._counts_records(good)):
                 text = "looks like an identifier: whole numbers, nearly all distinct (--keep keeps it)"
                 return Decision(None, f"left out: {text}", "id")

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from .preprocess import Table
 from .profiles import N_REASONS, bands
 from .reasons import reasons
 from .train import LOSS, Model
-from .values import Column
+from .values import Column, as_date
 
 NETWORK, PROFILE = "network.safetensors", "profile.json"
 N_SAMPLES = 100
@@ -122,17 +122,48 @@ class Profiler:
         text = pd.DataFrame(file.records, columns=file.names, dtype=object).apply(lambda column: column.str.strip())
         counts = {column.name: text[column.name].value_counts().to_dict() for column in self.columns}
         decimal = common_mark(counts) if file.delimiter else "."  # typed cells have a point
-        parts, said = {}, []
+        columns, parts, said = [], {}, []
         for column in self.columns:
             try:
                 own, note = column.for_file(counts[column.name], decimal)
             except ValueError as error:
                 raise RecordError(f"{column.name}: {error}") from None
-            parts |= own.read(text[column.name])
+            columns.append(own)
             said += [f"{column.name}: {note}"] if note else []
+        aged = [column for column in columns if column.has_age()]
+        moved = max((column.latest(counts[column.name]) - column.as_of for column in aged), default=0.0)
+        if moved > 0:
+            day = as_date(aged[0].as_of + moved)
+            said.append(f"dates are counted to {day}, the latest of this file ({as_date(aged[0].as_of)} in training)")
+        for column in columns:
+            later = replace(column, moved=max(moved, 0.0)) if column.has_age() else column
+            parts |= later.read(text[column.name])
+        said += self._as_known(parts)
         used = {column.name for column in self.columns}
         extra = [name for name in file.names if name not in used]
         return pd.DataFrame(parts), [*said, *([f"not used: {', '.join(extra)}"] if extra else [])]
+
+    def _as_known(self, parts: dict[str, pd.Series]) -> list[str]:
+        """Say which categories were not seen in training; where most differ in case only, write them as then."""
+        said = []
+        for column in self.model.encoder.columns:
+            name, known = column["name"], set(column.get("categories", [])) - {MISSING_TEXT}
+            if column["kind"] != "category" or not known:
+                continue
+            folded = {text.casefold(): text for text in known}
+            unseen, n = ~parts[name].dropna().isin(known), parts[name].notna().sum()
+            if len(folded) == len(known) and unseen.sum() > 0.5 * n:
+                as_then = parts[name].str.casefold().map(folded)
+                if as_then.notna().any():
+                    said.append(f"{name}: written in another case than in training, and taken as then")
+                    parts[name] = as_then.fillna(parts[name])
+                    unseen = ~parts[name].dropna().isin(known)
+            if unseen.sum() > 0.1 * n:
+                first = parts[name].dropna()[unseen].iloc[0]
+                said.append(
+                    f"{name}: {unseen.sum()} of {n} values, such as {first!r}, were rare in training or not seen"
+                )
+        return said
 
     def _values(self, i: int, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the typed values of one record."""

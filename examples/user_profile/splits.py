@@ -69,8 +69,8 @@ def plan(table: Table) -> Plan:
         people = _merged(people, near)
         if n_near > max(10, MENTION * len(table.y)):
             notes.append(
-                f"{n_near} records agree with another in all but a few columns, and {agree:.0%} of these pairs in the label "
-                f"({chance:.0%} by chance): near-copies stay together, on one side of each split"
+                f"{n_near} records look like another: most columns are equal, and {agree:.0%} of these pairs agree in the label "
+                f"({chance:.0%} by chance). In case they are copies, they stay together, on one side of each split"
             )
     if table.when is not None:
         split = _by_time(table, people)

@@ -36,6 +36,7 @@ class Column:
     prefix: int = 0  # a postcode is used by its first characters
     pad: int = 0  # and given back the zeros in front that it has lost
     all_words: bool = False  # whether only what is empty is missing
+    moved: float = 0.0  # days by which another file's latest date is later than as_of
     label: str = ""  # what the features of a date are called by, if not by its name
 
     def features(self) -> dict[str, str]:
@@ -68,7 +69,7 @@ class Column:
         if math.isnan(days):
             return tuple(math.nan if kind == "number" else None for kind in self.features().values())
         day = math.floor(days)
-        found: list[Any] = [self.as_of - days]
+        found: list[Any] = [self.as_of + self.moved - days]
         for part in self.parts:
             if part == "hour":
                 found.append(round((days - day) * 24, 6))
@@ -138,21 +139,9 @@ class Column:
             If a tenth of the values cannot be read.
         """
         known = {text: count for text, count in texts.items() if self._is_known(text)}
-        said, column = [], self
-        if self.kind in ("number", "code") and known:
-            found = numbers(known, decimal or self.numbers.decimal, most=0.5)
-            if found and found[0].decimal != self.numbers.decimal and any(c in ".," for text in known for c in text):
-                column = replace(self, numbers=Numbers(found[0].decimal, self.numbers.factors))
-                said.append(
-                    f"{found[0].decimal!r} is the decimal mark here, and was {self.numbers.decimal!r} in training"
-                )
-        elif self.kind == "date" and self.dates.order in ("dmy", "mdy") and known:
-            way, notes = dates(known, self.dates.order)
-            if way and way.form == "date" and way.order not in ("", self.dates.order) and not notes:
-                column = replace(self, dates=replace(self.dates, order=way.order))
-                said.append(f"dates are {way.order} here, and were {self.dates.order} in training")
         if self.kind == "category" or not known:
-            return column, "; ".join(said)
+            return self, ""
+        column, said = self._numbers_of(known, decimal) if self.kind != "date" else self._dates_of(known)
         unread = [text for text in known if (value := column.value(text)[0]) != value]
         n, all_of_them = sum(known[text] for text in unread), sum(known.values())
         if n > (1 - MOST) * all_of_them:
@@ -160,6 +149,39 @@ class Column:
         if n:
             said.append(f"{n} values, such as {unread[0]!r}, cannot be read, and count as missing")
         return column, "; ".join(said)
+
+    def _numbers_of(self, known: Mapping[str, int], decimal: str) -> tuple[Column, list[str]]:
+        found = numbers(known, decimal or self.numbers.decimal, most=0.5)
+        if found is None:
+            return self, []
+        way, notes = found
+        own = set(self.numbers.factors) - {""}
+        if "%" in own and "%" not in way.factors:
+            raise ValueError("the values have no '%' here, which they had in training: they may be a hundredth")
+        marks = any(c in ".," for text in known for c in text)
+        said = [note for note in notes if "--decimal" in note]
+        if marks and way.decimal != self.numbers.decimal:
+            said.append(f"{way.decimal!r} is the decimal mark here, and was {self.numbers.decimal!r} in training")
+        factors = self.numbers.factors
+        if not own and set(way.factors) != {""} and all(factor == 1 for factor in way.factors.values()):
+            factors = way.factors
+            said.append(f"the numbers are of {max(factors)!r} here, and were of nothing in training")
+        mark = way.decimal if marks else self.numbers.decimal
+        return replace(self, numbers=Numbers(mark, factors)), said
+
+    def _dates_of(self, known: Mapping[str, int]) -> tuple[Column, list[str]]:
+        if self.dates.form != "date":
+            return self, []
+        way, notes = dates(known, self.dates.order)
+        if way is None or way.form != "date" or way.order in ("", self.dates.order) or notes:
+            return self, []
+        said = f"dates are {way.order} here, and were {self.dates.order} in training" if self.dates.order else ""
+        return replace(self, dates=replace(self.dates, order=way.order)), [said] if said else []
+
+    def latest(self, texts: Mapping[str, int]) -> float:
+        """Return the latest date of these texts, in days since 1970; -inf if there is none."""
+        days = [day for text in texts if self._is_known(text) and not math.isnan(day := self.dates(text))]
+        return math.floor(max(days)) if days else -math.inf
 
     def read(self, texts: pd.Series) -> dict[str, pd.Series]:
         """Return the typed columns of many texts: each different text is read once."""
