@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import rosen, rosen_der, rosen_hess
 
 import nnprofile as nn
 from examples.gradcheck import layouts
@@ -301,6 +300,8 @@ def test_a_jacobian_either_way_round(rng: np.random.Generator, turned: bool) -> 
 
 
 def test_a_hessian_matrix() -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    rosen, rosen_der, rosen_hess = optimize.rosen, optimize.rosen_der, optimize.rosen_hess
     x = np.array([1.3, 0.7, 0.8, 1.9])
     nn.check_function(rosen, rosen_der, x).raise_if_failed()
     report = nn.check_function(rosen_der, rosen_hess, x)
