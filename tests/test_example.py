@@ -347,8 +347,9 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     for text in (words, card):
         assert not re.search(r"\b10[0-5]\d\d\b", text), "a customer id"
         assert "suppressed" in text and "home city" in text
-    lines = (tmp_path / "out" / "customers" / "profiles.csv").read_text().splitlines()
-    assert len(lines) > 100 and lines[0].startswith("record,probability,band,reason_1,value_1,moved_1")
+    lines = (tmp_path / "out" / "customers" / "profiles.csv").read_text(encoding="utf-8-sig").splitlines()
+    head = "record,customer id,probability,band,reason_1,value_1,moved_1"
+    assert len(lines) > 200 and lines[0].startswith(head) and lines[1].split(",")[1].startswith("10")
     assert "http://" not in page and "https://" not in page and "<script" not in page
 
 
