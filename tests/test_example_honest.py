@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -440,7 +441,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, preproce
 def test_the_training_file_scores_to_the_same_numbers(shop: Any, tmp_path: Path) -> None:
     path, folder, table, model = shop
     said = deploy.score_file(folder, path, tmp_path / "scored.csv")
-    assert "800 records scored" in said[0] and "not used: customer no, left" in said[-1]
+    assert "800 records scored" in said[0] and said[-1] == "not used: left"
     scored = pd.read_csv(tmp_path / "scored.csv", dtype={"customer no": str}, encoding="utf-8-sig")
     assert list(scored) == ["record", "customer no", "probability", "answer", "band"]
     assert (
@@ -551,6 +552,15 @@ def test_a_chinese_file_comes_out_in_chinese(tmp_path: Path) -> None:
         and "北京" in lines.decode("utf-8-sig")
         and "7000599" in lines.decode("utf-8-sig")
     )
+
+
+def test_folders_of_an_earlier_version_are_refused_by_name(shop: Any, tmp_path: Path) -> None:
+    shutil.copytree(shop[1], tmp_path / "model")
+    state = json.loads((tmp_path / "model" / "profile.json").read_text(encoding="utf-8"))
+    del state["columns"]
+    (tmp_path / "model" / "profile.json").write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(ValueError, match="was written by an earlier version: train it anew"):
+        deploy.load(tmp_path / "model")
 
 
 def test_the_models_folder_names_nobody(shop: Any) -> None:

@@ -391,6 +391,28 @@ def test_words_for_nothing_among_numbers(word: str, tmp_path: Path) -> None:
 def test_words_for_nothing_are_values_among_words(tmp_path: Path) -> None:
     found = clean(tmp_path / "t.csv", table([["None", "Basic", "Gold", "-"][i % 4] for i in range(N)]))
     assert found.kinds == {"a": "category"} and set(found.frame["a"]) == {"None", "Basic", "Gold", "-"}
+    assert "a" not in found.notes, "what is no loss is not said to be one"
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("plan", ["a", "b"]),
+        ("PLZ", [f"{v}" for v in range(10_000, 19_000, 137)]),
+        ("branch", ["007", "012"]),
+        ("age", [f"{v}.5" for v in range(20, 60)]),
+        ("since", ["2023-05-01", "2023-06-11"]),
+        ("promo", ["X"]),
+    ],
+)
+def test_words_for_missing_are_kept_for_later_files(name: str, cells: list[str], tmp_path: Path) -> None:
+    lines = ["zzz" if i % 4 == 0 else cells[i % len(cells)] for i in range(N)]
+    content = table([f"{cell},{i % 11}.5" for i, cell in enumerate(lines)], f"{name},other,y")
+    found = clean(tmp_path / "t.csv", content, preprocess.Types(missing=("ZZZ",)))
+    (column,) = [column for column in found.columns if column.name == name]
+    again = column.read(pd.Series(lines))
+    for feature, kind in column.features().items():
+        assert found.frame[feature].isna().sum() == again[feature].isna().sum() == N // 4, kind
 
 
 def test_numbers_that_may_mean_missing_are_said(tmp_path: Path) -> None:

@@ -185,7 +185,9 @@ def _plan(table: preprocess.Table, options: argparse.Namespace) -> tuple[preproc
         said.append(
             f"with {', '.join(names)} boosting has an AUC of {aucs[0]:.4f}, without {aucs[1]:.4f}: what follows is {what}"
         )
-    table = table.without(gone)
+    if gone:
+        table = table.without(gone)
+        plan = splits.plan(table)  # rows that only these columns told apart are equal now
     for column in table.columns:
         if alike := [name for name in gone if len(name) > 4 and column.name.lower().startswith(name.lower())]:
             said.append(

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from . import amounts, dates
-from .amounts import MISSING, NO_NUMBER
+from .amounts import NO_NUMBER
 from .values import Column
 
 N_CODES = 20  # an integer column with no more values than this may be a code
@@ -99,8 +99,8 @@ class Decision:
     role: str = ""
 
 
-def decide(text: pd.DataFrame, types: Types, decimal: str) -> tuple[list[Column], dict[str, str], list[str], str]:
-    """Return how each column is read, notes, those that name the record, and the one of them whose values repeat."""
+def decide(text: pd.DataFrame, types: Types, decimal: str) -> tuple[list[Column], dict[str, str], list[str], list[str]]:
+    """Return how each column is read, notes, those that name the record, and those of them that name persons."""
     texts = {name: text[name].dropna().value_counts().to_dict() for name in text}
     order = _common_order(texts)
     columns, notes, identifiers, groups = [], {}, [], []
@@ -162,7 +162,6 @@ class _Evidence:
         several = FEW <= len(self.texts) < self.n / REPEATS
         self.repeats = bool(_IS_GROUP.fullmatch(self.spaced)) and several and self.types.group != "none"
         self.words = tuple(word.lower() for word in self.types.missing)
-        self.missing = self.words
 
     def decision(self) -> Decision:
         """Decide: what the user says first, then what is empty, then dates, names, postcodes, numbers, and text."""
@@ -193,52 +192,42 @@ class _Evidence:
     def _category(self) -> Column:
         return Column(self.name, "category", missing=self.words)
 
-    def _with(self, note: str) -> str:
-        return "; ".join(filter(None, (*self.said, note)))
-
-    def _without_words(self, is_one: object) -> dict[str, int]:
-        """Return the texts without the words that mean none among numbers or dates, which are then said, and missing."""
+    def _without_words(self, is_one: Callable[[str], bool]) -> tuple[dict[str, int], tuple[str, ...], list[str]]:
+        """Return the texts without the words that mean none among numbers or dates, these words, and what is to be said."""
         known = {text: count for text, count in self.texts.items() if text.lower() not in NO_NUMBER}
-        odd = [text for text in known if not is_one(text)]  # type: ignore[operator]
-        some = sum(known[text] for text in odd)
-        if (
-            0 < len(odd) <= 3
-            and some <= WORDS * self.n
-            and len(known) > 10
-            and not any(any(c.isdigit() for c in t) for t in odd)
-        ):
+        odd = [text for text in known if not is_one(text)]
+        few = 0 < len(odd) <= 3 and sum(known[text] for text in odd) <= WORDS * self.n
+        if few and len(known) > 10 and not any(c.isdigit() for text in odd for c in text):
             known = {text: count for text, count in known.items() if text not in odd}
-        if not known:
-            return self.texts
-        none = sorted(self.texts.keys() - known.keys())
-        if none:
-            n = self.n - sum(known.values())
-            self.said = [f"{n} values that mean none ({', '.join(map(repr, none[:5]))}) count as missing"]
-        self.missing = (*(text.lower() for text in none), *self.words)
-        return known
+        none = sorted(self.texts.keys() - known.keys()) if known else []
+        if not none:
+            return self.texts, self.words, []
+        n = self.n - sum(known.values())
+        said = f"{n} values that mean none ({', '.join(map(repr, none[:5]))}) count as missing"
+        return known, (*(text.lower() for text in none), *self.words), [said]
 
     # -- dates
 
     def _dates(self, *, must: bool = False) -> Decision:
-        known = self._without_words(dates.is_date)
+        known, missing, said = self._without_words(dates.is_date)
         asked = self.types.orders().get(self.name, "")
         born = bool(_IS_BIRTH.search(self.spaced))
         way, notes = dates.dates(
             known, asked or self.order, forced=bool(asked), epoch=must or bool(_IS_TIME.search(self.spaced)), born=born
         )
         if way is None:
-            self.said, self.missing = notes, self.words
             if must:
                 raise PreprocessError(
                     f"--date {self.name}: three in four of its values are not read as dates, such as {next(iter(known))!r}; "
                     "a word that means none is named by --missing"
                 )
+            self.said = notes  # of both orders of day and month, say
             return Decision(None)
         days = {text: way(text) for text in known}
         slips = sum(known[text] for text, day in days.items() if np.isnan(day))
         notes = [*notes, *([f"{slips} values that are no dates count as missing"] if slips else [])]
         if way.form == "duration":
-            return Decision(Column(self.name, "date", dates=way, missing=self.missing), self._with("; ".join(notes)))
+            return Decision(Column(self.name, "date", dates=way, missing=missing), "; ".join([*said, *notes]))
         found = np.array([day for day in days.values() if not np.isnan(day)])
         parts: tuple[str, ...] = ()
         if not born and way.form != "month" and np.unique(np.floor(found)).size >= 14:
@@ -249,19 +238,19 @@ class _Evidence:
             parts += ("hour",)
         what = f"a date: {', '.join(('days before the file’s latest date', *parts))}"
         as_of = float(np.floor(found.max()))
-        column = Column(self.name, "date", dates=way, as_of=as_of, parts=parts, missing=self.missing)
-        return Decision(column, "; ".join([what, *self.said, *notes]))
+        column = Column(self.name, "date", dates=way, as_of=as_of, parts=parts, missing=missing)
+        return Decision(column, "; ".join([what, *said, *notes]))
 
     # -- names, marks and places
 
     def _personal(self) -> Decision:
+        if not _IS_PERSONAL.fullmatch(self.spaced) or len(self.texts) <= N_CODES or self.kept:
+            return Decision(None)
         phone = "phone" in self.spaced or "tele" in self.spaced or "mobile" in self.spaced
-        numbers = (
-            sum(count for text, count in self.texts.items() if amounts.is_number(text)) > 0.5 * self.n and not phone
-        )
-        if _IS_PERSONAL.fullmatch(self.spaced) and len(self.texts) > N_CODES and not self.kept and not numbers:
-            return Decision(None, "left out: personal, such as names and addresses (--category uses it)", "id")
-        return Decision(None)
+        numbers = sum(count for text, count in self.texts.items() if amounts.is_number(text))
+        if numbers > 0.5 * self.n and not phone:
+            return Decision(None)
+        return Decision(None, "left out: personal, such as names and addresses (--category uses it)", "id")
 
     def _marks(self) -> Decision:
         if set(map(str.lower, self.texts)) <= _MARKS:
@@ -275,9 +264,8 @@ class _Evidence:
         lengths = {len(found[1]) for found in digits if found}
         pad = max(lengths) if all(digits) and max(lengths) <= 6 else 0  # Excel takes the zeros in front away
         said = f", with the zeros in front to {pad} digits" if pad and len(lengths) > 1 else ""
-        return Decision(
-            Column(self.name, "category", prefix=2, pad=pad), f"a postcode: used by its first two characters{said}"
-        )
+        column = Column(self.name, "category", missing=self.words, prefix=2, pad=pad)
+        return Decision(column, f"a postcode: used by its first two characters{said}")
 
     def _zeros(self) -> Decision:
         zeros = sum(count for text, count in self.texts.items() if re.fullmatch(r"0\d+", text))
@@ -301,7 +289,7 @@ class _Evidence:
     # -- numbers
 
     def _numbers(self, *, must: bool = False) -> Decision:
-        known = self._without_words(amounts.is_number)
+        known, missing, said = self._without_words(amounts.is_number)
         found = amounts.numbers(known, self.types.decimal or self.decimal, most=0.5 if must else amounts.MOST)
         if found is None:
             if must:
@@ -329,12 +317,11 @@ class _Evidence:
             if self.nearly_all_differ and (named or self._counts_records(good)):
                 text = "looks like an identifier: whole numbers, nearly all distinct (--keep keeps it)"
                 return Decision(None, f"left out: {text}", "id")
-        if slips:
-            self.said.append(f"{slips} values that are not numbers count as missing")
-        self.said += [*notes, *self._sentinels(good)]
+        said += [f"{slips} values that are not numbers count as missing"] if slips else []
+        said += [*self.said, *notes, *self._sentinels(good)]
         counts = all(value == round(value) for value in good.values())
         kind = "code" if counts and 2 < len(known) <= N_CODES else "number"
-        return Decision(Column(self.name, kind, numbers=way, missing=self.missing), self._with(""))
+        return Decision(Column(self.name, kind, numbers=way, missing=missing), "; ".join(said))
 
     def _counts_records(self, good: dict[str, float]) -> bool:
         """Tell whether distinct whole numbers are those of records: one after the other, in steps, or long and of one length."""
@@ -348,42 +335,32 @@ class _Evidence:
 
     def _sentinels(self, good: dict[str, float]) -> list[str]:
         """Say which values may stand for "not known": -999 among ages."""
-        known = np.array(list(good.values()))
-        found = []
-        for text, value in good.items():
-            others = known[known != value]
-            if not (_SENTINEL.fullmatch(text) and self.texts[text] >= 3 and len(others)):
+        known, found = np.array(list(good.values())), []
+        for text in filter(_SENTINEL.fullmatch, good):
+            value, others, n = good[text], known[known != good[text]], self.texts[text]
+            if n < 3 or not len(others):
                 continue
-            far = (
-                value < others.min() - np.ptp(others)
-                or value > others.max() + np.ptp(others)
-                or value < 0 <= others.min()
-            )
-            if far:
-                number = self.texts[text]
-                found.append(
-                    f"{text} in {number} records is taken as a number; if it means not known: --missing {text}"
-                )
+            low, high, width = others.min(), others.max(), np.ptp(others)
+            if value < low - width or value > high + width or value < 0 <= low:
+                found.append(f"{text} in {n} records is taken as a number; if it means not known: --missing {text}")
         return found
 
     # -- text
 
     def _text(self, why: str = "") -> Decision:
-        said = f"{why}: " if why else ""
+        said = [*self.said, *([why] if why else [])]
         if self.repeats:
             return self._group()
         if sum(count for text, count in self.texts.items() if _PAIR.fullmatch(text)) > 0.9 * self.n:
             return Decision(None, "left out: pairs of numbers, such as coordinates: give each a column of its own")
-        if self.nearly_all_differ:
-            note = f"{said}left out: looks like an identifier: text, nearly all distinct (--category uses it)"
-            return Decision(None, self._with(note), "id")
-        if len(self.texts) > NAMES * self.n and len(self.texts) > FEW and not self.kept:
-            note = f"{said}left out: {len(self.texts)} different texts, names more likely than a trait (--category uses it)"
-            return Decision(None, self._with(note), "id")
+        many = len(self.texts) > NAMES * self.n and len(self.texts) > FEW and not self.kept
+        if self.nearly_all_differ or many:
+            what = "looks like an identifier: text, nearly all distinct"
+            if not self.nearly_all_differ:
+                what = f"{len(self.texts)} different texts, names more likely than a trait"
+            return Decision(None, "; ".join([*said, f"left out: {what} (--category uses it)"]), "id")
+        said += ["used as text"] if why else []
         rare = sum(count for count in self.texts.values() if count < RARE)
         if rare > 0.2 * self.n and self.n >= FEW:
-            self.said.append(f"{rare} records have values that fewer than {RARE} share: they count as “other”")
-        return Decision(self._category(), self._with(f"{said}used as text" if why else ""))
-
-
-__all__ = ["MISSING", "Decision", "PreprocessError", "Types", "common_mark", "decide"]
+            said.append(f"{rare} records have values that fewer than {RARE} share: they count as “other”")
+        return Decision(self._category(), "; ".join(said))

@@ -207,42 +207,40 @@ def dates(
         if sum(any(p.fullmatch(text) for p in patterns) for text in shapes) >= MOST * len(shapes):
             said = ["a time or a duration: read as minutes"] if form == "duration" else []
             return (Dates(form), said) if share(Dates(form)) >= MOST else (None, [])
-    found = [m for m in (_DATE.fullmatch(plain(text)) for text in texts) if m]
-    if len(found) < MOST_DATES * len(texts):
+    if sum(bool(_DATE.fullmatch(text)) for text in shapes) < MOST_DATES * len(shapes):
         return None, []
+    found = [m for m in (_DATE.fullmatch(plain(text)) for text in texts) if m]
     pivot = _BORN if born else _PIVOT
     unclear = [m for m in found if m["a"].isdigit() and m["b"].isdigit() and len(m["a"]) < 3]
     notes: list[str] = []
     way = Dates("date", pivot=pivot)
     if unclear:
-        chosen, said = (order, []) if forced and order else _order(unclear, order)
+        chosen, why = (order, "") if forced and order else _order(unclear, order)
         if not chosen:
-            return None, said
+            return None, [why]
         way = Dates("date", chosen, pivot)
-        notes += [text.format(values_as=as_date(way(unclear[0][0]))) for text in said]
+        if why:
+            notes.append(f"{unclear[0][0]!r} is taken for {as_date(way(unclear[0][0]))}{why}")
     short = [m for m in unclear if len(m["a"] if way.order == "ymd" else m["c"]) == 2]
     if short:
         notes.append(f"two digits mean the years {pivot - 99} to {pivot}")
     return (way, notes) if share(way) >= (0.5 if forced else MOST_DATES) else (None, [])
 
 
-def _order(found: list[re.Match[str]], hint: str) -> tuple[str, list[str]]:
-    """Return "dmy", "mdy" or "ymd" for dates of numbers alone, "" if they contradict each other, and what is worth saying."""
+def _order(found: list[re.Match[str]], hint: str) -> tuple[str, str]:
+    """Return "dmy", "mdy" or "ymd" for dates of numbers alone, "" if they contradict each other; and why, where it is no fact."""
     a, b, c = (np.array([int(m[name]) for m in found]) for name in "abc")
     short = all(len(m["c"]) == 2 for m in found)
     if short and b.max() <= 12 and c.max() <= 31 and 2 * len(set(a)) < len(set(c)) and b.min() > 0:
-        return "ymd", [f"{found[0][0]!r} is taken for {{values_as}}: the first number differs least"]
+        return "ymd", ": the first number differs least"
     day_first, month_first = int((a > 12).sum()), int((b > 12).sum())
     if day_first and month_first and min(day_first, month_first) > (1 - MOST) * len(found):
-        return "", ["dates with the day first and with the month first: --date says which ('COLUMN=dmy')"]
+        return "", "dates with the day first and with the month first: --date says which ('COLUMN=dmy')"
     if day_first or month_first:
-        return ("dmy" if day_first > month_first else "mdy"), []
+        return ("dmy" if day_first > month_first else "mdy"), ""
     if hint:
-        return hint, []
-    chosen = "dmy" if "." in found[0][0] else "mdy"
-    return chosen, [
-        f"{found[0][0]!r} is taken for {{values_as}}, as no date tells; --date says otherwise ('COLUMN=dmy')"
-    ]
+        return hint, ""
+    return ("dmy" if "." in found[0][0] else "mdy"), ", as no date tells; --date says otherwise ('COLUMN=dmy')"
 
 
 def _of_digits(texts: Mapping[str, int], n: int, epoch: bool) -> tuple[Dates | None, list[str]]:

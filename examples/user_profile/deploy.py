@@ -108,8 +108,10 @@ class Profiler:
         frame = pd.DataFrame(rows, columns=list(kinds), dtype=object)
         return frame.astype({name: float for name, kind in kinds.items() if kind != "category"})
 
-    def table(self, file: reading.File) -> tuple[pd.DataFrame, list[str]]:
+    def table(self, file: reading.File, named: Sequence[str] = ()) -> tuple[pd.DataFrame, list[str]]:
         """Return the records of a file as a typed table, and what is worth saying: columns not used, values not read.
+
+        Columns that are ``named`` are used in another way.
 
         Raises
         ------
@@ -140,7 +142,7 @@ class Profiler:
             parts |= later.read(text[column.name])
         said += self._as_known(parts)
         used = {column.name for column in self.columns}
-        extra = [name for name in file.names if name not in used]
+        extra = [name for name in file.names if name not in used | set(named)]
         return pd.DataFrame(parts), [*said, *([f"not used: {', '.join(extra)}"] if extra else [])]
 
     def _as_known(self, parts: dict[str, pd.Series]) -> list[str]:
@@ -251,6 +253,8 @@ def load(folder: Path) -> Profiler:
         raise ValueError(f"{folder}: {PROFILE} was written for another {NETWORK}")
     encoder = Encoder(**profile["encoder"])
     net, bands = nn.load(folder / NETWORK).net, tuple(profile["bands"])
+    if "columns" not in profile:
+        raise ValueError(f"{folder} was written by an earlier version: train it anew")
     shares = tuple(profile["mean_shares"])
     model = Model(encoder, net, nn.History(), profile["encoding"], profile["threshold"], bands, shares)
     columns = tuple(Column.from_json(state) for state in profile["columns"])
@@ -288,7 +292,7 @@ def score_file(folder: Path, path: Path, out: Path, *, identifier: str = "", enc
     if identifier and identifier not in file.names:
         raise RecordError(f"--id: the file has no column {identifier!r}; it has {file.names}")
     named = [identifier] if identifier else [name for name in identifiers if name in file.names]
-    frame, said = profiler.table(file)
+    frame, said = profiler.table(file, named)
     proba = profiler.model.predict_proba(frame)
     scored = pd.DataFrame({free(name): [record[file.names.index(name)] for record in file.records] for name in named})
     scored.insert(0, "record", np.arange(1, len(proba) + 1))

@@ -96,15 +96,18 @@ class Facts:
 
     def at(self, point: list[Array]) -> tuple[Array, Array]:
         """Return (right gradient, claimed gradient) at another point, at the known elements."""
-        judge, subject = self.judge, self.judge.subject
+        yours = self.judge.subject.vjp(point, self.judge.dy)[self.verdict.k]
+        assert yours is not None
+        return self.right_at(point), yours.ravel()[self.where]
+
+    def right_at(self, point: list[Array]) -> Array:
+        """Return the right gradient at another point, at the known elements."""
+        subject = self.judge.subject
         kept, subject.point = subject.point, point
         try:
-            yours = subject.vjp(point, judge.dy)[self.verdict.k]
-            right, _ = judge.right(self.verdict, self.where)
+            return self.judge.right(self.verdict, self.where)[0]
         finally:
             subject.point = kept
-        assert yours is not None
-        return right, yours.ravel()[self.where]
 
     def is_random(self) -> bool:
         """Tell whether the error is another one a small way off, as rounding is and a formula is not."""

@@ -151,18 +151,6 @@ def _explained(error: Array, basis: list[Array], f: Facts) -> bool:
     return rms(np.array(left)) <= max(1e-6 * f.error_size, 4 * float(f.tolerance.max(initial=0.0)))
 
 
-def _moved_point(f: Facts, k: int, value: Array) -> Array:
-    """Return the right gradient of this tensor, at another value of leaf k."""
-    judge, subject = f.judge, f.judge.subject
-    point = subject.moved(k, value)
-    kept, subject.point = subject.point, point
-    try:
-        right, _ = judge.right(f.verdict, f.where)
-    finally:
-        subject.point = kept
-    return right
-
-
 def updated(f: Facts) -> Diagnosis | None:
     """The gradient at parameters that have moved along their own gradients: theta - rate * d theta."""
     judge, subject = f.judge, f.judge.subject
@@ -189,12 +177,7 @@ def updated(f: Facts) -> Diagnosis | None:
             through = getattr(f.context.procedure, "through", None)
             if through is not None:  # a network: forward as it was, backward through what has moved
                 return np.asarray(through(moved)[k]).ravel()[f.where]
-            kept, subject.point = subject.point, moved
-            try:
-                right, _ = judge.right(f.verdict, f.where)
-            finally:
-                subject.point = kept
-            return right
+            return f.right_at(moved)
 
         turn = (at(small) - at(0.0)) / small
         power = float(turn @ turn)
@@ -227,14 +210,14 @@ def other_parameter(f: Facts) -> Diagnosis | None:
     for j, value in enumerate(subject.point):
         if j == f.verdict.k or value.ndim < 2 or value.size > 4096:
             continue
-        if value.shape[-1] == value.shape[-2] and f.fits(_moved_point(f, j, value.swapaxes(-1, -2))):
+        if value.shape[-1] == value.shape[-2] and f.fits(f.right_at(subject.moved(j, value.swapaxes(-1, -2)))):
             return (
                 "transpose",
                 f"equals the gradient with {subject.names[j]} transposed: a transpose of {subject.names[j]} is missing",
             )
         if value.ndim > 2:
             for axes in ((0, 1), (2, 3), (0,), (1,)):
-                if max(axes) < value.ndim and f.fits(_moved_point(f, j, np.flip(value, axes))):
+                if max(axes) < value.ndim and f.fits(f.right_at(subject.moved(j, np.flip(value, axes)))):
                     return (
                         "order",
                         f"equals the gradient with {subject.names[j]} flipped along axis {axes}: a kernel turned by 180 degrees",
