@@ -2,28 +2,25 @@
 
 python -m examples.user_profile.live FOLDER --status (or --score, --feedback, --learn, --purchases, --forget: see --help)
 
-A version is a folder with everything: the purchases, the feedback, the model, and what it has learned. ``current`` is a link to
-the version in use. Feedback is appended to it; all else makes a new version beside it, moves the link, which the system does
-at once or not at all, and deletes the old one. So a kill at any moment leaves the state before or the state after.
+One SQLite file holds everything: purchases, feedback, decisions, the model as a row, and what it has learned. Whatever happens is
+one transaction, so a kill at any moment leaves the state before or the state after. Learning takes seconds, and is done before
+its transaction: written if what it was made from is still so, and made again if not. So processes may share the file, and
+answers are taken while one of them learns.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import io
-import itertools
 import json
-import os
-import re
-import shutil
+import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -35,84 +32,130 @@ from .features import Encoder, customers
 from .train import LOSS
 from .update import HORIZON, N_JUDGING, Learner, Rows, Verdict, held_back, judge, month_ends, rows_of
 
+FILE = "live.db"
 LONGEST_GAP = pd.Timedelta(days=92)  # without any purchase: more looks like a wrong year
 COLUMNS = ["customer", "date", "discs", "dollars"]
-EVENTS, FEEDBACK, MODEL, SAMPLE, STATE = (
-    *("events.csv", "feedback.jsonl", "learner.safetensors", "sample.npz", "state.json"),
+PATIENCE = 60  # seconds to wait for another process
+TRIES = 5  # at learning, while others change what is learned from
+LEARNED, REFUSED, LEFT_OUT = "learned", "refused", "left out"  # what became of a month
+SCHEMA = (
+    "create table purchases (id integer primary key, customer text, date text, discs real, dollars real)",
+    "create index purchases_of on purchases (customer, date)",
+    "create index purchases_on on purchases (date)",
+    "create table batches (id integer primary key, learned integer)",
+    "create table feedback (id integer primary key, customer text, date text, bought integer, batch integer references batches,"
+    " unique (customer, date))",
+    "create table months (id integer primary key, month text unique, fate text)",
+    "create table versions (id integer primary key, why text, until text, forgotten integer, model blob, sample blob,"
+    " encoder text, sha256 text)",
 )
+Result = TypeVar("Result")
+Statement = tuple[str, Sequence[tuple[Any, ...]]]
 
 
 class LiveError(ValueError):
     """What was asked for cannot be done; nothing has been changed."""
 
 
+class Answer(NamedTuple):
+    """Feedback: did the customer buy within the 30 days after the date?"""
+
+    customer: str
+    date: str
+    bought: bool
+    id: int = 0
+    learned: bool | None = None  # None: it waits; False: it was refused
+
+
 @dataclass(frozen=True)
 class State:
-    """The model, and what it has learned."""
+    """All that the file held at one moment: the model, what it was made from, and what it has learned."""
 
+    version: int
     learner: Learner
+    log: pd.DataFrame  # the purchases, in order of time
+    answers: list[Answer]  # in the order in which they came
     months: list[str]  # whose labels were learned from the log
     refused_month: str  # "", or the one that waits for a decision, and the later ones with it
     left_out: list[str]  # months that were decided against
-    batches: list[
-        dict[str, Any]
-    ]  # of feedback, in order: lines "first" to before "end"; whether it was "learned", or refused
 
     @property
-    def n_feedback(self) -> int:
-        """The number of lines of feedback that have had their turn."""
-        return self.batches[-1]["end"] if self.batches else 0
+    def standing(self) -> list[Answer]:
+        """The answers that were learned, or wait: those that stand for what the log will say."""
+        return [answer for answer in self.answers if answer.learned is not False]
 
-    def standing(self, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the answers that were learned, or wait: those that stand for what the log will say."""
-        return self.learned(answers) + answers[self.n_feedback :]
+    @property
+    def waiting(self) -> list[Answer]:
+        """The answers that have not had their turn."""
+        return [answer for answer in self.answers if answer.learned is None]
 
-    def learned(self, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the answers that were learned."""
-        return [a for b in self.batches if b["learned"] for a in answers[b["first"] : b["end"]]]
+
+@dataclass(frozen=True)
+class Change:
+    """What a transaction writes: a new version of the model, and rows of the other tables."""
+
+    why: str
+    learner: Learner
+    until: pd.Timestamp  # the last day of the log
+    statements: Sequence[Statement]
 
 
 class Store:
-    """The folder of a live model. Processes may share it: a lock, which a dead process can't keep, orders those that write."""
+    """The file of a live model, which processes may share."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder).resolve()
-        self.current = self.folder / "current"
-        if not self.current.is_dir():
+        self.file = Path(folder) / FILE
+        self._last: tuple[int, Learner] | None = None  # the version that was read last
+        if not self.file.is_file():
             raise LiveError(f"{folder} holds no live model")
+        with _transaction(self.file, write=False) as db:
+            if not db.execute("select count(*) from sqlite_schema where name = 'versions'").fetchone()[0]:
+                raise LiveError(f"{folder} holds no live model")
+        self._erase()
 
     @classmethod
     def create(cls, folder: Path, log: pd.DataFrame) -> Store:
-        """Train on everything in ``log`` whose label is known, and write the folder, which must not be there."""
-        if folder.exists():
+        """Train on everything in ``log`` whose label is known, and write the file into ``folder``, where none must be."""
+        if (folder / FILE).exists() and _is_made(folder / FILE):
             raise LiveError(f"{folder} is there already")
-        state = _train(log, [f"{end:%Y-%m-%d}" for end in month_ends(log)], [])
-        folder.mkdir(parents=True)
-        (folder / "lock").touch()
-        _write_version(folder / "000001", state, log[COLUMNS].to_csv(index=False).encode(), b"")
-        _switch(folder, "000001")
+        months = [f"{end:%Y-%m-%d}" for end in month_ends(log)]
+        learner = _train(log, months, [])
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [(LEARNED, month) for month in months]
+        with _transaction(folder / FILE, create=True) as db:
+            if db.execute("select count(*) from sqlite_schema").fetchone()[0]:
+                raise LiveError(f"{folder} is there already")
+            for statement in SCHEMA:
+                db.execute(statement)
+            statements = [_purchases(log), ("insert into months (fate, month) values (?, ?)", rows)]
+            _write(db, Change("made", learner, log["date"].max(), statements))
         return cls(folder)
+
+    def version(self) -> int:
+        """Return the number of the version in use."""
+        with _transaction(self.file, write=False) as db:
+            return _version(db)
 
     def events(self) -> pd.DataFrame:
         """Return the purchases, in order of time."""
-        _check(self.current)
-        return read_purchases(self.current / EVENTS)
+        with _transaction(self.file, write=False) as db:
+            return _events(db)
 
     def feedback(self) -> list[dict[str, Any]]:
-        """Return all answers that were acknowledged; a line without its end was not."""
-        _check(self.current)
-        try:
-            return [_checked(json.loads(line)) for line in _whole_lines(self.current / FEEDBACK).splitlines()]
-        except ValueError as error:
-            raise LiveError(f"{self.current / FEEDBACK} is damaged: {error}") from error
+        """Return all answers that were acknowledged."""
+        with _transaction(self.file, write=False) as db:
+            return [{"customer": a.customer, "date": a.date, "bought": a.bought} for a in _answers(db)]
 
     def state(self) -> State:
-        """Return the model, and what it has learned."""
-        _check(self.current)
-        return _read_state(self.current)
+        """Return all that the file holds."""
+        with _transaction(self.file, write=False) as db:
+            learner, log, answers = self._learner(db), _events(db), _answers(db)
+            fates = db.execute("select month, fate from months order by id").fetchall()
+            months, refused, left_out = ([m for m, f in fates if f == fate] for fate in (LEARNED, REFUSED, LEFT_OUT))
+            return State(_version(db), learner, log, answers, months, refused[0] if refused else "", left_out)
 
     def add_feedback(self, *answers: Mapping[str, Any]) -> int:
-        """Append answers: {"customer", "date", "bought"}, did the customer buy within the 30 days after the date?
+        """Keep answers: {"customer", "date", "bought"}, did the customer buy within the 30 days after the date?
 
         Returns once they are on the disk: how many there are that were not there already.
 
@@ -120,174 +163,335 @@ class Store:
         ------
         LiveError
             If one is malformed, of an unknown customer, of a date whose answer the log has or that is yet to come, or
-            contradicts an earlier answer. None is appended then.
+            contradicts an earlier answer. None is kept then.
         """
-        checked = [_checked(answer) for answer in answers]
-        with self._locked():
-            known = {(answer["customer"], answer["date"]): answer["bought"] for answer in self.feedback()}
-            log = self.events()
-            last = log["date"].max()
-            since = log.groupby("customer")["date"].min()
-            lately = log[log["date"] > last - HORIZON]
+        (found,) = self.add_groups([answers])
+        if isinstance(found, LiveError):
+            raise found
+        return found
 
-            def own_dates(customer: str) -> pd.Series:
-                return lately.loc[lately["customer"] == customer, "date"]
-
-            lines = []
-            for answer in checked:
-                key, date = (answer["customer"], answer["date"]), pd.Timestamp(answer["date"])
-                if known.get(key, answer["bought"]) != answer["bought"]:
-                    raise LiveError(f"{answer}: the answer was {known[key]} before, and may have been learned")
-                if key in known:
-                    continue
-                if not last - HORIZON < date <= last:
-                    raise LiveError(
-                        f"{answer}: the date must be after {last - HORIZON:%Y-%m-%d}, up to which the log has the answers, "
-                        f"and not after {last:%Y-%m-%d}, where the log ends"
-                    )
-                bought = own_dates(answer["customer"])
-                if not answer["bought"] and ((bought > date) & (bought <= date + HORIZON)).any():
-                    raise LiveError(f"{answer}: the log has a purchase within those 30 days")
-                if answer["customer"] not in since.index or since[answer["customer"]] > date:
-                    raise LiveError(f"{answer}: no purchase of this customer by that date is known")
-                known[key] = answer["bought"]
-                lines.append(json.dumps(answer).encode() + b"\n")
-            whole = len(_whole_lines(self.current / FEEDBACK))
-            with (self.current / FEEDBACK).open("r+b") as file:
-                file.truncate(whole)  # after it: a line that a kill cut off
-                file.seek(whole)
-                file.write(b"".join(lines))
-                file.flush()
-                os.fsync(file.fileno())
-        return len(lines)
+    def add_groups(self, groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[int | LiveError]:
+        """Keep several groups of answers, each as ``add_feedback`` would, in one transaction; return what became of each."""
+        found: list[int | LiveError] = []
+        with _transaction(self.file) as db:
+            for group in groups:
+                db.execute("savepoint one")
+                try:
+                    found.append(sum(_keep(db, answer) for answer in group))
+                except LiveError as error:
+                    db.execute("rollback to one")
+                    found.append(error)
+                db.execute("release one")
+        return found
 
     def learn(self) -> dict[str, Any] | None:
         """Give the waiting feedback its turn: learned, or refused if held-back rows say that it harms; None if none waits.
 
         The answers of customers who are held back, one in ten, judge with the others, and are never learned from.
         """
-        with self._locked():
-            state, answers, log = self.state(), self.feedback(), self.events()
-            batch = {"first": state.n_feedback, "end": len(answers)}
-            if batch["first"] == batch["end"]:
-                return None
-            rows = _answer_rows(log, answers[batch["first"] :])
+
+        def make(state: State) -> tuple[dict[str, Any] | None, Change | None]:
+            if not state.waiting:
+                return None, None
+            rows = _answer_rows(state.log, state.waiting)
             held = held_back(rows.frame.index)  # these answers judge, and are not learned
             updated = state.learner if held.all() else state.learner.learn(rows.take(~held))
-            verdict = judge(state.learner, updated, rows.take(held), _judges(log, state.months))
-            batch["learned"] = verdict.promoted
-            learner = updated if verdict.promoted else state.learner
-            self._commit(replace(state, learner=learner, batches=[*state.batches, batch]))
-            return batch
+            promoted = judge(state.learner, updated, rows.take(held), _judges(state.log, state.months)).promoted
+            statements = [
+                ("insert into batches (learned) values (?)", [(promoted,)]),
+                (
+                    "update feedback set batch = (select max(id) from batches) where id = ?",
+                    [(answer.id,) for answer in state.waiting],
+                ),
+            ]
+            said = {"answers": len(state.waiting), "learned": promoted}
+            learner = updated if promoted else state.learner
+            return said, _change("answers", learner, state.log, statements)
+
+        return self._swap(make, answers_too=False)  # those that come meanwhile wait for the next turn
 
     def add_purchases(self, purchases: pd.DataFrame) -> list[tuple[str, Verdict]]:
-        """Append purchases dated after the log's end, learn the months whose labels they make known; return the verdicts.
+        """Add purchases dated after the log's end, learn the months whose labels they make known; return the verdicts.
 
         Raises
         ------
         LiveError
             If a purchase is not after the log's end: it may have been added before.
         """
-        with self._locked():
-            log, state, answers = self.events(), self.state(), self.feedback()
-            if not len(purchases) or purchases["date"].min() <= log["date"].max():
-                raise LiveError(f"purchases must be dated after {log['date'].max():%Y-%m-%d}, where the log ends")
-            gap = pd.Series([log["date"].max(), *purchases["date"]]).sort_values().diff().max()
+
+        def make(state: State) -> tuple[list[tuple[str, Verdict]], Change]:
+            end = state.log["date"].max()
+            if not len(purchases) or purchases["date"].min() <= end:
+                raise LiveError(f"purchases must be dated after {end:%Y-%m-%d}, where the log ends")
+            gap = pd.Series([end, *purchases["date"]]).sort_values().diff().max()
             if gap > LONGEST_GAP:
                 raise LiveError(f"there is a gap of {gap.days} days without any purchase: is each year right?")
-            log = pd.concat([log, purchases], ignore_index=True)
-            state, verdicts = _learn_months(state, log, answers)
-            self._commit(state, log[COLUMNS].to_csv(index=False).encode())
-            return verdicts
+            log = pd.concat([state.log, purchases], ignore_index=True)
+            learner, verdicts = _learn_months(
+                state.learner, log, state.standing, state.months, state.left_out, state.refused_month
+            )
+            statements = [_purchases(purchases), _fates(verdicts)]
+            return verdicts, _change("purchases", learner, log, statements)
+
+        return self._swap(make)
 
     def decide(self, month: str, *, accept: bool) -> list[tuple[str, Verdict]]:
         """Decide on the month that was refused: learn it all the same, or never; then learn the months that waited for it."""
-        with self._locked():
-            log, state, answers = self.events(), self.state(), self.feedback()
+
+        def make(state: State) -> tuple[list[tuple[str, Verdict]], Change]:
             if month != state.refused_month:
                 raise LiveError(f"{month} does not wait for a decision; {state.refused_month or 'no month'} does")
+            learner, months, left_out = state.learner, state.months, state.left_out
             if accept:
-                rows = _month_rows(log, month, state.standing(answers))
-                learner = state.learner.learn(rows.take(~held_back(rows.frame.index)))
-                state = replace(state, learner=learner, months=[*state.months, month], refused_month="")
+                rows = _month_rows(state.log, month, state.standing)
+                learner, months = learner.learn(rows.take(~held_back(rows.frame.index))), [*months, month]
             else:
-                state = replace(state, left_out=[*state.left_out, month], refused_month="")
-            state, verdicts = _learn_months(state, log, answers)
-            self._commit(state)
-            return verdicts
+                left_out = [*left_out, month]
+            learner, verdicts = _learn_months(learner, state.log, state.standing, months, left_out, "")
+            decided = ("update months set fate = ? where month = ?", [(LEARNED if accept else LEFT_OUT, month)])
+            return verdicts, _change("decision", learner, state.log, [decided, _fates(verdicts)])
+
+        return self._swap(make)
 
     def forget(self, customer: str) -> dict[str, int]:
-        """Remove a customer's purchases and feedback, and train anew without them; return how many there were."""
+        """Remove a customer's purchases and feedback, and train anew without them; return how many there were.
+
+        No byte of them stays in the file. Versions that were trained on them are marked: whoever has copies deletes those.
+        """
         customer = customer.strip()
-        with self._locked():
-            log, answers, state = self.events(), self.feedback(), self.state()
-            own = (log["customer"] == customer).to_numpy()
-            found = {"purchases": int(own.sum()), "feedback": sum(a["customer"] == customer for a in answers)}
+
+        def make(state: State) -> tuple[dict[str, int], Change]:
+            own = (state.log["customer"] == customer).to_numpy()
+            found = {"purchases": int(own.sum()), "feedback": sum(a.customer == customer for a in state.answers)}
             if not own.any():
                 raise LiveError(f"nobody here is called {customer!r}")
             if own.all():
                 raise LiveError("nobody would be left: delete the folder")
-            log = log[~own].reset_index(drop=True)
-            fates: list[bool | None] = [b["learned"] for b in state.batches for _ in range(b["first"], b["end"])]
-            fates += [None] * (len(answers) - len(fates))  # those that wait go on waiting
-            kept = [(a, fate) for a, fate in zip(answers, fates, strict=True) if a["customer"] != customer]
-            new = _train(log, state.months, [a for a, fate in kept if fate])
-            batches = _batches([fate for _, fate in kept])
-            new = replace(new, refused_month=state.refused_month, left_out=state.left_out, batches=batches)
-            lines = b"".join(json.dumps(a).encode() + b"\n" for a, _ in kept)
-            self._commit(new, log[COLUMNS].to_csv(index=False).encode(), lines)
-            return found
+            since = f"{state.log.loc[own, 'date'].min():%Y-%m-%d}"
+            log = state.log[~own].reset_index(drop=True)
+            learner = _train(log, state.months, [a for a in state.answers if a.learned and a.customer != customer])
+            statements = [
+                ("delete from purchases where customer = ?", [(customer,)]),
+                ("delete from feedback where customer = ?", [(customer,)]),
+                ("update versions set forgotten = forgotten + 1 where until >= ?", [(since,)]),
+                ("pragma user_version = 1", []),  # there is something to erase
+            ]
+            return found, _change("forgetting", learner, log, statements)
+
+        found = self._swap(make)
+        self._erase()
+        return found
 
     def score(self, customer: str) -> float:
         """Return the probability that a customer buys within 30 days after the log's last day."""
         customer = customer.strip()
-        with self._locked(shared=True):
-            log, state = self.events(), self.state()
-        own = log[log["customer"] == customer]
+        with _transaction(self.file, write=False) as db:
+            learner, own = self._learner(db), _events(db, customer)
+            (until,) = db.execute("select max(date) from purchases").fetchone()
         if not len(own):
             raise LiveError(f"nobody here is called {customer!r}")
-        return float(state.learner.predict_proba(customers(own, log["date"].max())[0])[0])
+        frame, _ = customers(own, pd.Timestamp(until))
+        return learner.score_one(frame.iloc[0].to_dict())
 
     def status(self) -> dict[str, Any]:
         """Return counts: nobody's data."""
-        with self._locked(shared=True):
-            log, state, answers = self.events(), self.state(), self.feedback()
-        return {
-            "customers": int(log["customer"].nunique()),
-            "purchases": len(log),
-            "from": f"{log['date'].min():%Y-%m-%d}",
-            "to": f"{log['date'].max():%Y-%m-%d}",
-            "months learned": len(state.months),
-            "month refused": state.refused_month or "none",
-            "months left out": len(state.left_out),
-            "feedback": len(answers),
-            "feedback learned": len(state.learned(answers)),
-            "feedback refused": state.n_feedback - len(state.learned(answers)),
-            "feedback waiting": len(answers) - state.n_feedback,
-        }
+        with _transaction(self.file, write=False) as db:
+            asked = {
+                "customers": "count(distinct customer) from purchases",
+                "purchases": "count(*) from purchases",
+                "from": "min(date) from purchases",
+                "to": "max(date) from purchases",
+                "months learned": f"count(*) from months where fate = '{LEARNED}'",
+                "month refused": f"coalesce(max(month), 'none') from months where fate = '{REFUSED}'",
+                "months left out": f"count(*) from months where fate = '{LEFT_OUT}'",
+                "feedback": "count(*) from feedback",
+                "feedback learned": "count(*) from feedback join batches on batch = batches.id where learned",
+                "feedback refused": "count(*) from feedback join batches on batch = batches.id where not learned",
+                "feedback waiting": "count(*) from feedback where batch is null",
+                "version": "max(id) from versions",
+                "versions of someone forgotten": "count(*) from versions where forgotten",
+            }
+            return {name: db.execute(f"select {what}").fetchone()[0] for name, what in asked.items()}
 
-    def _commit(self, state: State, events: bytes | None = None, feedback: bytes | None = None) -> None:
-        """Write the next version, with the purchases and feedback of this one unless others are given, and switch to it."""
-        old = self.current.resolve()
-        new = self.folder / f"{int(old.name) + 1:06d}"
-        _write_version(
-            *(new, state),
-            (old / EVENTS).read_bytes() if events is None else events,
-            _whole_lines(old / FEEDBACK) if feedback is None else feedback,
+    def versions(self) -> list[dict[str, Any]]:
+        """Return what each version was made for, until when its log went, and how many customers it knew that were forgotten."""
+        with _transaction(self.file, write=False) as db:
+            rows = db.execute("select id, why, until, forgotten from versions order by id").fetchall()
+        return [dict(zip(("version", "why", "until", "forgotten"), row, strict=True)) for row in rows]
+
+    def _swap(self, make: Callable[[State], tuple[Result, Change | None]], *, answers_too: bool = True) -> Result:
+        """Write what is made of the state, if that is still the state; otherwise make it again."""
+        for _ in range(TRIES):
+            state = self.state()
+            result, change = make(state)
+            if change is None:
+                return result
+            with _transaction(self.file) as db:
+                last = db.execute("select coalesce(max(id), 0) from feedback").fetchone()[0]
+                known = max((answer.id for answer in state.answers), default=0)
+                if _version(db) == state.version and (last == known or not answers_too):
+                    _write(db, change)
+                    return result
+        raise LiveError(f"{self.file} was changed by others {TRIES} times while this was made: try again")
+
+    def _learner(self, db: sqlite3.Connection) -> Learner:
+        version = _version(db)
+        if self._last is None or self._last[0] != version:
+            self._last = version, _read_learner(db, version, self.file)
+        return self._last[1]
+
+    def _erase(self) -> None:
+        """Leave no byte of what was deleted: not in free pages, nor in the log of writes. What a kill cut off is done later."""
+        db = _connect(self.file)
+        try:
+            if db.execute("pragma user_version").fetchone()[0]:
+                db.execute("vacuum")
+                if db.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
+                    raise LiveError(
+                        f"{self.file}: another process reads it; who was forgotten is erased when it is opened next"
+                    )
+                db.execute("pragma user_version = 0")
+        except sqlite3.Error as error:
+            raise LiveError(f"{self.file}: {error}") from error
+        finally:
+            db.close()
+
+
+def _connect(file: Path, *, create: bool = False) -> sqlite3.Connection:
+    address = f"{file.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
+    db = sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None)
+    for setting in ("synchronous = full", "secure_delete = on", "temp_store = memory"):
+        db.execute(f"pragma {setting}")
+    if create:
+        db.execute("pragma journal_mode = wal")
+    return db
+
+
+@contextmanager
+def _transaction(file: Path, *, write: bool = True, create: bool = False) -> Iterator[sqlite3.Connection]:
+    """Do what is done inside all at once, or not at all; what is read inside is of one moment."""
+    db = None
+    try:
+        db = _connect(file, create=create)
+        db.execute("begin immediate" if write else "begin")
+        yield db
+        db.execute("commit")
+    except sqlite3.Error as error:
+        raise LiveError(f"{file}: {error}") from error
+    finally:
+        if db is not None:
+            db.close()  # what was not committed is gone
+
+
+def _is_made(file: Path) -> bool:
+    """Tell whether there is more than a file that a kill left empty."""
+    with _transaction(file, write=False) as db:
+        return bool(db.execute("select count(*) from sqlite_schema").fetchone()[0])
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("select max(id) from versions").fetchone()[0])
+
+
+def _events(db: sqlite3.Connection, customer: str | None = None) -> pd.DataFrame:
+    own, values = ("", ()) if customer is None else ("where customer = ?", (customer,))
+    rows = db.execute(f"select {', '.join(COLUMNS)} from purchases {own} order by id", values).fetchall()
+    found = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(COLUMNS[2:], float))
+    found["date"] = pd.to_datetime(found["date"], format="%Y-%m-%d")
+    return found
+
+
+def _answers(db: sqlite3.Connection) -> list[Answer]:
+    joined = "feedback left join batches on batch = batches.id order by feedback.id"
+    rows = db.execute(f"select customer, date, bought, feedback.id, learned from {joined}")
+    return [Answer(*row[:2], bool(row[2]), row[3], None if row[4] is None else bool(row[4])) for row in rows]
+
+
+def _keep(db: sqlite3.Connection, answer: Mapping[str, Any]) -> bool:
+    """Keep an answer, unless it is there already or cannot be; tell whether it was new."""
+    new = _checked(answer)
+    date, said = pd.Timestamp(new.date), f"{dict(answer)}: "
+    known = db.execute("select bought from feedback where customer = ? and date = ?", new[:2]).fetchone()
+    if known is not None and bool(known[0]) != new.bought:
+        raise LiveError(f"{said}the answer was {bool(known[0])} before, and may have been learned")
+    if known is not None:
+        return False
+    last = pd.Timestamp(db.execute("select max(date) from purchases").fetchone()[0])
+    if not last - HORIZON < date <= last:
+        raise LiveError(
+            f"{said}the date must be after {last - HORIZON:%Y-%m-%d}, up to which the log has the answers, "
+            f"and not after {last:%Y-%m-%d}, where the log ends"
         )
-        _switch(self.folder, new.name)
-        shutil.rmtree(old)
+    own = "select count(*) from purchases where customer = ? and date"
+    within = (new.customer, new.date, f"{date + HORIZON:%Y-%m-%d}")
+    if not new.bought and db.execute(f"{own} > ? and date <= ?", within).fetchone()[0]:
+        raise LiveError(f"{said}the log has a purchase within those 30 days")
+    if not db.execute(f"{own} <= ?", new[:2]).fetchone()[0]:
+        raise LiveError(f"{said}no purchase of this customer by that date is known")
+    db.execute("insert into feedback (customer, date, bought) values (?, ?, ?)", new[:3])
+    return True
 
-    @contextmanager
-    def _locked(self, *, shared: bool = False) -> Iterator[None]:
-        lock = self.folder / "lock"
-        with lock.open("r" if shared and lock.exists() else "a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-            if not shared:  # what a kill left behind: a version that was begun, or was to be deleted
-                for path in self.folder.iterdir():
-                    if re.fullmatch(r"\d{6}", path.name) and path != self.current.resolve():
-                        shutil.rmtree(path)
-            yield
+
+def _change(why: str, learner: Learner, log: pd.DataFrame, statements: Sequence[Statement]) -> Change:
+    return Change(why, learner, log["date"].max(), statements)
+
+
+def _write(db: sqlite3.Connection, change: Change) -> None:
+    """Write a change; the version before it keeps its line, and no model."""
+    for statement, rows in change.statements:
+        if rows:
+            db.executemany(statement, rows)
+        elif statement.startswith("pragma"):
+            db.execute(statement)
+    db.execute("update versions set model = null, sample = null, encoder = null")
+    blobs = _packed(change.learner)
+    db.execute(
+        "insert into versions (why, until, forgotten, model, sample, encoder, sha256) values (?, ?, 0, ?, ?, ?, ?)",
+        (change.why, f"{change.until:%Y-%m-%d}", *blobs, _sha256(blobs)),
+    )
+
+
+def _purchases(log: pd.DataFrame) -> Statement:
+    rows = zip(log["customer"], log["date"].dt.strftime("%Y-%m-%d"), log["discs"], log["dollars"], strict=True)
+    return "insert into purchases (customer, date, discs, dollars) values (?, ?, ?, ?)", list(rows)
+
+
+def _fates(verdicts: list[tuple[str, Verdict]]) -> Statement:
+    rows = [(month, LEARNED if verdict.promoted else REFUSED) for month, verdict in verdicts]
+    return "insert into months (month, fate) values (?, ?)", rows
+
+
+def _packed(learner: Learner) -> tuple[bytes, bytes, str]:
+    """Return network with optimizer and generator, sample, and encoder, as they are kept."""
+    model, arrays, sample = io.BytesIO(), io.BytesIO(), learner.sample
+    nn.save(learner.net, model, loss=LOSS, optimizer=learner.optimizer, rng=learner.rng)
+    np.savez(
+        arrays,
+        customer=sample.frame.index.to_numpy(str),
+        columns=np.array(sample.frame.columns, str),
+        values=sample.frame.to_numpy(float),
+        y=sample.y,
+        lots=learner.lots,
+    )
+    return model.getvalue(), arrays.getvalue(), json.dumps(learner.encoder.to_json())
+
+
+def _read_learner(db: sqlite3.Connection, version: int, file: Path) -> Learner:
+    *blobs, sha256 = db.execute(
+        "select model, sample, encoder, sha256 from versions where id = ?", (version,)
+    ).fetchone()
+    if None in blobs or _sha256(blobs) != sha256:
+        raise LiveError(f"{file}: the model of version {version} is not as it was written")
+    saved = nn.load(blobs[0])
+    with np.load(io.BytesIO(blobs[1])) as arrays:
+        index = pd.Index(arrays["customer"].astype(object), name="customer")
+        sample = Rows(pd.DataFrame(arrays["values"], index=index, columns=arrays["columns"].tolist()), arrays["y"])
+        encoder = Encoder(**json.loads(blobs[2]))
+        return Learner(encoder, saved.net, saved.optimizer, saved.rng, sample, arrays["lots"])
+
+
+def _sha256(parts: Sequence[bytes | str]) -> str:
+    return hashlib.sha256(b"".join(p.encode() if isinstance(p, str) else p for p in parts)).hexdigest()
 
 
 def read_purchases(path: Path) -> pd.DataFrame:
@@ -314,7 +518,7 @@ def read_purchases(path: Path) -> pd.DataFrame:
     return found.sort_values("date", kind="stable", ignore_index=True)
 
 
-def _checked(answer: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(answer: Mapping[str, Any]) -> Answer:
     fields = {"customer": str, "date": str, "bought": bool}
     right = isinstance(answer, Mapping) and answer.keys() == fields.keys()
     if not right or not all(isinstance(answer[name], kind) for name, kind in fields.items()):
@@ -325,10 +529,10 @@ def _checked(answer: Mapping[str, Any]) -> dict[str, Any]:
         date = pd.to_datetime(answer["date"], format="%Y-%m-%d")
     except ValueError as error:
         raise LiveError(f"{dict(answer)}: the date must be written as 1998-06-15") from error
-    return {"customer": answer["customer"].strip(), "date": f"{date:%Y-%m-%d}", "bought": answer["bought"]}
+    return Answer(answer["customer"].strip(), f"{date:%Y-%m-%d}", answer["bought"])
 
 
-def _train(log: pd.DataFrame, months: list[str], answers: list[dict[str, Any]]) -> State:
+def _train(log: pd.DataFrame, months: list[str], answers: list[Answer]) -> Learner:
     """Train anew on these months and answers."""
     if not months:
         raise LiveError("the log is too short: it holds no month with the 30 days after it")
@@ -340,36 +544,35 @@ def _train(log: pd.DataFrame, months: list[str], answers: list[dict[str, Any]]) 
     rows = Rows.join(parts)
     if not len(rows.y):
         raise LiveError("the log is too short: there is nobody to learn from")
-    learner = Learner.from_scratch(rows, _judges(log, months))
-    return State(learner, months, "", [], [])
+    return Learner.from_scratch(rows, _judges(log, months))
 
 
 def _learn_months(
-    state: State, log: pd.DataFrame, answers: list[dict[str, Any]]
-) -> tuple[State, list[tuple[str, Verdict]]]:
+    learner: Learner, log: pd.DataFrame, answers: list[Answer], months: list[str], left_out: list[str], refused: str
+) -> tuple[Learner, list[tuple[str, Verdict]]]:
     """Learn the months whose labels have become known, up to the first that is refused."""
-    verdicts = []
+    verdicts: list[tuple[str, Verdict]] = []
     for month in (f"{end:%Y-%m-%d}" for end in month_ends(log)):
-        if state.refused_month:
+        if refused:
             break
-        if month in state.months + state.left_out:
+        if month in months + left_out:
             continue
-        rows = _month_rows(log, month, state.standing(answers))
+        rows = _month_rows(log, month, answers)
         held = held_back(rows.frame.index)
-        updated = state.learner.learn(rows.take(~held))
-        verdict = judge(state.learner, updated, rows.take(held), _judges(log, state.months))
+        updated = learner.learn(rows.take(~held))
+        verdict = judge(learner, updated, rows.take(held), _judges(log, months))
         if verdict.promoted:
-            state = replace(state, learner=updated, months=[*state.months, month])
+            learner, months = updated, [*months, month]
         else:
-            state = replace(state, refused_month=month)
+            refused = month
         verdicts.append((month, verdict))
-    return state, verdicts
+    return learner, verdicts
 
 
-def _month_rows(log: pd.DataFrame, month: str, answers: list[dict[str, Any]]) -> Rows:
+def _month_rows(log: pd.DataFrame, month: str, answers: list[Answer]) -> Rows:
     """Return the rows of a month without those whom feedback speaks of on that date: nothing is to be learned twice."""
     rows = rows_of(log, pd.Timestamp(month))
-    return rows.take(~rows.frame.index.isin([a["customer"] for a in answers if a["date"] == month]))
+    return rows.take(~rows.frame.index.isin([answer.customer for answer in answers if answer.date == month]))
 
 
 def _judges(log: pd.DataFrame, months: list[str]) -> Rows:
@@ -378,111 +581,12 @@ def _judges(log: pd.DataFrame, months: list[str]) -> Rows:
     return Rows.join(rows.take(held_back(rows.frame.index)) for rows in parts)
 
 
-def _answer_rows(log: pd.DataFrame, answers: list[dict[str, Any]]) -> Rows:
+def _answer_rows(log: pd.DataFrame, answers: list[Answer]) -> Rows:
     """Return the customers of the answers as they were on the dates, in order."""
-    log = log[log["customer"].isin([answer["customer"] for answer in answers])]
-    frames = {date: customers(log, pd.Timestamp(date))[0] for date in {answer["date"] for answer in answers}}
-    frame = pd.concat([frames[answer["date"]].loc[[answer["customer"]]] for answer in answers])
-    return Rows(frame, np.array([int(answer["bought"]) for answer in answers]))
-
-
-def _batches(fates: list[bool | None]) -> list[dict[str, Any]]:
-    """Return runs of equal fate as batches."""
-    batches, first = [], 0
-    for fate, run in itertools.groupby(fates):
-        end = first + len(list(run))
-        if fate is not None:
-            batches.append({"first": first, "end": end, "learned": fate})
-        first = end
-    return batches
-
-
-def _whole_lines(path: Path) -> bytes:
-    content = path.read_bytes()
-    return content[: content.rfind(b"\n") + 1]
-
-
-def _write_version(folder: Path, state: State, events: bytes, feedback: bytes) -> None:
-    learner, sample = state.learner, state.learner.sample
-    folder.mkdir()
-    nn.save(learner.net, folder / MODEL, loss=LOSS, optimizer=learner.optimizer, rng=learner.rng)
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        customer=sample.frame.index.to_numpy(str),
-        columns=np.array(sample.frame.columns, str),
-        values=sample.frame.to_numpy(float),
-        y=sample.y,
-        lots=learner.lots,
-    )
-    about = {
-        "encoder": learner.encoder.to_json(),
-        "months": state.months,
-        "refused_month": state.refused_month,
-        "left_out": state.left_out,
-        "batches": state.batches,
-    }
-    about["sha256"] = {
-        **{MODEL: _sha256((folder / MODEL).read_bytes()), SAMPLE: _sha256(buffer.getvalue()), EVENTS: _sha256(events)},
-        **{FEEDBACK: _sha256(_first_lines(feedback, state.n_feedback)), STATE: _sha256(json.dumps(about).encode())},
-    }
-    files = {SAMPLE: buffer.getvalue(), EVENTS: events, FEEDBACK: feedback, STATE: json.dumps(about).encode()}
-    for name, content in files.items():
-        with (folder / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _check(folder: Path) -> None:
-    """Raise a LiveError unless all files are as they were written, of the feedback what has had its turn."""
-    try:
-        about = json.loads((folder / STATE).read_text())
-        expected = about.pop("sha256")
-        n_feedback = about["batches"][-1]["end"] if about["batches"] else 0
-        found = {name: _sha256((folder / name).read_bytes()) for name in (MODEL, SAMPLE, EVENTS)}
-        found[FEEDBACK] = _sha256(_first_lines((folder / FEEDBACK).read_bytes(), n_feedback))
-        found[STATE] = _sha256(json.dumps(about).encode())
-        damaged = [name for name in found if found[name] != expected[name]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise LiveError(f"{folder / STATE} is damaged: {error!r}") from error
-    if damaged:
-        raise LiveError(f"{folder / damaged[0]} is not as it was written")
-
-
-def _first_lines(content: bytes, n: int) -> bytes:
-    return b"".join(content.splitlines(keepends=True)[:n])
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _read_state(folder: Path) -> State:
-    about = json.loads((folder / STATE).read_text())
-    saved = nn.load(folder / MODEL)
-    with np.load(folder / SAMPLE) as arrays:
-        index = pd.Index(arrays["customer"].astype(object), name="customer")
-        sample = Rows(pd.DataFrame(arrays["values"], index=index, columns=arrays["columns"].tolist()), arrays["y"])
-        learner = Learner(Encoder(**about["encoder"]), saved.net, saved.optimizer, saved.rng, sample, arrays["lots"])
-    return State(learner, about["months"], about["refused_month"], about["left_out"], about["batches"])
-
-
-def _switch(folder: Path, name: str) -> None:
-    link = folder / "next"
-    link.unlink(missing_ok=True)
-    link.symlink_to(name)
-    os.replace(link, folder / "current")
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    log = log[log["customer"].isin([answer.customer for answer in answers])]
+    frames = {date: customers(log, pd.Timestamp(date))[0] for date in {answer.date for answer in answers}}
+    frame = pd.concat([frames[answer.date].loc[[answer.customer]] for answer in answers])
+    return Rows(frame, np.array([int(answer.bought) for answer in answers]))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -512,7 +616,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _do(store: Store, options: argparse.Namespace) -> None:
     if options.status:
         for name, value in store.status().items():
-            print(f"{name:18}{value}")
+            print(f"{name:30}{value}")
     elif options.score is not None:
         print(f"{store.score(options.score):.4f}")
     elif options.feedback is not None:
@@ -525,7 +629,7 @@ def _do(store: Store, options: argparse.Namespace) -> None:
             print("no feedback waits")
         else:
             said = "learned" if batch["learned"] else "refused: held-back customers are predicted worse after it"
-            print(f"{batch['end'] - batch['first']} answers {said}")
+            print(f"{batch['answers']} answers {said}")
     elif options.purchases is not None:
         _say(store.add_purchases(read_purchases(options.purchases)))
         print(f"the log ends on {store.status()['to']}")
@@ -537,6 +641,8 @@ def _do(store: Store, options: argparse.Namespace) -> None:
     else:
         found = store.forget(options.forget)
         print(f"removed {found['purchases']} purchases and {found['feedback']} answers; trained anew without them")
+        if marked := [str(v["version"]) for v in store.versions() if v["forgotten"]]:
+            print(f"versions {', '.join(marked)} were trained on somebody forgotten since: delete copies of them")
 
 
 def _say(verdicts: list[tuple[str, Verdict]]) -> None:

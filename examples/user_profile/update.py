@@ -13,7 +13,7 @@ import copy
 import sys
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -143,8 +143,14 @@ class Learner:
 
     def predict_proba(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the probability of a purchase within 30 days, shape (n_rows,)."""
-        logits = self.net.predict(self.encoder.transform(frame)).astype(float)
-        return LOSS.link.forward(logits)[0][:, 0]
+        return self._proba(self.encoder.transform(frame))
+
+    def score_one(self, values: Mapping[str, float]) -> float:
+        """Return the probability of one row, without a table."""
+        return float(self._proba(self.encoder.row(values)[None])[0])
+
+    def _proba(self, x: np.ndarray) -> np.ndarray:
+        return LOSS.link.forward(self.net.predict(x).astype(float))[0][:, 0]
 
 
 @dataclass(frozen=True)
