@@ -17,7 +17,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 from examples.user_profile import __main__ as chart  # noqa: E402
-from examples.user_profile import amounts, collect, deploy, evaluate, features, preprocess, splits, train  # noqa: E402
+from examples.user_profile import amounts, collect, deploy, evaluate, features, orders, preprocess, splits, train  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -165,6 +165,9 @@ def test_splits_partition_and_keep_equal_rows_together() -> None:
         splits.splits(preprocess.Table("t", frame.iloc[:9], np.arange(9) % 2, {"a": "number"}, "1", ""))
 
 
+CUTOFF = pd.Timestamp("1997-09-30")
+
+
 def log() -> Any:
     rows = [
         ("1", "1997-09-01", 1, 10.0),
@@ -174,12 +177,12 @@ def log() -> Any:
         ("2", "1997-10-01", 9, 99.0),
         ("3", "1997-10-02", 1, 1.0),
     ]
-    frame = pd.DataFrame(rows, columns=["customer", "date", "discs", "dollars"])
+    frame = pd.DataFrame(rows, columns=["customer", "date", "quantity", "amount"])
     return frame.assign(date=pd.to_datetime(frame["date"]))
 
 
 def test_customers_from_a_log_by_hand() -> None:
-    frame, y = features.customers(log())
+    frame, y = orders.customers(log(), CUTOFF)
     assert y.tolist() == [0, 1]  # customer 3 was not known by the cut-off
     assert frame.index.tolist() == ["1", "2"] and frame.index.name == "customer"
     one, two = frame.iloc[0], frame.iloc[1]
@@ -189,18 +192,18 @@ def test_customers_from_a_log_by_hand() -> None:
         3,
         2,
     )
-    assert (one["dollars"], one["dollars_max"], one["dollars_last"], one["gap_mean"]) == (35, 20, 5, 29)
-    assert (one["purchases_30_days"], one["dollars_30_days"]) == (3, 35)
-    assert (two["purchases_180_days"], two["dollars"], two["days_since_last"]) == (0, 7, 271)
+    assert (one["amount"], one["amount_max"], one["amount_last"], one["gap_mean"]) == (35, 20, 5, 29)
+    assert (one["purchases_30_days"], one["amount_30_days"]) == (3, 35)
+    assert (two["purchases_180_days"], two["amount"], two["days_since_last"]) == (0, 7, 271)
     assert np.isnan(two["gap_mean"])
 
 
 def test_features_do_not_see_the_future() -> None:
-    before, _ = features.customers(log())
+    before, _ = orders.customers(log(), CUTOFF)
     changed = log()
-    changed.loc[changed["date"] > features.CUTOFF, ["discs", "dollars"]] *= 100
-    more = pd.concat([changed, changed[changed["date"] > features.CUTOFF]])
-    pd.testing.assert_frame_equal(features.customers(more)[0], before)
+    changed.loc[changed["date"] > CUTOFF, ["quantity", "amount"]] *= 100
+    more = pd.concat([changed, changed[changed["date"] > CUTOFF]])
+    pd.testing.assert_frame_equal(orders.customers(more, CUTOFF)[0], before)
 
 
 def test_the_encoder_learns_from_the_rows_it_is_given_and_survives_json(customers: preprocess.Table) -> None:
@@ -356,9 +359,10 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("source", "n_rows", "share"), [("adult", 32561, 0.2408), ("cdnow", 23570, 0.2995)])
 def test_the_public_data(source: str, n_rows: int, share: float) -> None:
-    table = chart._preprocess(getattr(collect, source)())
+    raw = getattr(collect, source)()
+    table = chart._log(raw, preprocess.Types())[0] if raw.log else chart._preprocess(raw)
     assert len(table.y) == n_rows and table.y.mean() == pytest.approx(share, abs=1e-4)
-    assert set(table.notes) == ({"capital-gain", "workclass", "occupation"} if source == "adult" else set())
+    assert set(table.notes) == ({"capital-gain", "workclass", "occupation"} if source == "adult" else {"(log)"})
     assert source == "cdnow" or "99999 in 159 records is taken as a number" in table.notes["capital-gain"]
 
 

@@ -23,7 +23,7 @@ pd = pytest.importorskip("pandas")
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-from examples.user_profile import features, live, update  # noqa: E402
+from examples.user_profile import live, orders, update  # noqa: E402
 
 
 def purchases(n: int = 150, months: int = 7, seed: int = 0) -> Any:
@@ -36,8 +36,8 @@ def purchases(n: int = 150, months: int = 7, seed: int = 0) -> Any:
         rows += [(f"c{customer:04d}", int(t)) for t in times if t < 30.5 * months]
     found = pd.DataFrame(rows, columns=["customer", "day"])
     found["date"] = pd.Timestamp("2001-01-01") + pd.to_timedelta(found.pop("day"), unit="D")
-    found["discs"] = rng.integers(1, 5, len(found)).astype(float)
-    found["dollars"] = (found["discs"] * rng.uniform(8, 15, len(found))).round(2)
+    found["quantity"] = rng.integers(1, 5, len(found)).astype(float)
+    found["amount"] = (found["quantity"] * rng.uniform(8, 15, len(found))).round(2)
     return found.sort_values("date", kind="stable", ignore_index=True)
 
 
@@ -75,7 +75,7 @@ def vector(store: live.Store) -> np.ndarray:
 
 
 def test_months_end_when_their_labels_are_known(log: Any) -> None:
-    ends = update.month_ends(log)
+    ends = orders.month_ends(log)
     assert ends[0] == pd.Timestamp("2001-02-28") and all(end.is_month_end for end in ends)
     assert ends[-1] + update.HORIZON <= log["date"].max() < ends[-1] + pd.offsets.MonthEnd(1) + update.HORIZON
 
@@ -88,7 +88,7 @@ def test_labels_are_of_the_30_days_after_and_rows_of_the_time_before(log: Any) -
         dates = log.loc[log["customer"] == customer, "date"]
         assert y == int(((dates > end) & (dates <= end + pd.Timedelta(days=30))).any())
     later = log.copy()
-    later.loc[later["date"] > end, "dollars"] *= 100
+    later.loc[later["date"] > end, "amount"] *= 100
     pd.testing.assert_frame_equal(update.rows_of(later, end).frame, rows.frame)
 
 
@@ -285,7 +285,7 @@ def test_a_model_made_anew_equals_one_that_never_knew_them(store: live.Store, lo
 
 def test_scores_are_of_the_last_day(store: live.Store, log: Any) -> None:
     customer = log["customer"].iloc[-1]
-    frame, _ = features.customers(log, log["date"].max())
+    frame, _ = orders.customers(log, log["date"].max())
     everyone = store.state().learner.predict_proba(frame)
     assert store.score(customer) == pytest.approx(everyone[frame.index.get_loc(customer)])
 
@@ -293,21 +293,20 @@ def test_scores_are_of_the_last_day(store: live.Store, log: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("customer,date,discs\na,2001-01-01,1\n", "columns customer, date, discs, dollars"),
-        ("customer,date,discs,dollars\na,01/02/2001,1,2\n", "no file of purchases"),
-        ("customer,date,discs,dollars\na,2001-01-01,1,x\n", "no file of purchases"),
-        ("customer,date,discs,dollars\na,2001-01-01,1,-2\n", "finite and not negative"),
-        ("customer,date,discs,dollars\n,2001-01-01,1,2\n", "needs a printable customer"),
-        ('customer,date,discs,dollars\n"a\rb",2001-01-01,1,2\n', "needs a printable customer"),
-        ("", "no file of purchases"),
+        ("customer,date,quantity\na,2001-01-01,1\n", "has no column 'amount'; it has"),
+        ("customer,date,quantity,amount\na,2001-01-01,1,x\n", "without an amount in 'amount'"),
+        ("customer,date,quantity,amount\na,yesterday,1,2\n", "without a date in 'date'"),
+        ("customer,date,quantity,amount\n,2001-01-01,1,2\n", "without a customer"),
+        ('customer,date,quantity,amount\n"a\rb",2001-01-01,1,2\n', "must be printable"),
+        ("", "no purchases to add"),
     ],
 )
-def test_files_that_are_no_purchases(tmp_path: Path, content: str, says: str) -> None:
+def test_files_that_are_no_purchases(store: live.Store, tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "new.csv").write_text(content)
     with pytest.raises(live.LiveError, match=says):
-        live.read_purchases(tmp_path / "new.csv")
-    with pytest.raises(live.LiveError, match="no file of purchases"):
-        live.read_purchases(tmp_path / "nothing.csv")
+        store.read(tmp_path / "new.csv")
+    with pytest.raises(live.LiveError, match="no purchases to add"):
+        store.read(tmp_path / "nothing.csv")
 
 
 def test_from_the_command_line(
@@ -346,7 +345,7 @@ def test_from_the_command_line(
 
 
 def months_said(text: str) -> bool:
-    return re.search(r"^2001-\d\d-\d\d (learned|refused)", text) is not None and "the log ends on" in text
+    return re.search(r"(?m)^2001-\d\d-\d\d (learned|refused)", text) is not None and "the log ends on" in text
 
 
 def test_paths_that_are_relative_or_go_through_links(
@@ -523,7 +522,7 @@ def test_the_backtest_learns_what_is_known_and_from_whom_it_may(monkeypatch: pyt
     """Each row that is learned is of a month that ended 30 days before, and not of a held-back customer."""
     log, seen = purchases(300, 8), []
     launch = pd.Timestamp("2001-04-30")
-    by_date = {date: update.rows_of(log, date) for date in update.month_ends(log)}
+    by_date = {date: update.rows_of(log, date) for date in orders.month_ends(log)}
 
     def dates(rows: Any) -> set[Any]:
         """Return the months these rows are of: the days since the first purchase tell."""
@@ -575,7 +574,7 @@ def test_the_backtest_learns_what_is_known_and_from_whom_it_may(monkeypatch: pyt
 
 def test_the_sample_at_launch_is_drawn_by_lot(monkeypatch: pytest.MonkeyPatch, log: Any) -> None:
     monkeypatch.setattr(update, "CAPACITY", 200)
-    parts = [update.rows_of(log, end) for end in update.month_ends(log)]
+    parts = [update.rows_of(log, end) for end in orders.month_ends(log)]
     learner = update.Learner.from_scratch(update.Rows.join(parts), parts[-1], n_epochs=1)
     assert len(learner.sample.y) == len(learner.lots) == 200
     ages = learner.sample.frame["days_since_first"]

@@ -150,16 +150,16 @@ def test_deployed_profiles_give_reasons(people: preprocess.Table, model: train.M
 
 
 def customers(**columns: list[float]) -> Any:
-    names = ("dollars", "days_since_last", "dollars_90_days", "dollars_180_days", "days_with_purchase")
+    names = ("amount", "days_since_last", "amount_90_days", "amount_180_days", "days_with_purchase")
     return pd.DataFrame({name: columns[name] for name in names})
 
 
 def test_segments_by_hand() -> None:
     frame = customers(
-        dollars=[500, 500, 50, 50, 50, 50],
+        amount=[500, 500, 50, 50, 50, 50],
         days_since_last=[10, 120, 10, 120, 120, 10],
-        dollars_90_days=[10, 0, 40, 0, 0, 10],
-        dollars_180_days=[100, 400, 50, 0, 0, 50],
+        amount_90_days=[10, 0, 40, 0, 0, 10],
+        amount_180_days=[100, 400, 50, 0, 0, 50],
         days_with_purchase=[5, 5, 2, 2, 1, 2],
     )
     found = profiles.segments(frame, rich=100)

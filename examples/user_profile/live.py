@@ -28,18 +28,22 @@ from threadpoolctl import threadpool_limits
 
 import nnprofile as nn
 
-from .features import Encoder, customers
+from . import reading
+from .amounts import Numbers
+from .collect import CollectError, Log, column_of
+from .columns import PreprocessError
+from .dates import Dates
+from .features import Encoder
+from .orders import COLUMNS, GAP, MORE, Reader, customers, month_ends
 from .train import LOSS
-from .update import HORIZON, N_JUDGING, Learner, Rows, Verdict, held_back, judge, month_ends, rows_of
+from .update import HORIZON, N_JUDGING, Learner, Rows, Verdict, held_back, judge, rows_of
 
 FILE = "live.db"
-LONGEST_GAP = pd.Timedelta(days=92)  # without any purchase: more looks like a wrong year
-COLUMNS = ["customer", "date", "discs", "dollars"]
 PATIENCE = 60  # seconds to wait for another process
 TRIES = 5  # at learning, while others change what is learned from
 LEARNED, REFUSED, LEFT_OUT = "learned", "refused", "left out"  # what became of a month
-SCHEMA = (
-    "create table purchases (id integer primary key, customer text, date text, discs real, dollars real)",
+SCHEMA = (  # beside the purchases, whose columns depend on the log
+    "create table reader (state text)",
     "create index purchases_of on purchases (customer, date)",
     "create index purchases_on on purchases (date)",
     "create table batches (id integer primary key, learned integer)",
@@ -114,8 +118,11 @@ class Store:
         self._erase()
 
     @classmethod
-    def create(cls, folder: Path, log: pd.DataFrame) -> Store:
-        """Train on everything in ``log`` whose label is known, and write the file into ``folder``, where none must be."""
+    def create(cls, folder: Path, log: pd.DataFrame, reader: Reader | None = None) -> Store:
+        """Train on everything in ``log`` whose label is known, and write the file into ``folder``, where none must be.
+
+        Files of later purchases are read by ``reader``; without one, their columns are called as those of the log.
+        """
         if (folder / FILE).exists() and _is_made(folder / FILE):
             raise LiveError(f"{folder} is there already")
         months = [f"{end:%Y-%m-%d}" for end in month_ends(log)]
@@ -125,8 +132,13 @@ class Store:
         with _transaction(folder / FILE, create=True) as db:
             if db.execute("select count(*) from sqlite_schema").fetchone()[0]:
                 raise LiveError(f"{folder} is there already")
+            numbers = "".join(f", {name} real" for name in MORE if name in log)
+            db.execute(
+                f"create table purchases (id integer primary key, customer text, date text, amount real{numbers})"
+            )
             for statement in SCHEMA:
                 db.execute(statement)
+            db.execute("insert into reader values (?)", (json.dumps((reader or _usual(log)).to_json()),))
             statements = [_purchases(log), ("insert into months (fate, month) values (?, ?)", rows)]
             _write(db, Change("made", learner, log["date"].max(), statements))
         return cls(folder)
@@ -210,6 +222,27 @@ class Store:
 
         return self._swap(make, answers_too=False)  # those that come meanwhile wait for the next turn
 
+    def read(self, path: Path) -> tuple[pd.DataFrame, list[str]]:
+        """Return the purchases in a file, read as the log was, in order of time; also what is worth saying.
+
+        Raises
+        ------
+        LiveError
+            If it is not such a file.
+        """
+        with _transaction(self.file, write=False) as db:
+            reader = Reader.from_json(json.loads(db.execute("select state from reader").fetchone()[0]))
+        try:
+            file = reading.read(path, every_record=True)
+            for name in reader.log.columns().values():
+                column_of(file.names, name, path)
+            found, said = reader.orders(pd.DataFrame(file.records, columns=file.names, dtype=object))
+        except (CollectError, PreprocessError) as error:
+            raise LiveError(f"no purchases to add: {error}") from error
+        if odd := [name for name in found["customer"] if not name.isprintable()]:
+            raise LiveError(f"{path}: the name of a customer must be printable, got {odd[0]!r}")
+        return found, [*file.notes, *said]
+
     def add_purchases(self, purchases: pd.DataFrame) -> list[tuple[str, Verdict]]:
         """Add purchases dated after the log's end, learn the months whose labels they make known; return the verdicts.
 
@@ -224,13 +257,14 @@ class Store:
             if not len(purchases) or purchases["date"].min() <= end:
                 raise LiveError(f"purchases must be dated after {end:%Y-%m-%d}, where the log ends")
             gap = pd.Series([end, *purchases["date"]]).sort_values().diff().max()
-            if gap > LONGEST_GAP:
+            if gap.days > GAP:
                 raise LiveError(f"there is a gap of {gap.days} days without any purchase: is each year right?")
-            log = pd.concat([state.log, purchases], ignore_index=True)
+            new = purchases.reindex(columns=state.log.columns).fillna(dict.fromkeys(MORE, 0.0))
+            log = pd.concat([state.log, new], ignore_index=True)
             learner, verdicts = _learn_months(
                 state.learner, log, state.standing, state.months, state.left_out, state.refused_month
             )
-            statements = [_purchases(purchases), _fates(verdicts)]
+            statements = [_purchases(new), _fates(verdicts)]
             return verdicts, _change("purchases", learner, log, statements)
 
         return self._swap(make)
@@ -395,8 +429,9 @@ def _version(db: sqlite3.Connection) -> int:
 
 def _events(db: sqlite3.Connection, customer: str | None = None) -> pd.DataFrame:
     own, values = ("", ()) if customer is None else ("where customer = ?", (customer,))
-    rows = db.execute(f"select {', '.join(COLUMNS)} from purchases {own} order by id", values).fetchall()
-    found = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(COLUMNS[2:], float))
+    columns = [name for _, name, *_ in db.execute("pragma table_info(purchases)")][1:]
+    rows = db.execute(f"select {', '.join(columns)} from purchases {own} order by id", values).fetchall()
+    found = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], float))
     found["date"] = pd.to_datetime(found["date"], format="%Y-%m-%d")
     return found
 
@@ -452,8 +487,18 @@ def _write(db: sqlite3.Connection, change: Change) -> None:
 
 
 def _purchases(log: pd.DataFrame) -> Statement:
-    rows = zip(log["customer"], log["date"].dt.strftime("%Y-%m-%d"), log["discs"], log["dollars"], strict=True)
-    return "insert into purchases (customer, date, discs, dollars) values (?, ?, ?, ?)", list(rows)
+    columns = [*COLUMNS, *(name for name in MORE if name in log)]
+    rows = log[columns].assign(date=log["date"].dt.strftime("%Y-%m-%d")).itertuples(index=False, name=None)
+    places = ", ".join("?" * len(columns))
+    return f"insert into purchases ({', '.join(columns)}) values ({places})", list(rows)
+
+
+def _usual(log: pd.DataFrame) -> Reader:
+    """Return a reader of files whose columns are called as those of the log."""
+    names = [name for name in ("amount", "quantity") if name in log]
+    return Reader(
+        Log("customer", "date", **{name: name for name in names}), Dates(), {name: Numbers() for name in names}
+    )
 
 
 def _fates(verdicts: list[tuple[str, Verdict]]) -> Statement:
@@ -492,30 +537,6 @@ def _read_learner(db: sqlite3.Connection, version: int, file: Path) -> Learner:
 
 def _sha256(parts: Sequence[bytes | str]) -> str:
     return hashlib.sha256(b"".join(p.encode() if isinstance(p, str) else p for p in parts)).hexdigest()
-
-
-def read_purchases(path: Path) -> pd.DataFrame:
-    """Return a file of purchases with the columns customer, date, discs, dollars, in order of time.
-
-    Raises
-    ------
-    LiveError
-        If it is not such a file.
-    """
-    try:
-        text = pd.read_csv(path, dtype=str, keep_default_na=False)
-        found = pd.DataFrame(
-            {"customer": text["customer"].str.strip(), "date": pd.to_datetime(text["date"], format="%Y-%m-%d")}
-        )
-        for name in COLUMNS[2:]:
-            found[name] = text[name].astype(float)
-    except (OSError, KeyError, ValueError) as error:
-        raise LiveError(f"{path} is no file of purchases with the columns {', '.join(COLUMNS)}: {error}") from error
-    amounts = found[COLUMNS[2:]].to_numpy()
-    named = [name != "" and name.isprintable() for name in found["customer"]]
-    if not (np.isfinite(amounts) & (amounts >= 0)).all() or not all(named):
-        raise LiveError(f"{path}: a purchase needs a printable customer, and amounts that are finite and not negative")
-    return found.sort_values("date", kind="stable", ignore_index=True)
 
 
 def _checked(answer: Mapping[str, Any]) -> Answer:
@@ -592,7 +613,7 @@ def _answer_rows(log: pd.DataFrame, answers: list[Answer]) -> Rows:
 def main(arguments: list[str] | None = None) -> int:
     """Do one thing with a live model."""
     parser = argparse.ArgumentParser(prog="python -m examples.user_profile.live", description="Use a live model.")
-    parser.add_argument("folder", type=Path, help="where it lives: OUT/cdnow/live")
+    parser.add_argument("folder", type=Path, help="where it lives: OUT/NAME/live")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--status", action="store_true", help="what it holds, in numbers")
     what.add_argument("--score", metavar="CUSTOMER", help="how probable a purchase within 30 days is")
@@ -631,7 +652,10 @@ def _do(store: Store, options: argparse.Namespace) -> None:
             said = "learned" if batch["learned"] else "refused: held-back customers are predicted worse after it"
             print(f"{batch['answers']} answers {said}")
     elif options.purchases is not None:
-        _say(store.add_purchases(read_purchases(options.purchases)))
+        purchases, notes = store.read(options.purchases)
+        for line in notes:
+            print(line)
+        _say(store.add_purchases(purchases))
         print(f"the log ends on {store.status()['to']}")
     elif options.accept is not None or options.leave_out is not None:
         month = options.accept or options.leave_out

@@ -114,19 +114,6 @@ def clean(raw: Raw, keep: Sequence[str] = (), types: Types | None = None) -> Tab
     )
 
 
-def clean_log(raw: Raw) -> pd.DataFrame:
-    """Return the purchase log with typed columns: customer, date, discs, dollars; in order of time."""
-    log = pd.DataFrame(
-        {
-            "customer": raw.frame["customer_id"],
-            "date": pd.to_datetime(raw.frame["date"], format="%Y%m%d"),
-            "discs": raw.frame["number_of_cds"].astype(float),
-            "dollars": raw.frame["dollar_value"].astype(float),
-        }
-    )
-    return log.sort_values("date", kind="stable", ignore_index=True)
-
-
 def _time(text: pd.Series, name: str, types: Types, decimal: str) -> np.ndarray:
     """Return when each record was made; raises if some are not known."""
     texts = text.dropna().value_counts().to_dict()

@@ -52,12 +52,12 @@ def bands(model: Model, proba: np.ndarray) -> np.ndarray:
 
 
 def segments(frame: pd.DataFrame, rich: float) -> np.ndarray:
-    """Return each customer's segment by the rules of SEGMENTS, the first that holds; ``rich``: dollars that 4 in 5 are below."""
+    """Return each customer's segment by the rules of SEGMENTS, the first that holds; ``rich``: money that 4 in 5 are below."""
     lately = frame["days_since_last"] < LATELY
-    before = frame["dollars_180_days"] - frame["dollars_90_days"]
+    before = frame["amount_180_days"] - frame["amount_90_days"]
     rules = [
-        (frame["dollars"] > rich) & lately,
-        frame["dollars_90_days"] > before,
+        (frame["amount"] > rich) & lately,
+        frame["amount_90_days"] > before,
         (frame["days_with_purchase"] >= 2) & ~lately,
     ]
     return np.select(rules, list(SEGMENTS)[:3], list(SEGMENTS)[3])
@@ -70,7 +70,7 @@ def make(table: Table, model: Model, fit: np.ndarray, rows: np.ndarray, *, is_lo
     shares, log_odds, average = reasons(model, frame)
     people = pd.DataFrame({"probability": proba, "band": bands(model, proba)}, index=frame.index)
     if is_log:
-        people["segment"] = segments(frame, float(table.frame["dollars"].iloc[fit].quantile(0.8)))
+        people["segment"] = segments(frame, float(table.frame["amount"].iloc[fit].quantile(0.8)))
     values, names = shares.to_numpy(), shares.columns.to_numpy()
     order = np.argsort(-np.abs(values), axis=1, kind="stable")[:, :N_REASONS]
     each = np.arange(len(frame))

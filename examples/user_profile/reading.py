@@ -68,9 +68,11 @@ def read(path: Path, encoding: str | None = None, *, every_record: bool = False)
         raise CollectError(f"cannot read {path}: {error.strerror}") from error
     sha256 = hashlib.sha256(content).hexdigest()
     content, kind = _unpacked(path, content)
-    if kind:
-        rows, notes = _READERS[kind](path, content)
-        return _table(path, rows, File([], [], [], f"{kind} file", sha256, notes=notes), every_record)
+    if kind == "Parquet":
+        return _parquet(path, content, sha256)
+    if kind == "Excel":
+        rows, notes = _excel(path, content)
+        return _table(path, rows, File([], [], [], "Excel file", sha256, notes=notes), every_record)
     text, encoding, notes = _decoded(path, content, encoding)
     rows, delimiter = _rows(path, text)
     return _table(
@@ -160,7 +162,8 @@ def _excel(path: Path, content: bytes) -> tuple[Rows, list[str]]:
     return [(i, [_as_text(cell) for cell in row]) for i, row in enumerate(found, 1)], notes
 
 
-def _parquet(path: Path, content: bytes) -> tuple[Rows, list[str]]:
+def _parquet(path: Path, content: bytes, sha256: str) -> File:
+    """Return what is a table already, with nothing around it."""
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
@@ -169,11 +172,22 @@ def _parquet(path: Path, content: bytes) -> tuple[Rows, list[str]]:
         table = parquet.read_table(io.BytesIO(content))
     except Exception as error:  # whatever a damaged file raises
         raise CollectError(f"{path} is a Parquet file that cannot be read: {error}") from error
-    columns = [[_as_text(value) for value in column.to_pylist()] for column in table.columns]
-    return [(0, list(table.column_names)), *((i, list(row)) for i, row in enumerate(zip(*columns, strict=True), 1))], []
+    columns = [_texts(column) for column in table.columns]
+    names = [" ".join(name.split()) or f"(column {i})" for i, name in enumerate(table.column_names, 1)]
+    if not len(table) or len(set(names)) < len(names):
+        raise CollectError(f"{path} holds {'two columns of one name' if len(table) else 'no records'}")
+    records = list(map(list, zip(*columns, strict=True)))
+    return File(names, records, list(range(1, len(records) + 1)), "Parquet file", sha256)
 
 
-_READERS = {"Excel": _excel, "Parquet": _parquet}
+def _texts(column: Any) -> list[str]:
+    """Return the texts of an Arrow column, which has few kinds of values and many rows."""
+    if not column.type.num_fields:  # of single values
+        found = column.combine_chunks()
+        found = found if hasattr(found, "dictionary") else found.dictionary_encode(null_encoding="encode")
+        texts = [" ".join(_as_text(kind).split()) for kind in found.dictionary.to_pylist()]
+        return [texts[k] if k is not None else "" for k in found.indices.to_pylist()]
+    return [_as_text(value) for value in column.to_pylist()]
 
 
 def _as_text(cell: Any) -> str:

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sklearn import metrics
 
 from .evaluate import METRICS, MODELS, SplitResult
-from .features import MEANING
+from .orders import MEANING
 from .profiles import BANDS, SEGMENTS, K
 from .targeting import Business, among_equals, curves
 from .update import Backtest

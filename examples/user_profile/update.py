@@ -26,12 +26,11 @@ from tqdm import tqdm
 import nnprofile as nn
 
 from .collect import CollectError, cdnow
-from .features import ENCODINGS, Encoder, customers
-from .preprocess import clean_log
+from .features import ENCODINGS, Encoder
+from .orders import MONTH as HORIZON
+from .orders import clean_log, customers, month_ends
 from .train import LOSS, build
 
-HORIZON = pd.Timedelta(days=30)  # a label is known so many days after its date
-LAUNCH = pd.Timestamp("1997-06-30")
 ENCODING = "coarse"
 HELD_BACK = 10  # one customer in so many is never learned from
 CAPACITY = 20_000  # older rows that are kept for replay
@@ -58,17 +57,9 @@ class Rows:
         return Rows(pd.concat([p.frame for p in parts]), np.concatenate([p.y for p in parts]))
 
 
-def month_ends(log: pd.DataFrame) -> list[pd.Timestamp]:
-    """Return the last days of the months whose labels the log holds in full; the first month is left out, nobody is known."""
-    first, last = log["date"].min() + pd.offsets.MonthEnd(1), log["date"].max()
-    return [
-        month for month in pd.date_range(first + pd.offsets.MonthEnd(1), last, freq="ME") if month + HORIZON <= last
-    ]
-
-
 def rows_of(log: pd.DataFrame, date: pd.Timestamp) -> Rows:
     """Return every customer known by ``date``, described by what was known then."""
-    return Rows(*customers(log[log["date"] <= date + HORIZON], date, HORIZON))
+    return Rows(*customers(log, date, HORIZON))
 
 
 def held_back(index: pd.Index) -> np.ndarray:
@@ -238,7 +229,7 @@ class Backtest:
         return sum(month.seconds[which] for month in self.months)
 
 
-def backtest(log: pd.DataFrame, launch: pd.Timestamp = LAUNCH, *, n_epochs: int = 20, seed: int = 0) -> Backtest:
+def backtest(log: pd.DataFrame, launch: pd.Timestamp, *, n_epochs: int = 20, seed: int = 0) -> Backtest:
     """Go through the months after ``launch``: score everyone, then learn what has become known."""
     ends = month_ends(log)
     all_rows = {end: rows_of(log, end) for end in ends}
@@ -288,8 +279,11 @@ def backtest(log: pd.DataFrame, launch: pd.Timestamp = LAUNCH, *, n_epochs: int 
         months.append(
             Month(
                 *(now, len(rows.y), float(rows.y.mean())),
-                {name: float(log_loss(rows.y, p)) for name, p in proba.items()},
-                {name: float(roc_auc_score(rows.y, p)) for name, p in proba.items()},
+                {name: float(log_loss(rows.y, p, labels=[0, 1])) for name, p in proba.items()},
+                {
+                    name: float(roc_auc_score(rows.y, p)) if 0 < rows.y.mean() < 1 else np.nan
+                    for name, p in proba.items()
+                },
                 drift(rows.frame),
                 *(new, seconds, verdict, drill),
             )
@@ -378,13 +372,15 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m examples.user_profile.update", description="Month by month on CDNOW."
     )
     parser.add_argument(
-        "--launch", type=pd.Timestamp, default=LAUNCH, metavar="DATE", help="when the first model is trained"
+        "--launch", type=pd.Timestamp, metavar="DATE", help="when the first model is trained (default 1997-06-30)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     options = parser.parse_args(arguments)
     try:
         with threadpool_limits(1):
-            print(text_table(backtest(clean_log(cdnow()), options.launch, seed=options.seed)))
+            raw = cdnow()
+            launch = options.launch or pd.Timestamp(raw.log.launch)
+            print(text_table(backtest(clean_log(raw)[0], launch, seed=options.seed)))
     except (CollectError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
