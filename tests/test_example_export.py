@@ -30,7 +30,7 @@ def model_of(table: preprocess.Table, fit: Any, encoding: str, n_epochs: int) ->
     net = train.build(len(encoder.center), 0.2, rng)
     x = encoder.transform(table.frame.iloc[fit])
     nn.fit(net, train.LOSS, nn.Adam(0.001), x, table.y[fit], n_epochs=n_epochs, batch_size=256, rng=rng)
-    return train.Model(encoder, net, nn.History(), encoding, threshold=0.4, bands=(0.2, 0.5, 0.9))
+    return train.Model(encoder, (net,), nn.History(), encoding, threshold=0.4, bands=(0.2, 0.5, 0.9))
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from . import (
     profiles,
     reasons,
     report,
+    spend,
     splits,
     targeting,
     train,
@@ -76,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in found:
         folder = options.out / name
         print(f"profiles  {folder / 'profiles.csv'}")
+        if (folder / "now.csv").exists():
+            print(f"now       {folder / 'now.csv'}   (what to expect of each customer from the log's last day on)")
         print(f"model     {folder / 'model'}   (python -m examples.user_profile.deploy that-folder --example)")
         if name in lives:
             print(f"live      {folder / 'live'}   (python -m examples.user_profile.live that-folder --status)")
@@ -94,15 +97,14 @@ class Shop:
 def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: argparse.Namespace) -> dict[str, Any]:
     """Do everything for one data set, and return its section of the report."""
     folder = options.out / table.name
-    is_log = raw.log is not None
     table, plan, doubtful = _plan(table, options)
     parts = plan.splits[: 2 if options.fast else None]
-    models, results = _measure(table, parts, options)
+    models, results, profiled = _measure(table, parts, options, is_log=raw.log is not None)
     found = evaluate.values(results)
     print(f"\n{evaluate.text_table(table.name, found)}")
 
-    model, (fit, _, test) = models[0], parts[0]
-    people = profiles.make(table, model, fit, test, is_log=is_log)
+    model, test = models[0], parts[0][2]
+    people = profiled[0]
     best = max(float(np.mean(scores["roc_auc"])) for scores in found.values())
     more = doubts.of_scores(best, table, list(people.importance.index))
     for line in more:
@@ -114,16 +116,23 @@ def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: 
     for action in actions:
         print(f"{action['title']}: {_in_words(action['outcomes']['network'])}")
     if actions:
-        people.people["action"] = _one_action_each(_aims(raw, table, test, options), people.people, options)
-    everyone = [people.people]
-    for other, (fit_on, _, rows) in zip(models[1:], parts[1:], strict=True):  # each by a model that has not seen them
-        more_people = profiles.make(table, other, fit_on, rows, is_log=is_log).people
-        if actions:
-            more_people["action"] = _one_action_each(_aims(raw, table, rows, options), more_people, options)
-        everyone.append(more_people)
-    _write_profiles(folder / "profiles.csv", table, pd.concat(everyone).sort_index(kind="stable"))
-    section = _section(raw, table, shop, parts, model, results, people, actions, options)
-    curve = evaluate.learning_curve(table, parts[0], 15 if options.fast else 100)
+        for one, (_, _, rows) in zip(profiled, parts, strict=True):
+            one.people["action"] = _one_action_each(_aims(raw, table, rows, options), one.people, options)
+    everyone = pd.concat([one.people for one in profiled])  # each by a model that has not seen them
+    _write_profiles(folder / "profiles.csv", table, everyone.sort_index(kind="stable"))
+    with ThreadPoolExecutor(1) as pool:
+        spending = (
+            pool.submit(threadpool_limits.wrap(limits=1)(_spend), table, shop, parts[0], model, options)
+            if shop
+            else None
+        )
+        section = _section(raw, table, shop, parts, model, results, people, actions, options)
+        section["spend"] = spending.result() if spending else None
+    if shop:
+        section["spend"]["picture"] = report.picture_of_action(*section["spend"].pop("of_picture"), _business(options))
+        print(section["spend"]["said"])
+        _write_now(folder / "now.csv", shop, table, model, parts[0][0], section["spend"].pop("model"))
+    curve = evaluate.learning_curve(table, parts[0], model, 15 if options.fast else 100)
     section |= {"curve": curve} | {
         "doubts": doubtful,
         "plan": plan.notes,
@@ -133,23 +142,90 @@ def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: 
     report.write_card(folder / "model" / "model_card.md", section)
     print(f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(folder / 'model')}")
     if shop and shop.question.launch:
-        log = shop.log
-        if options.fast:
-            log = log[log["customer"].isin(table.frame.index)].reset_index(drop=True)
-        months = update.backtest(log, shop.question.launch, n_epochs=5 if options.fast else 20)
+        months, lived = _in_time(table, shop, folder / "live", options)
         print(f"\n{update.text_table(months)}")
-        passed = [month.drill.promoted for month in months.months if month.drill is not None]
-        if any(passed):
-            n_held = int(update.held_back(table.frame.index).sum())
-            line = (
-                f"of {len(passed)} updates from labels that were all wrong, {sum(passed)} would have passed: "
-                f"the {n_held} customers who are held back are too few to judge by, so look at each month yourself"
-            )
+        for line in _passed(months, table):
             print(f"warning: {line}")
             doubtful.append(line)
-        section |= {"months": _months(months, log), "live": _rehearse(folder / "live", log, shop.reader)}
+        print(lived["said"])
+        section |= {"months": _months(months, shop.log), "live": lived}
         section["pictures"] |= {"months": report.picture_of_months(months), "drift": report.picture_of_drift(months)}
     return section
+
+
+def _spend(
+    table: preprocess.Table, shop: Shop, split: splits.Split, model: train.Model, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return how well it is known what each customer of the test set spends, and what acting on that would have brought."""
+    (fit, validate, test), days = split, shop.question.horizon.days
+    amount = spend.spent(shop.log, table.frame.index, shop.question.cutoff, shop.question.horizon)
+    n_epochs = 15 if options.fast else 100
+    found = spend.train(table, amount, fit, validate, model, n_networks=options.networks, n_epochs=n_epochs)
+    expected = {"network": found.expected(table.frame.iloc[test]), **spend.others(table, amount, fit, test, days)}
+    measured = {name: spend.measure(amount[test], values) for name, values in expected.items()}
+    low, high = found.interval(expected["network"])
+    inside = float(((amount[test] >= low) & (amount[test] <= high)).mean())
+    business, worth = _business(options), options.margin / options.value
+    acted = {name: worth * values for name, values in expected.items()}
+    outcomes = {name: targeting.outcome(worth * amount[test], values, business) for name, values in acted.items()}
+    said = [
+        f"money spent within {days} days, {amount[test].mean():.2f} on average (expected over spent, mean absolute error, "
+    ]
+    said[0] += "share of the money spent by the tenth of highest expectation):"
+    for name, m in measured.items():
+        said.append(f"  {name:20}{m['total']:8.2f}{m['error']:10.2f}{m['top']:8.1%}")
+    said.append(f"  {inside:.0%} spent within the interval that is to hold {spend.INSIDE:.0%} at least")
+    said.append(f"Targeting by money: {_in_words(outcomes['network'])}")
+    return {
+        **{
+            "model": found,
+            "measured": measured,
+            "inside": inside,
+            "asked": spend.INSIDE,
+            "days": days,
+            "top": spend.TOP,
+        },
+        **{"mean": float(amount[test].mean()), "calibration": spend.calibration(amount[test], expected["network"])},
+        **{"outcomes": outcomes, "margin": options.margin, "of_picture": (worth * amount[test], acted)},
+        "said": "\n".join(said),
+    }
+
+
+def _write_now(
+    path: Path, shop: Shop, table: preprocess.Table, model: train.Model, fit: np.ndarray, found: spend.Spend
+) -> None:
+    """Write what is to be expected of every customer from the log's last day on."""
+    frame, _ = orders.customers(shop.log, shop.log["date"].max())
+    proba, expected = model.predict_proba(frame), found.expected(frame)
+    low, high = found.interval(expected)
+    now = pd.DataFrame({"probability": proba, "band": profiles.bands(model, proba)}, index=frame.index)
+    now["segment"] = profiles.segments(frame, float(table.frame["amount"].iloc[fit].quantile(0.8)))
+    now = now.assign(expected=expected.round(2), low=low.round(2), high=high.round(2))
+    deploy.write_csv(now.reset_index(), path)
+
+
+def _in_time(
+    table: preprocess.Table, shop: Shop, folder: Path, options: argparse.Namespace
+) -> tuple[update.Backtest, dict[str, Any]]:
+    """Go through the months, and live through the last one, at the same time."""
+    assert shop.question.launch is not None
+    log, launch = shop.log, shop.question.launch
+    if options.fast:
+        log = log[log["customer"].isin(table.frame.index)].reset_index(drop=True)
+    with ThreadPoolExecutor(2) as pool:
+        lived = pool.submit(threadpool_limits.wrap(limits=1)(_rehearse), folder, log, shop.reader)
+        months = update.backtest(log, launch, n_epochs=5 if options.fast else 20, each=pool.map)
+        return months, lived.result()
+
+
+def _passed(found: update.Backtest, table: preprocess.Table) -> list[str]:
+    """Say so if updates from wrong labels would have passed."""
+    passed = [month.drill.promoted for month in found.months if month.drill is not None]
+    n_held = int(update.held_back(table.frame.index).sum())
+    return [
+        f"of {len(passed)} updates from labels that were all wrong, {sum(passed)} would have passed: "
+        f"the {n_held} customers who are held back are too few to judge by, so look at each month yourself"
+    ] * any(passed)
 
 
 def _collect(options: argparse.Namespace) -> list[collect.Raw]:
@@ -239,33 +315,33 @@ def _plan(table: preprocess.Table, options: argparse.Namespace) -> tuple[preproc
 
 
 def _measure(
-    table: preprocess.Table, parts: list[splits.Split], options: argparse.Namespace
-) -> tuple[list[train.Model], list[evaluate.SplitResult]]:
-    """Train and evaluate on every split, two at a time; deploy the first split's network."""
+    table: preprocess.Table, parts: list[splits.Split], options: argparse.Namespace, *, is_log: bool
+) -> tuple[list[train.Model], list[evaluate.SplitResult], list[profiles.Profiles]]:
+    """Train, evaluate and profile the test rows of every split, two at a time; deploy the first split's network."""
 
     @threadpool_limits.wrap(limits=1)  # OpenMP has a limit for each thread
-    def one(k: int) -> tuple[train.Model, evaluate.SplitResult]:
+    def one(k: int) -> tuple[train.Model, evaluate.SplitResult, profiles.Profiles]:
         fit, validate, test = parts[k]
-        networks = []
-        for seed in range(options.seeds):
-            model = train.train(
-                *(table, fit, validate),
-                seed=1000 * k + seed,
-                n_epochs=15 if options.fast else 100,
-                class_weight="balanced" if options.balanced else None,
-                progress=options.progress,
-            )
-            proba = model.predict_proba(table.frame.iloc[validate])
-            threshold, bands = evaluate.best_threshold(table.y[validate], proba), profiles.band_edges(proba)
-            networks.append(dataclasses.replace(model, threshold=threshold, bands=bands))
-        networks[0] = reasons.against_people(networks[0], table.frame.iloc[fit])
-        return networks[0], evaluate.evaluate(table, fit, validate, test, networks)
+        model = train.train(
+            *(table, fit, validate),
+            seed=1000 * k,
+            n_networks=options.networks,
+            n_epochs=15 if options.fast else 100,
+            class_weight="balanced" if options.balanced else None,
+            progress=options.progress,
+        )
+        proba = model.predict_proba(table.frame.iloc[validate])
+        threshold, bands = evaluate.best_threshold(table.y[validate], proba), profiles.band_edges(proba)
+        model = dataclasses.replace(model, threshold=threshold, bands=bands)
+        model = reasons.against_people(model, table.frame.iloc[fit])
+        result = evaluate.evaluate(table, fit, validate, test, model)
+        return model, result, profiles.make(table, model, fit, test, is_log=is_log)
 
     with ThreadPoolExecutor(2) as pool:
         done = list(tqdm(pool.map(one, range(len(parts))), total=len(parts), desc=table.name, unit="split"))
-    models, results = zip(*done, strict=True)
+    models, results, profiled = map(list, zip(*done, strict=True))
     deploy.save(options.out / table.name / "model", models[0], table)
-    return list(models), list(results)
+    return models, results, profiled
 
 
 def _actions(
@@ -279,7 +355,7 @@ def _actions(
     business, test = _business(options), split[2]
     asked = _aims(raw, table, test, options)
     column, rule = evaluate.one_column(table, *split)
-    models = {name: result.proba[name] for name in evaluate.MODELS if name != "majority"} | {"one_column": rule}
+    models = {name: result.proba[name] for name in evaluate.BESIDE} | {"one_column": rule}
     found = []
     for title, text, who, yes in asked:
         y = (result.y if yes else 1 - result.y)[who]
@@ -404,18 +480,18 @@ def _live_through(
     started = time.perf_counter()
     removed = store.forget(max((c for c, _ in told), key=lambda c: rows.frame.at[c, "purchases"]))
     seconds = time.perf_counter() - started
-    print(
-        f"live: {N_ANSWERS} answers {'learned' if batch['learned'] else 'refused'}; "
+    said = (
+        f"live: {len(told)} answers {'learned' if batch['learned'] else 'refused'}; "
         + "".join(f"{month} {'learned' if verdict.promoted else 'refused'}; " for month, verdict in verdicts)
         + f"one customer forgotten ({removed['purchases']} purchases), trained anew in {seconds:.1f} s"
     )
     kept = folder.exists()  # it may have learned by now
     if kept:
-        print(f"{folder} is there already, and was left as it is")
+        said += f"\n{folder} is there already, and was left as it is"
     else:
         scratch.rename(folder)
     return {
-        **{"n_answers": N_ANSWERS, "batch": batch, "eve": f"{eve:%Y-%m-%d}"},
+        **{"said": said, "n_answers": len(told), "batch": batch, "eve": f"{eve:%Y-%m-%d}"},
         **{"months": [(month, verdict.promoted) for month, verdict in verdicts], "seconds": seconds, "kept": kept},
     }
 
@@ -455,7 +531,8 @@ def _section(
         **{"share": float(table.y.mean()), "n_splits": len(results), "sizes": [f"{len(part):,}" for part in parts[0]]},
         **{"found": found, "differences": evaluate.differences(found), "spread": evaluate.spreads(found)},
         "auc": {name: float(np.mean(found[name]["roc_auc"])) for name in found},
-        **{"network": repr(model.net), "encoding": model.encoding, "threshold": model.threshold},
+        **{"network": repr(model.nets[0]), "n_networks": len(model.nets), "encoding": model.encoding},
+        **{"threshold": model.threshold, "unused": deploy.unused(model, table)},
         **{"lift": lift, "top": min(lift, key=lambda row: abs(row["share"] - 0.1), default=None)},
         "bands": by(people.people["band"], profiles.BANDS),
         "segments": None if segments is None else by(segments, profiles.SEGMENTS),
@@ -555,7 +632,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     types.add_argument("--group", metavar="COLUMN", default="", help="whose rows are of one person; none: no column is")
     types.add_argument("--time", metavar="COLUMN", default="", help="orders the records: the last fifth is the test")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("out"))
-    parser.add_argument("--seeds", type=int, metavar="N", default=1, help="networks a split, their metrics averaged")
+    parser.add_argument(
+        "--networks", type=int, metavar="N", default=train.N_NETWORKS, help=f"to average (default {train.N_NETWORKS})"
+    )
     parser.add_argument("--fast", action="store_true", help="4,000 rows, 2 splits, 15 epochs: to see that it runs")
     parser.add_argument("--balanced", action="store_true", help="weight both classes equally in training")
     parser.add_argument("--progress", action="store_true", help="show a bar for every training, with its losses")
@@ -563,12 +642,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     business.add_argument("--cost", type=float, metavar="X", help="of acting on one person (default 1)")
     business.add_argument("--value", type=float, metavar="X", help="of one who responds (default 30)")
     business.add_argument("--success", type=float, metavar="SHARE", help="of those aimed at who respond (default 0.1)")
+    business.add_argument(
+        "--margin", type=float, metavar="SHARE", help="of the money spent that is earned (default 0.3)"
+    )
     business.add_argument("--act-on", choices=("yes", "no"), default="yes", help="whom it is aimed at, for a table")
     options = parser.parse_args(arguments)
     given = {
         name: getattr(options, name) for name in ("cost", "value", "success") if getattr(options, name) is not None
     }
     options.examples = not given
+    if options.margin is not None and not 0 < options.margin <= 1:
+        parser.error(f"--margin must be above 0 and at most 1, got {options.margin}")
+    options.margin = 0.3 if options.margin is None else options.margin
     try:
         vars(options).update(dataclasses.asdict(targeting.Business(**given)))
     except ValueError as error:
@@ -581,8 +666,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.csv is None and (options.positive is not None or options.act_on != "yes" or (said and not options.log)):
         parser.error("--positive, --act-on and all that is said of columns go with --csv")
     options.columns = _columns_of_log(parser, options)
-    if options.seeds < 1:
-        parser.error("--seeds must be at least 1")
+    if options.networks < 1:
+        parser.error("--networks must be at least 1")
     return options
 
 

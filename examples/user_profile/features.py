@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
+
+from .preprocess import Table
 
 MISSING_TEXT = "(missing)"
 PIECE = 2048  # rows at a time: what is in between stays in the processor's cache
@@ -34,7 +37,8 @@ class Encoding:
 
 
 # Which is better depends on how much the data can bear, so train.py lets the validation rows decide.
-ENCODINGS = {"coarse": Encoding(4, 0.02, False, 0.2), "fine": Encoding(64, 0.001, True, 0.3)}
+ENCODINGS = {"coarse": Encoding(16, 0.01, False, 0.3), "fine": Encoding(32, 0.001, True, 0.3)}
+N_CLASSES = 6  # of a number, and one for what is missing, to see whether it tells something
 
 
 class Encoder:
@@ -52,7 +56,7 @@ class Encoder:
 
     def __init__(self, columns: list[dict[str, Any]], center: list[float]) -> None:
         self.columns, self.center = columns, center
-        self._layout, self._zero = _Layout(columns), np.array(center) if center else 0.0
+        self._layout, self._zero = _Layout(columns), np.array(center)[:, None] if center else 0.0
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, kinds: dict[str, str], y: np.ndarray, encoding: Encoding) -> Encoder:
@@ -86,19 +90,24 @@ class Encoder:
     def encode(self, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return the features of numbers (NaN where missing) and numbers of categories, a column for each that has some."""
         at, n = self._layout, len(numbers)
-        out = np.zeros((n, at.n_features))
+        out = np.zeros((at.n_features, n))  # a feature a row: what is done to one is done to neighbours in memory
         if at.numbers:
             missing = np.isnan(numbers)
             x = np.where(missing, at.median, numbers)
-            out[:, at.missing] = missing
-            out[:, at.log] = np.minimum(np.maximum((signed_log(x) - at.mean) / at.scale, -10), 10)
-            out[:, at.bins] = np.minimum(np.maximum((x[:, at.bin_of] - at.low) / at.width, 0), 1)
+            out[at.missing] = missing.T
+            out[at.log] = np.minimum(np.maximum((signed_log(x) - at.mean) / at.scale, -10), 10).T
+            x = np.ascontiguousarray(x.T)
+            share = x[at.bin_of]
+            share -= at.low[:, None]
+            share /= at.width[:, None]
+            out[at.bins] = np.clip(share, 0, 1, out=share)
             if len(at.inside):
-                spread = x[:, at.inside_of]
-                out[:, at.inside] = (spread > at.above) & (spread <= at.upto)
+                spread = x[at.inside_of]
+                out[at.inside] = (spread > at.above[:, None]) & (spread <= at.upto[:, None])
         if at.known:
-            out[np.arange(n)[:, None], at.first + codes] = 1
-        return (out - self._zero).astype(np.float32)
+            out[(at.first + codes).T, np.arange(n)] = 1
+        out -= self._zero
+        return np.ascontiguousarray(out.T, np.float32)
 
     def row(self, values: Mapping[str, Any]) -> np.ndarray:
         """Return the features of one record, shape (n_features,), as ``transform`` does: numbers with NaN, texts with None."""
@@ -182,6 +191,37 @@ def _codes(values: pd.Series, known: Mapping[str, int]) -> np.ndarray:
     codes, kinds = pd.factorize(values)
     found = [known.get(text, len(known)) for text in [*map(_text, kinds), MISSING_TEXT]]  # missing has the code -1
     return np.array(found)[codes]
+
+
+def telling(table: Table, rows: np.ndarray) -> dict[str, str]:
+    """Return the columns, with their kinds, that tell something of the target on these rows; never none.
+
+    By the chi-squared test of each column, cut into classes of equal size, at a level of one over the number of columns: of
+    those that are noise one gets in, on average. The features of one column of the file stay together.
+    """
+    p = {name: _chance(table.frame[name].iloc[rows], kind, table.y[rows]) for name, kind in table.kinds.items()}
+    together = [list(column.features()) for column in table.columns] or [[name] for name in p]
+    most = max(1 / len(p), min(p.values()))
+    kept = {name for names in together for name in names if min(p[n] for n in names) <= most}
+    return {name: kind for name, kind in table.kinds.items() if name in kept}
+
+
+def _chance(column: pd.Series, kind: str, y: np.ndarray) -> float:
+    """Return the p-value of the chi-squared test of independence."""
+    if kind != "number":
+        codes = pd.factorize(column, use_na_sentinel=False)[0]
+        codes = np.where(np.bincount(codes)[codes] < 10, codes.max() + 1, codes)
+    else:
+        x = column.to_numpy(float)
+        known = x[~np.isnan(x)]
+        edges = np.unique(np.quantile(known, np.linspace(0, 1, N_CLASSES + 1)[1:-1])) if len(known) else known
+        codes = np.where(np.isnan(x), len(edges) + 1, np.searchsorted(edges, x))
+    codes = np.unique(codes, return_inverse=True)[1]
+    n = np.bincount(codes)
+    expected, found = n * y.mean(), np.bincount(codes, y)
+    with np.errstate(invalid="ignore"):
+        statistic = np.nansum((found - expected) ** 2 / (expected * (1 - y.mean())))
+    return float(chi2.sf(statistic, len(n) - 1)) if len(n) > 1 else 1.0
 
 
 def _fit_number(x: np.ndarray, y: np.ndarray, encoding: Encoding) -> dict[str, Any]:

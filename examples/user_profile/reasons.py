@@ -17,7 +17,8 @@ import nnprofile as nn
 
 from .train import Model
 
-CHUNK = 32  # rows at a time: a row has some hundred pieces of path
+CHUNK = 32  # rows at a time: a row has some fifty pieces of path
+Weights = tuple[np.ndarray, np.ndarray]  # W and b of a Dense layer
 N_PEOPLE = 500  # whose mean share of each column is taken off
 
 
@@ -29,15 +30,13 @@ def reasons(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray
     features on the training rows.
     """
     x = model.encoder.transform(frame).astype(np.float64)
-    params = model.net.params.like(np.float64)
-    params.vector[...] = model.net.params.vector
-    net = model.net.with_params(params)
     start = np.zeros(x.shape[1])
-    shares = integrated_gradients(net, x, start)
+    nets = [_in_float64(net) for net in model.nets]
+    shares = np.mean([integrated_gradients(net, x, start) for net in nets], axis=0)
     columns = model.encoder.feature_columns()
     names = [column["name"] for column in model.encoder.columns]
     summed = np.stack([shares[:, columns == k].sum(axis=1) for k in range(len(names))], axis=1)
-    log_odds = net.forward(np.vstack([x, start]))[0][:, 0]
+    log_odds = np.mean([net.forward(np.vstack([x, start]))[0][:, 0] for net in nets], axis=0)
     usual = np.array(model.mean_shares) if model.mean_shares else np.zeros(len(names))
     shares = pd.DataFrame(summed - usual, columns=names, index=frame.index)
     return shares, log_odds[:-1], float(log_odds[-1] + usual.sum())
@@ -54,7 +53,13 @@ def without(model: Model, frame: pd.DataFrame, columns: np.ndarray) -> np.ndarra
     """Return the log-odds of each record with one column, ``columns[i]`` by number, set to the mean: its features are 0."""
     x = model.encoder.transform(frame)
     x[model.encoder.feature_columns()[None, :] == columns[:, None]] = 0
-    return model.net.predict(x)[:, 0].astype(float)
+    return np.mean([net.predict(x)[:, 0].astype(float) for net in model.nets], axis=0)
+
+
+def _in_float64(net: nn.Sequential) -> nn.Sequential:
+    params = net.params.like(np.float64)
+    params.vector[...] = net.params.vector
+    return net.with_params(params)
 
 
 def integrated_gradients(net: nn.Sequential, x: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -71,49 +76,40 @@ def integrated_gradients(net: nn.Sequential, x: np.ndarray, start: np.ndarray) -
     first, *rest = net.layers
     if not isinstance(first, nn.Dense) or not all(isinstance(layer, nn.Dense | nn.ReLU | nn.Dropout) for layer in rest):
         raise ValueError(f"the path is cut at the kinks of ReLU layers between Dense ones; {net!r} has others")
+    weights = [(layer.params["W"], layer.params["b"]) for layer in rest if isinstance(layer, nn.Dense)]
     z_start, z_end = first.forward(start[None])[0], first.forward(x)[0]
-    parts = [
-        _mean_gradient(rest, np.broadcast_to(z_start, z.shape), z)
-        for z in (z_end[i : i + CHUNK] for i in range(0, len(x), CHUNK))
-    ]
+    parts = [_mean_gradient(weights, z_start, z_end[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
     mean_dz = np.concatenate([np.empty((0, z_end.shape[1])), *parts])
     return (x - start) * (mean_dz @ first.params["W"].T)
 
 
-def _mean_gradient(layers: list[nn.Layer], start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return the mean over the line from ``start`` to ``end`` of the gradient of the output, a row a line."""
-    t = _kinks(layers, start, end)
-    middle, length = (t[:, 1:] + t[:, :-1]) / 2, np.diff(t)
-    y, caches = _forward(layers, _points(start, end, middle))
-    dz = np.ones_like(y)
-    for layer, cache in zip(reversed(layers), reversed(caches), strict=True):
-        dz, _ = layer.backward(dz, cache)
-    return np.einsum("ns,nsj->nj", length, dz.reshape(*length.shape, -1))
+def _mean_gradient(weights: list[Weights], start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the mean over the line from ``start`` to each row of ``end`` of the gradient of the output, a row a line."""
+    line, t = _kinks(weights, start, end)
+    inside = line[1:] == line[:-1]  # a piece is between two neighbours on one line
+    line, length, middle = line[1:][inside], np.diff(t)[inside], ((t[1:] + t[:-1]) / 2)[inside]
+    z, above = start + middle[:, None] * (end - start)[line], []
+    for W, b in weights:
+        above.append(z > 0)
+        z = np.maximum(z, 0) @ W + b
+    dz = np.repeat(length[:, None], z.shape[1], axis=1)
+    for (W, _), mask in zip(reversed(weights), reversed(above), strict=True):
+        dz = (dz @ W.T) * mask
+    return np.add.reduceat(dz, np.flatnonzero(np.diff(line, prepend=-1)))
 
 
-def _kinks(layers: list[nn.Layer], start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return, in ascending order, the t in [0, 1] where a ReLU's input changes sign on the way; rows are filled up with 1."""
-    t = np.tile([0.0, 1.0], (len(start), 1))
-    for k, layer in enumerate(layers):
-        if not isinstance(layer, nn.ReLU):
-            continue
-        z = _forward(layers[:k], _points(start, end, t))[0].reshape(*t.shape, -1)
-        before, after = z[:, :-1], z[:, 1:]  # linear in between: the kinks of the layers below are in t
-        crosses = (before > 0) != (after > 0)
-        share = np.divide(before, before - after, out=np.ones_like(before), where=crosses)
-        found = np.where(crosses, t[:, :-1, None] + share * np.diff(t)[:, :, None], 1.0).reshape(len(t), -1)
-        t = np.sort(np.hstack([t, found]), axis=1)
-        t = t[:, : 1 + (t < 1).sum(axis=1).max(initial=1)]
-    return t
-
-
-def _points(start: np.ndarray, end: np.ndarray, t: np.ndarray) -> np.ndarray:
-    return (start[:, None] + t[:, :, None] * (end - start)[:, None]).reshape(-1, start.shape[1])
-
-
-def _forward(layers: list[nn.Layer], z: np.ndarray) -> tuple[np.ndarray, list[object]]:
-    caches = []
-    for layer in layers:
-        z, cache = layer.forward(z)
-        caches.append(cache)
-    return z, caches
+def _kinks(weights: list[Weights], start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return line and t in [0, 1], in ascending order, of the ends of lines, and of where a ReLU's input changes sign."""
+    line, t = np.repeat(np.arange(len(end)), 2), np.tile([0.0, 1.0], len(end))
+    for k in range(len(weights)):
+        z = start + t[:, None] * (end - start)[line]
+        for W, b in weights[:k]:
+            z = np.maximum(z, 0) @ W + b
+        above = z > 0  # between two neighbours z is linear: the kinks of the layers below are in t
+        at, unit = np.nonzero((above[1:] != above[:-1]) & (line[1:] == line[:-1])[:, None])
+        before, after = z[at, unit], z[at + 1, unit]
+        found = t[at] + before / (before - after) * (t[at + 1] - t[at])
+        line, t = np.append(line, line[at]), np.append(t, found)
+        order = np.lexsort((t, line))
+        line, t = line[order], t[order]
+    return line, t

@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sklearn import metrics
 
-from .evaluate import METRICS, MODELS, SplitResult
+from .evaluate import BESIDE, METRICS, MODELS, SplitResult
 from .orders import MEANING
 from .profiles import BANDS, SEGMENTS, K
 from .targeting import Business, among_equals, curves
@@ -28,7 +28,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 COLORS = {"network": "#0b6e4f", "logistic_regression": "#c1666b", "gradient_boosting": "#48639c", "majority": "#999999"}
-COLORS["one_column"] = "#d9a441"
+COLORS["one_column"] = COLORS["simple_rule"] = "#d9a441"
 PATHS = {"frozen": "#999999", "incremental": "#0b6e4f", "retrained": "#48639c"}
 
 
@@ -82,7 +82,7 @@ def _draw_losses(figure, result: SplitResult) -> None:
 
 def _draw_curves(figure, result: SplitResult) -> None:
     left, right = figure.subplots(1, 2)
-    for model in MODELS[:3]:
+    for model in BESIDE:
         fpr, tpr, _ = metrics.roc_curve(result.y, result.proba[model])
         precision, recall, _ = metrics.precision_recall_curve(result.y, result.proba[model])
         label = model.replace("_", " ")

@@ -61,11 +61,12 @@ class Outcome:
 def outcome(y: np.ndarray, proba: np.ndarray, business: Business) -> Outcome:
     """Return what the threshold that follows from cost and value would have brought.
 
-    ``y`` is 1 for those the action is aimed at, ``proba`` their probability.
+    ``y`` is 1 for those the action is aimed at, ``proba`` their probability. If those who respond are worth different sums, both
+    are in multiples of ``value``: ``y`` what each was worth, ``proba`` what was expected.
     """
     acted = proba >= business.threshold
     gains = business.gains(y) * acted
-    responding = business.value**2 * business.success * (1 - business.success) * (y * acted).sum()
+    responding = business.value**2 * business.success * (1 - business.success) * (y**2 * acted).sum()
     interval = 1.96 * (len(y) * gains.var() + responding) ** 0.5
     order, total = _totals(business.gains(y), proba)
     best = int(np.argmax(total))

@@ -13,9 +13,11 @@ import copy
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -229,8 +231,18 @@ class Backtest:
         return sum(month.seconds[which] for month in self.months)
 
 
-def backtest(log: pd.DataFrame, launch: pd.Timestamp, *, n_epochs: int = 20, seed: int = 0) -> Backtest:
-    """Go through the months after ``launch``: score everyone, then learn what has become known."""
+def backtest(
+    log: pd.DataFrame,
+    launch: pd.Timestamp,
+    *,
+    n_epochs: int = 20,
+    seed: int = 0,
+    each: Callable[..., Iterable[Any]] = map,
+) -> Backtest:
+    """Go through the months after ``launch``: score everyone, then learn what has become known.
+
+    The models that are retrained from nothing depend on no other, and are made by ``each``, which may be the ``map`` of a pool.
+    """
     ends = month_ends(log)
     all_rows = {end: rows_of(log, end) for end in ends}
     held = {end: held_back(rows.frame.index) for end, rows in all_rows.items()}
@@ -250,32 +262,39 @@ def backtest(log: pd.DataFrame, launch: pd.Timestamp, *, n_epochs: int = 20, see
             f"on {launch:%Y-%m-%d} no label is known, or no month follows; "
             f"the log has labels from {ends[0]:%Y-%m-%d} to {ends[-1]:%Y-%m-%d}"
         )
-    settings = {"seed": seed, "n_epochs": n_epochs}
-    frozen = Learner.from_scratch(to_learn(believed), to_judge(believed[-N_JUDGING:]), **settings)
+    later = [end for end in ends if end > launch]
+    news = {
+        now: [month for month in known(now) if month not in known(before)] for before, now in pairwise([launch, *later])
+    }
+
+    @threadpool_limits.wrap(limits=1)
+    def retrain(now: pd.Timestamp) -> tuple[Learner, float]:
+        months, started = known(now), time.thread_time()
+        model = Learner.from_scratch(to_learn(months), to_judge(months[-N_JUDGING:]), seed=seed, n_epochs=n_epochs)
+        return model, time.thread_time() - started
+
+    retraining = iter(each(retrain, [launch, *(now for now in later[:-1] if news[now])]))
+    frozen, _ = next(retraining)
     incremental = retrained = frozen
     drift = Drift(to_learn(believed).frame)
     months: list[Month] = []
-    asked, last = set(believed), None
-    for now in tqdm([end for end in ends if end > launch], desc="months", unit="month"):
+    last = None
+    for now in tqdm(later, desc="months", unit="month"):
         rows = all_rows[now]
         models = {"frozen": frozen, "incremental": incremental, "retrained": retrained}
         proba = {name: model.predict_proba(rows.frame) for name, model in models.items()}
-        new = [month for month in known(now) if month not in asked]
+        new = news[now]
         seconds, verdict, drill = {"incremental": 0.0, "retrained": 0.0}, None, None
         if new and now != ends[-1]:  # after the last month, nobody would be scored with it
-            asked |= set(new)
             last = (incremental, to_learn(new), to_judge(new), to_judge(believed[1 - N_JUDGING :]))
-            started = time.process_time()
+            started = time.thread_time()
             updated, verdict = _update(*last)
-            seconds["incremental"] = time.process_time() - started
+            seconds["incremental"] = time.thread_time() - started
             drill = _drill(*last, 1.0)
             if verdict.promoted:
                 incremental = updated
                 believed = believed + new
-            everything = to_learn(known(now)), to_judge(known(now)[-N_JUDGING:])
-            started = time.process_time()
-            retrained = Learner.from_scratch(*everything, **settings)
-            seconds["retrained"] = time.process_time() - started
+            retrained, seconds["retrained"] = next(retraining)
         months.append(
             Month(
                 *(now, len(rows.y), float(rows.y.mean())),
