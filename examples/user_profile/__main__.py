@@ -117,7 +117,9 @@ def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: 
         print(f"{action['title']}: {_in_words(action['outcomes']['network'])}")
     if actions:
         for one, (_, _, rows) in zip(profiled, parts, strict=True):
-            one.people["action"] = _one_action_each(_aims(raw, table, rows, options), one.people, options)
+            one.people["action"] = _one_action_each(
+                _aims(raw, table, table.frame.iloc[rows], options), one.people, options
+            )
     everyone = pd.concat([one.people for one in profiled])  # each by a model that has not seen them
     _write_profiles(folder / "profiles.csv", table, everyone.sort_index(kind="stable"))
     with ThreadPoolExecutor(1) as pool:
@@ -131,7 +133,11 @@ def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: 
     if shop:
         section["spend"]["picture"] = report.picture_of_action(*section["spend"].pop("of_picture"), _business(options))
         print(section["spend"]["said"])
-        _write_now(folder / "now.csv", shop, table, model, parts[0][0], section["spend"].pop("model"))
+        now = _now(shop, table, model, parts[0][0], section["spend"].pop("model"))
+        if actions:
+            frame, _ = orders.customers(shop.log, shop.log["date"].max())
+            now["action"] = _one_action_each(_aims(raw, table, frame, options), now, options)
+        deploy.write_csv(now.reset_index(), folder / "now.csv")
     curve = evaluate.learning_curve(table, parts[0], model, 15 if options.fast else 100)
     section |= {"curve": curve} | {
         "doubts": doubtful,
@@ -191,17 +197,14 @@ def _spend(
     }
 
 
-def _write_now(
-    path: Path, shop: Shop, table: preprocess.Table, model: train.Model, fit: np.ndarray, found: spend.Spend
-) -> None:
-    """Write what is to be expected of every customer from the log's last day on."""
+def _now(shop: Shop, table: preprocess.Table, model: train.Model, fit: np.ndarray, found: spend.Spend) -> pd.DataFrame:
+    """Return what is to be expected of every customer from the log's last day on."""
     frame, _ = orders.customers(shop.log, shop.log["date"].max())
     proba, expected = model.predict_proba(frame), found.expected(frame)
     low, high = found.interval(expected)
     now = pd.DataFrame({"probability": proba, "band": profiles.bands(model, proba)}, index=frame.index)
     now["segment"] = profiles.segments(frame, float(table.frame["amount"].iloc[fit].quantile(0.8)))
-    now = now.assign(expected=expected.round(2), low=low.round(2), high=high.round(2))
-    deploy.write_csv(now.reset_index(), path)
+    return now.assign(expected=expected.round(2), low=low.round(2), high=high.round(2))
 
 
 def _in_time(
@@ -353,7 +356,7 @@ def _actions(
 ) -> list[dict[str, Any]]:
     """Return what acting on the scores would have brought: on the yes or the no; for a purchase log, targeting and churn."""
     business, test = _business(options), split[2]
-    asked = _aims(raw, table, test, options)
+    asked = _aims(raw, table, table.frame.iloc[test], options)
     column, rule = evaluate.one_column(table, *split)
     models = {name: result.proba[name] for name in evaluate.BESIDE} | {"one_column": rule}
     found = []
@@ -383,12 +386,12 @@ def _business(options: argparse.Namespace) -> targeting.Business:
 
 
 def _aims(
-    raw: collect.Raw, table: preprocess.Table, rows: np.ndarray, options: argparse.Namespace
+    raw: collect.Raw, table: preprocess.Table, people: pd.DataFrame, options: argparse.Namespace
 ) -> list[tuple[str, str, np.ndarray, bool]]:
-    """Return the actions to think about: (title, at whom it is aimed, who of the rows may be chosen, whether at the yes)."""
-    everyone = np.ones(len(rows), bool)
+    """Return the actions to think about: (title, at whom it is aimed, who of the people may be chosen, whether at the yes)."""
+    everyone = np.ones(len(people), bool)
     if raw.log:
-        again = table.frame["days_with_purchase"].iloc[rows].to_numpy() >= 2
+        again = people["days_with_purchase"].to_numpy() >= 2
         churn = "It is aimed at those who will not come back, of the customers who came twice."
         return [
             ("Targeting", "It is aimed at customers who will buy again.", everyone, True),

@@ -28,12 +28,14 @@ from tqdm import tqdm
 import nnprofile as nn
 
 from .collect import CollectError, cdnow
-from .features import ENCODINGS, Encoder
+from .features import Encoder, Encoding
 from .orders import MONTH as HORIZON
 from .orders import clean_log, customers, month_ends
 from .train import LOSS, build
 
-ENCODING = "coarse"
+ENCODING = Encoding(
+    leaves=4, min_share=0.02, indicators=False, dropout=0.2
+)  # the same people month after month: few bins
 HELD_BACK = 10  # one customer in so many is never learned from
 CAPACITY = 20_000  # older rows that are kept for replay
 ENCODER_ROWS = 50_000  # are enough to find the edges of bins
@@ -93,9 +95,9 @@ class Learner:
         rng = np.random.default_rng(seed)
         some = rows.take(rng.permutation(len(rows.y))[:ENCODER_ROWS])
         kinds = dict.fromkeys(rows.frame, "number")
-        encoder = Encoder.fit(some.frame, kinds, some.y, ENCODINGS[ENCODING])
+        encoder = Encoder.fit(some.frame, kinds, some.y, ENCODING)
         x = encoder.transform(rows.frame)
-        net = build(x.shape[1], ENCODINGS[ENCODING].dropout, rng)
+        net = build(x.shape[1], ENCODING.dropout, rng)
         optimizer = nn.Adam(0.001, weight_decay=0.3)
         history = nn.fit(
             *(net, LOSS, optimizer, x, rows.y),
