@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
-import numpy as np
-import pytest
-from hypothesis import settings
+# Small matrices gain nothing by threads, and on a busy machine these wait for each other. Before NumPy is loaded.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 # One machine is slower than another, and a failure should come back tomorrow.
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=40)

@@ -23,6 +23,7 @@ pytest.importorskip("matplotlib")
 from sklearn.metrics import roc_auc_score  # noqa: E402
 from sklearn.tree import DecisionTreeClassifier  # noqa: E402
 
+from examples.user_profile import __main__ as chart  # noqa: E402
 from examples.user_profile import (  # noqa: E402
     collect,
     deploy,
@@ -238,6 +239,24 @@ def test_near_copies_of_people_stay_on_one_side(redrawn: int, added: int) -> Non
     together = np.mean([doubts._boosting(table, split) for split in plan.splits[:3]])
     apart = np.mean([doubts._boosting(table, split) for split in splits.folds(table, np.arange(len(table.y)))[:3]])
     assert together < 0.62 and apart > together + 0.05, "random labels are told from copies on the other side only"
+
+
+def test_rows_that_only_a_leak_told_apart_are_split_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """A column that tells the answer also tells copies apart; without it they are equal, and belong on one side."""
+    rng = np.random.default_rng(0)
+    one = people(500, rng)[["money", "age"]]  # too few columns to look for near-copies
+    frame, y = pd.concat([one, one], ignore_index=True), rng.integers(0, 2, 1000)
+    frame["reason"] = np.where(y == 1, rng.choice(["price", "moved"], 1000), "")
+    table = typed(frame, y)
+    before = splits.plan(table).people
+    assert (before[:500] != before[500:]).any()
+    options = chart._parse(["--csv", "t.csv", "--target", "y"])
+    kept, plan, said = chart._plan(table, options)
+    assert "reason" not in kept.kinds and any("reason" in line for line in said)
+    assert (plan.people[:500] == plan.people[500:]).all()
+    for parts in plan.splits:
+        sides = [set(rows % 500) for rows in parts]
+        assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
 
 
 def test_the_last_part_of_time_is_the_test() -> None:
