@@ -85,6 +85,18 @@ def test_measures_of_anything(rows: list[tuple[int, int]]) -> None:
     assert sum(n for *_, n in bins) == len(rows) and [e for e, *_ in bins] == sorted(e for e, *_ in bins)
 
 
+def test_one_who_outweighs_all_does_not_lift_the_others(trained: tuple[Any, ...]) -> None:
+    table, amount, _, fit, validate, test, usual = trained
+    heavy = amount.copy()
+    heavy[fit[0]] = 1000 * amount.sum()
+    model = train.train(table, fit, validate, n_networks=1, n_epochs=3)
+    found = spend.train(table, heavy, fit, validate, model, n_networks=1, n_epochs=5)
+    expected = found.expected(table.frame.iloc[test])
+    low, high = found.interval(expected)
+    assert ((low <= expected) & (expected <= high)).all()
+    assert usual.expected(table.frame.iloc[test]).sum() < amount[test].sum() * 1.5
+
+
 def test_a_shop_where_hardly_anybody_spends() -> None:
     table, _, _ = shop(400, 1)
     amount = np.zeros(400)
@@ -126,6 +138,7 @@ def test_a_shop_sees_what_to_expect(tmp_path: Path, capsys: pytest.CaptureFixtur
     now = pd.read_csv(tmp_path / "out" / "shop" / "now.csv", encoding="utf-8-sig")
     bought = frame.groupby(["Kundennummer", "Bestelldatum"])["Betrag"].sum()
     assert set(now["customer"]) == set(bought[bought >= 0].reset_index()["Kundennummer"])
+    assert (now["gain"].diff().dropna() <= 0).all() and set(now["action"].dropna()) <= {"targeting", "churn warning"}
     assert now["probability"].between(0, 1).all() and (now["low"] <= now["high"]).all()
     assert set(now["segment"]) <= {"high value", "growing", "at risk", "low"}
     card = (tmp_path / "out" / "shop" / "model" / "model_card.md").read_text()

@@ -40,6 +40,7 @@ from . import (
 
 FAST_ROWS = 4000
 N_ANSWERS = 200
+LOST = 180  # days without a purchase: whoever is away for longer cannot be warned of
 KINDS = (("number", "numbers"), ("category", "categories"), ("code", "whole numbers that may be names"))
 
 
@@ -133,10 +134,10 @@ def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: 
     if shop:
         section["spend"]["picture"] = report.picture_of_action(*section["spend"].pop("of_picture"), _business(options))
         print(section["spend"]["said"])
-        now = _now(shop, table, model, parts[0][0], section["spend"].pop("model"))
+        now = _now(shop, model, section["spend"].pop("model"))
         if actions:
             frame, _ = orders.customers(shop.log, shop.log["date"].max())
-            now["action"] = _one_action_each(_aims(raw, table, frame, options), now, options)
+            now = _with_actions(now, _aims(raw, table, frame, options), options)
         deploy.write_csv(now.reset_index(), folder / "now.csv")
     curve = evaluate.learning_curve(table, parts[0], model, 15 if options.fast else 100)
     section |= {"curve": curve} | {
@@ -179,7 +180,9 @@ def _spend(
     ]
     said[0] += "share of the money spent by the tenth of highest expectation):"
     for name, m in measured.items():
-        said.append(f"  {name:20}{m['total']:8.2f}{m['error']:10.2f}{m['top']:8.1%}")
+        said.append(f"  {name:20} {m['total']:10.2f} {m['error']:14,.2f} {m['top']:7.1%}")
+    if (largest := amount.max() / max(amount.sum(), 1e-9)) > 0.2:
+        said.append(f"warning: one customer spent {largest:.0%} of all that money: no average of it means much")
     said.append(f"  {inside:.0%} spent within the interval that is to hold {spend.INSIDE:.0%} at least")
     said.append(f"Targeting by money: {_in_words(outcomes['network'])}")
     return {
@@ -197,13 +200,14 @@ def _spend(
     }
 
 
-def _now(shop: Shop, table: preprocess.Table, model: train.Model, fit: np.ndarray, found: spend.Spend) -> pd.DataFrame:
+def _now(shop: Shop, model: train.Model, found: spend.Spend) -> pd.DataFrame:
     """Return what is to be expected of every customer from the log's last day on."""
     frame, _ = orders.customers(shop.log, shop.log["date"].max())
     proba, expected = model.predict_proba(frame), found.expected(frame)
     low, high = found.interval(expected)
-    now = pd.DataFrame({"probability": proba, "band": profiles.bands(model, proba)}, index=frame.index)
-    now["segment"] = profiles.segments(frame, float(table.frame["amount"].iloc[fit].quantile(0.8)))
+    today = dataclasses.replace(model, bands=profiles.band_edges(proba))  # their place among all today
+    now = pd.DataFrame({"probability": proba, "band": profiles.bands(today, proba)}, index=frame.index)
+    now["segment"] = profiles.segments(frame, float(frame["amount"].quantile(0.8)))
     return now.assign(expected=expected.round(2), low=low.round(2), high=high.round(2))
 
 
@@ -213,7 +217,7 @@ def _in_time(
     """Go through the months, and live through the last one, at the same time."""
     assert shop.question.launch is not None
     log, launch = shop.log, shop.question.launch
-    if options.fast:
+    if options.fast and len(table.frame) == FAST_ROWS:  # a sample
         log = log[log["customer"].isin(table.frame.index)].reset_index(drop=True)
     with ThreadPoolExecutor(2) as pool:
         lived = pool.submit(threadpool_limits.wrap(limits=1)(_rehearse), folder, log, shop.reader)
@@ -391,8 +395,8 @@ def _aims(
     """Return the actions to think about: (title, at whom it is aimed, who of the people may be chosen, whether at the yes)."""
     everyone = np.ones(len(people), bool)
     if raw.log:
-        again = people["days_with_purchase"].to_numpy() >= 2
-        churn = "It is aimed at those who will not come back, of the customers who came twice."
+        again = ((people["days_with_purchase"] >= 2) & (people["days_since_last"] <= LOST)).to_numpy()
+        churn = f"It is aimed at those who will not come back, of the customers who came twice, and within the last {LOST} days."
         return [
             ("Targeting", "It is aimed at customers who will buy again.", everyone, True),
             ("Churn warning", churn, again, False),
@@ -412,6 +416,24 @@ def _one_action_each(
     )
     titles = np.array([title.lower() for title, *_ in aims], object)
     return np.where(expected.max(axis=0) >= 0, titles[expected.argmax(axis=0)], "")
+
+
+def _with_actions(
+    now: pd.DataFrame, aims: list[tuple[str, str, np.ndarray, bool]], options: argparse.Namespace
+) -> pd.DataFrame:
+    """Return the customers with the action that pays most for each, and what it is expected to gain, the most first.
+
+    Who is targeted is worth the money that is expected of them, as far as it is earned; who is warned of, ``--value``.
+    """
+    business, money = _business(options), options.success * options.margin * now["expected"].to_numpy() - options.cost
+    gains = [
+        np.where(who, money if yes else business.expected(1 - now["probability"].to_numpy()), -np.inf)
+        for _, _, who, yes in aims
+    ]
+    best = np.stack(gains).max(axis=0)
+    titles = np.array([title.lower() for title, *_ in aims], object)
+    now = now.assign(action=np.where(best >= 0, titles[np.stack(gains).argmax(axis=0)], ""))
+    return now.assign(gain=np.maximum(best, 0).round(2)).sort_values("gain", ascending=False, kind="stable")
 
 
 def _write_profiles(path: Path, table: preprocess.Table, people: pd.DataFrame) -> None:
@@ -475,9 +497,10 @@ def _live_through(
 ) -> dict[str, Any]:
     by_then = log["date"] <= eve
     store = live.Store.create(scratch, log[by_then].reset_index(drop=True), reader)
-    rows = update.rows_of(log, eve)
+    told_on = log.loc[by_then, "date"].max()  # the shop may be closed on the eve itself
+    rows = update.rows_of(log, told_on)
     told = list(zip(rows.frame.index, rows.y, strict=True))[:N_ANSWERS]
-    store.add_feedback(*({"customer": c, "date": f"{eve:%Y-%m-%d}", "bought": bool(bought)} for c, bought in told))
+    store.add_feedback(*({"customer": c, "date": f"{told_on:%Y-%m-%d}", "bought": bool(b)} for c, b in told))
     batch = store.learn()
     verdicts = store.add_purchases(log[~by_then].reset_index(drop=True))
     started = time.perf_counter()
@@ -486,12 +509,14 @@ def _live_through(
     said = (
         f"live: {len(told)} answers {'learned' if batch['learned'] else 'refused'}; "
         + "".join(f"{month} {'learned' if verdict.promoted else 'refused'}; " for month, verdict in verdicts)
-        + f"one customer forgotten ({removed['purchases']} purchases), trained anew in {seconds:.1f} s"
+        + f"one customer forgotten ({removed['purchases']} purchases), trained anew in {seconds:.1f} s (a rehearsal)"
     )
+    shutil.rmtree(scratch)
     kept = folder.exists()  # it may have learned by now
     if kept:
         said += f"\n{folder} is there already, and was left as it is"
-    else:
+    else:  # what is kept knows everybody, and has been told nothing
+        live.Store.create(scratch, log, reader)
         scratch.rename(folder)
     return {
         **{"said": said, "n_answers": len(told), "batch": batch, "eve": f"{eve:%Y-%m-%d}"},
@@ -574,7 +599,7 @@ STORED = (
 def _limits(table: preprocess.Table, y: np.ndarray, proba: np.ndarray, *, balanced: bool) -> list[str]:
     limits = [
         f"On the first test set {y.mean():.1%} are a yes, and the mean probability is {proba.mean():.1%}: on average it promises "
-        f"{abs(proba.mean() - y.mean()):.1%} too {'much' if proba.mean() > y.mean() else 'little'}.",
+        f"{100 * abs(proba.mean() - y.mean()):.1f} percentage points too {'much' if proba.mean() > y.mean() else 'little'}.",
         "Measured on people of the same source and time; others, and later ones, may differ.",
         "A reason is what the model used, not a cause: changing the value need not change the person.",
         "Where groups differ in the tables by group, so will whatever is decided by these scores.",
@@ -695,8 +720,11 @@ def _columns_of_log(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--log needs --customer COLUMN, --date COLUMN (or COLUMN=dmy), and --amount COLUMN")
     if bool(given["amount"]) == bool(given["price"]) or (given["price"] and not given["quantity"]):
         parser.error("--log needs --amount COLUMN, what a line cost; or --price COLUMN and --quantity COLUMN")
-    if given["horizon"] < 0:
+    if not 0 <= given["horizon"] <= 36500:
         parser.error("--horizon must be a number of days")
+    roles = [*options.types.orders(), *filter(None, (given[name] for name in names[:5]))]
+    if len(set(roles)) < len(roles):
+        parser.error(f"one column cannot be two things: {', '.join(sorted({r for r in roles if roles.count(r) > 1}))}")
     if given["cutoff"]:
         try:
             given["cutoff"] = f"{pd.to_datetime(given['cutoff'], format='%Y-%m-%d'):%Y-%m-%d}"

@@ -21,6 +21,12 @@ _MONTHS = {
         "january february march april may june july august september october november december",
         "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
         "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+        "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
+        "jan fev mar abr mai jun jul ago set out nov dez",
+        "januari februari maart april mei juni juli augustus september oktober november december",
+        "jan feb mrt apr maj jun jul aug sep okt nov dec",
+        "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
+        "gen feb mar apr mag giu lug ago set ott nov dic",
         "янв фев мар апр мая июн июл авг сен окт ноя дек",
         "января февраля марта апреля мая июня июля августа сентября октября ноября декабря",
     )

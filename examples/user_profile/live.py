@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,11 +35,12 @@ from .collect import CollectError, Log, column_of
 from .columns import PreprocessError
 from .dates import Dates
 from .features import Encoder
-from .orders import COLUMNS, GAP, MORE, Reader, customers, month_ends
+from .orders import COLUMNS, GAP, MONTH, MORE, Reader, customers, month_ends
 from .train import LOSS
 from .update import HORIZON, N_JUDGING, Learner, Rows, Verdict, held_back, judge, rows_of
 
 FILE = "live.db"
+STRANGERS = 20  # customers, none of whom is known: another file, or other names
 PATIENCE = 60  # seconds to wait for another process
 TRIES = 5  # at learning, while others change what is learned from
 LEARNED, REFUSED, LEFT_OUT = "learned", "refused", "left out"  # what became of a month
@@ -222,7 +224,7 @@ class Store:
 
         return self._swap(make, answers_too=False)  # those that come meanwhile wait for the next turn
 
-    def read(self, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    def read(self, path: Path, encoding: str | None = None) -> tuple[pd.DataFrame, list[str]]:
         """Return the purchases in a file, read as the log was, in order of time; also what is worth saying.
 
         Raises
@@ -233,14 +235,27 @@ class Store:
         with _transaction(self.file, write=False) as db:
             reader = Reader.from_json(json.loads(db.execute("select state from reader").fetchone()[0]))
         try:
-            file = reading.read(path, every_record=True)
+            file = reading.read(path, encoding, every_record=True)
             for name in reader.log.columns().values():
                 column_of(file.names, name, path)
-            found, said = reader.orders(pd.DataFrame(file.records, columns=file.names, dtype=object))
+            found, said = reader.orders(pd.DataFrame(file.records, columns=file.names, dtype=object), later=True)
         except (CollectError, PreprocessError) as error:
             raise LiveError(f"no purchases to add: {error}") from error
-        if odd := [name for name in found["customer"] if not name.isprintable()]:
-            raise LiveError(f"{path}: the name of a customer must be printable, got {odd[0]!r}")
+        with _transaction(self.file, write=False) as db:
+            known = {name for (name,) in db.execute("select distinct customer from purchases")}
+            (end,) = db.execute("select max(date) from purchases").fetchone()
+        names = set(found["customer"])
+        if len(names) >= STRANGERS and not names & known:
+            raise LiveError(
+                f"{path}: none of its {len(names)} customers is known, such as {min(names)!r}: are they written as in the log?"
+            )
+        said.append(f"{len(names - known):,} of {len(names):,} customers are new")
+        after = found["date"] > pd.Timestamp(end)
+        if after.any() and not after.all():
+            said.append(
+                f"{int((~after).sum()):,} orders up to {end}, where the log ends, are taken as known, and left out"
+            )
+            found = found[after].reset_index(drop=True)
         return found, [*file.notes, *said]
 
     def add_purchases(self, purchases: pd.DataFrame) -> list[tuple[str, Verdict]]:
@@ -256,9 +271,12 @@ class Store:
             end = state.log["date"].max()
             if not len(purchases) or purchases["date"].min() <= end:
                 raise LiveError(f"purchases must be dated after {end:%Y-%m-%d}, where the log ends")
-            gap = pd.Series([end, *purchases["date"]]).sort_values().diff().max()
-            if gap.days > GAP:
-                raise LiveError(f"there is a gap of {gap.days} days without any purchase: is each year right?")
+            gap = _longest_gap([end, *purchases["date"]])
+            usual = _longest_gap(state.log["date"])
+            if gap > min(GAP, max(MONTH.days + 1, 2 * usual)):
+                raise LiveError(
+                    f"there is a gap of {gap} days without any purchase, where the log has {usual} at most: is each date right?"
+                )
             new = purchases.reindex(columns=state.log.columns).fillna(dict.fromkeys(MORE, 0.0))
             log = pd.concat([state.log, new], ignore_index=True)
             learner, verdicts = _learn_months(
@@ -325,6 +343,8 @@ class Store:
         if not len(own):
             raise LiveError(f"nobody here is called {customer!r}")
         frame, _ = customers(own, pd.Timestamp(until))
+        if not len(frame):
+            raise LiveError(f"{customer!r} has only returned things, and bought nothing")
         return learner.score_one(frame.iloc[0].to_dict())
 
     def status(self) -> dict[str, Any]:
@@ -382,7 +402,7 @@ class Store:
                 db.execute("vacuum")
                 if db.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
                     raise LiveError(
-                        f"{self.file}: another process reads it; who was forgotten is erased when it is opened next"
+                        f"{self.file}: done, but another process reads it; the last traces are erased when it is opened next"
                     )
                 db.execute("pragma user_version = 0")
         except sqlite3.Error as error:
@@ -457,7 +477,7 @@ def _keep(db: sqlite3.Connection, answer: Mapping[str, Any]) -> bool:
             f"{said}the date must be after {last - HORIZON:%Y-%m-%d}, up to which the log has the answers, "
             f"and not after {last:%Y-%m-%d}, where the log ends"
         )
-    own = "select count(*) from purchases where customer = ? and date"
+    own = "select count(*) from purchases where amount >= 0 and customer = ? and date"
     within = (new.customer, new.date, f"{date + HORIZON:%Y-%m-%d}")
     if not new.bought and db.execute(f"{own} > ? and date <= ?", within).fetchone()[0]:
         raise LiveError(f"{said}the log has a purchase within those 30 days")
@@ -465,6 +485,11 @@ def _keep(db: sqlite3.Connection, answer: Mapping[str, Any]) -> bool:
         raise LiveError(f"{said}no purchase of this customer by that date is known")
     db.execute("insert into feedback (customer, date, bought) values (?, ?, ?)", new[:3])
     return True
+
+
+def _longest_gap(dates: Sequence[pd.Timestamp] | pd.Series) -> int:
+    """Return the number of days of the longest time without any purchase."""
+    return int(pd.Series(dates).sort_values().diff().max().days)
 
 
 def _change(why: str, learner: Learner, log: pd.DataFrame, statements: Sequence[Statement]) -> Change:
@@ -547,7 +572,7 @@ def _checked(answer: Mapping[str, Any]) -> Answer:
             f'feedback looks like {{"customer": "00042", "date": "1998-06-15", "bought": true}}, got {answer!r}'
         )
     try:
-        date = pd.to_datetime(answer["date"], format="%Y-%m-%d")
+        date = pd.Timestamp(datetime.strptime(answer["date"].strip(), "%Y-%m-%d"))
     except ValueError as error:
         raise LiveError(f"{dict(answer)}: the date must be written as 1998-06-15") from error
     return Answer(answer["customer"].strip(), f"{date:%Y-%m-%d}", answer["bought"])
@@ -617,12 +642,15 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--status", action="store_true", help="what it holds, in numbers")
     what.add_argument("--score", metavar="CUSTOMER", help="how probable a purchase within 30 days is")
-    what.add_argument("--feedback", metavar="JSON", help="what became of a customer; - reads lines from standard input")
+    what.add_argument(
+        "--feedback", metavar="JSON", help="whether a customer bought within the 30 days after a date; - reads lines"
+    )
     what.add_argument("--learn", action="store_true", help="learn the feedback that waits")
     what.add_argument("--purchases", type=Path, metavar="FILE", help="add purchases, and learn what they make known")
     what.add_argument("--accept", metavar="MONTH", help="learn the month that was refused all the same")
     what.add_argument("--leave-out", metavar="MONTH", help="never learn the month that was refused")
     what.add_argument("--forget", metavar="CUSTOMER", help="remove a customer, and train anew")
+    parser.add_argument("--encoding", metavar="NAME", help="of the file of purchases, where it is not recognised")
     options = parser.parse_args(arguments)
     try:
         store = Store(options.folder)
@@ -652,7 +680,7 @@ def _do(store: Store, options: argparse.Namespace) -> None:
             said = "learned" if batch["learned"] else "refused: held-back customers are predicted worse after it"
             print(f"{batch['answers']} answers {said}")
     elif options.purchases is not None:
-        purchases, notes = store.read(options.purchases)
+        purchases, notes = store.read(options.purchases, options.encoding)
         for line in notes:
             print(line)
         _say(store.add_purchases(purchases))
@@ -667,6 +695,9 @@ def _do(store: Store, options: argparse.Namespace) -> None:
         print(f"removed {found['purchases']} purchases and {found['feedback']} answers; trained anew without them")
         if marked := [str(v["version"]) for v in store.versions() if v["forgotten"]]:
             print(f"versions {', '.join(marked)} were trained on somebody forgotten since: delete copies of them")
+        print(
+            "the files beside this folder (now.csv, profiles.csv, model) still hold them: make those anew from a log without them"
+        )
 
 
 def _say(verdicts: list[tuple[str, Verdict]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,10 +42,13 @@ MEANING = {
 }
 HORIZONS = (7, 14, 30, 60, 90, 180, 365)  # days, to choose from
 ENOUGH = 0.3  # of the customers buy again within the horizon that is chosen
-GAP = 92  # days without any order: what is beyond, and little, has a wrong year
-LITTLE = 0.01  # of the lines
+GAP, LONG_GAP = 92, 400  # days without any order: what is beyond, and little, has a wrong year
+LITTLE, SOME = 0.01, 0.1  # of the lines, beyond a gap, and beyond a long one
 READABLE = 0.5  # of the lines, or it is not the file that is meant
-TRIES = 4  # of months, at least, in which an update can be tried
+SLIPS = 0.02  # of the lines of a later file may be unreadable
+COPIES = 0.01  # of the lines are copies of others: that is said
+TRIES = 5  # month ends: two to launch from, and two after the first that is scored
+ENOUGH_CUSTOMERS = 30  # known at a month's end, to learn from
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ class Reader:
         order = types.orders().get(log.date, "")
         date, said = dates(counts[log.date], order, forced=bool(order))
         if date is None or date.form == "duration":
+            forced = f", or not with the order {order!r}" if order else ""
             raise PreprocessError(
-                f"{log.date!r} holds no dates of days, but {_some(counts[log.date])}. {' '.join(said)}".strip()
+                f"{log.date!r} holds no dates of days{forced}, but {_some(counts[log.date])}. {' '.join(said)}".strip()
             )
         notes += [f"{log.date}: {line}" for line in said]
         decimal, found = types.decimal or common_mark({name: counts[name] for name in names}), {}
@@ -86,7 +90,52 @@ class Reader:
             notes += [f"{name}: {line}" for line in way[1]]
         return cls(log, date, found, missing), notes
 
-    def orders(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    def lines(self, frame: pd.DataFrame, *, later: bool = False) -> tuple[pd.DataFrame, list[str]]:
+        """Return customer, moment (days since 1970) and amount of the lines that can be read, and what is worth saying.
+
+        Of a ``later`` file, whose lines are added to others for good, nearly all must be readable, and as the others were.
+
+        Raises
+        ------
+        PreprocessError
+            If most lines cannot be read.
+        """
+        names, notes = self.log, []
+        if later and not self.date.order and self.date.form == "date":
+            dmy, mdy = replace(self.date, order="dmy"), replace(self.date, order="mdy")
+            for text in frame[names.date].unique():
+                if dmy(text) == dmy(text) and dmy(text) != mdy(text):
+                    raise PreprocessError(
+                        f"{names.date!r}: {text!r} is written in another way than the dates of the log"
+                    )
+        when = _mapped(frame[names.date], self.date, self.missing)
+        amount = self._number(frame, names.amount or names.price)
+        if names.price and not names.amount:
+            amount = amount * self._number(frame, names.quantity)
+        customer = _customers(frame[names.customer], self.missing)
+        bad = {
+            "without a customer": customer.isna(),
+            f"without a date in {names.date!r}": when.isna(),
+            f"without an amount in {names.amount or f'{names.price} or {names.quantity}'!r}": amount.isna(),
+        }
+        good = pd.Series(True, index=frame.index)
+        for what, lines in bad.items():
+            if n := int((lines & good).sum()):
+                first = frame.loc[lines & good].iloc[0]
+                shown = ", ".join(repr(first[column]) for column in names.columns().values())
+                notes.append(f"{n:,} lines {what} are left out, such as {shown}")
+            good &= ~lines
+        kept, said = _years(when[good])
+        good.loc[kept.index[~kept]] = False
+        notes += said
+        if good.sum() < (1 - SLIPS if later and len(frame) > 20 else READABLE) * len(frame) or not good.any():
+            raise PreprocessError(
+                f"only {good.sum():,} of {len(frame):,} lines can be used: {'; '.join(notes) or 'there are none'}"
+            )
+        lines = pd.DataFrame({"customer": customer[good], "moment": when[good], "amount": amount[good]})
+        return lines, notes
+
+    def orders(self, frame: pd.DataFrame, *, later: bool = False) -> tuple[pd.DataFrame, list[str]]:
         """Return the orders that these lines are, in order of time: customer, date, amount, and what else the file tells.
 
         Also what is worth saying.
@@ -96,34 +145,15 @@ class Reader:
         PreprocessError
             If most lines cannot be read.
         """
-        names, notes = self.log, []
-        when = _mapped(frame[names.date], self.date, self.missing)
-        amount = self._number(frame, names.amount or names.price)
-        if names.price and not names.amount:
-            amount = amount * self._number(frame, names.quantity)
-        customer = _customers(frame[names.customer], self.missing)
-        bad = {
-            "without a customer": customer.isna(),
-            f"without a date in {names.date!r}": when.isna(),
-            f"without an amount in {names.amount or names.price!r}": amount.isna(),
-        }
-        good = pd.Series(True, index=frame.index)
-        for what, lines in bad.items():
-            if n := int((lines & good).sum()):
-                notes.append(f"{n:,} lines {what} are left out")
-            good &= ~lines
-        kept, said = _years(when[good])
-        good.loc[kept.index[~kept]] = False
-        notes += said
-        if good.sum() < READABLE * len(frame) or not good.any():
-            raise PreprocessError(
-                f"only {good.sum():,} of {len(frame):,} lines can be used: {'; '.join(notes) or 'there are none'}"
-            )
-        lines = pd.DataFrame({"customer": customer[good], "moment": when[good], "amount": amount[good]})
+        names, frame = self.log, frame.reset_index(drop=True)
+        lines, notes = self.lines(frame, later=later)
+        copies = int(frame.loc[lines.index].duplicated().sum())
+        if copies > max(1, COPIES * len(lines)):
+            notes.append(f"{copies:,} lines are exact copies of others, and are counted: was something exported twice?")
         if names.quantity:
-            lines["quantity"] = self._number(frame, names.quantity)[good].fillna(0.0)
+            lines["quantity"] = self._number(frame, names.quantity)[lines.index].fillna(0.0)
         if names.product:
-            lines["products"] = _firsts(lines, frame.loc[good, names.product])
+            lines["products"] = _firsts(lines, frame.loc[lines.index, names.product])
         by = lines.groupby(["moment", "customer"], sort=False)  # in the order of the file, within a moment
         found = by.sum().reset_index().sort_values("moment", kind="stable", ignore_index=True)
         found.insert(0, "date", pd.to_datetime(np.floor(found.pop("moment")), unit="D"))
@@ -132,7 +162,8 @@ class Reader:
             found["returned"] = np.maximum(-found["amount"], 0.0)
             notes.append(f"{int((found['amount'] < 0).sum()):,} returns: no purchases, and their money is taken off")
         if len(found) < len(lines):
-            notes.append(f"{len(lines):,} lines are {len(found):,} orders: those of one customer at one time are one")
+            what = "orders and returns" if "returned" in found else "orders"
+            notes.append(f"{len(lines):,} lines are {len(found):,} {what}: those of one customer at one time are one")
         return found, notes
 
     def _number(self, frame: pd.DataFrame, name: str) -> pd.Series:
@@ -175,12 +206,9 @@ def _mapped(text: pd.Series, way: Any, missing: Sequence[str]) -> pd.Series:
 
 
 def _customers(text: pd.Series, missing: Sequence[str]) -> pd.Series:
-    """Return the customers' names, None where there is none; 17850.0, as a table with gaps writes it, is 17850."""
+    """Return the customers' names, missing where there is none; 17850.0, as a table with gaps writes it, is 17850."""
     found = text.mask(text.str.lower().isin(MISSING | set(missing))).astype(object)
-    known = found.dropna()
-    if len(known) and known.str.fullmatch(r"\d+\.0").all():
-        found = found.str.removesuffix(".0")
-    return found
+    return found.str.replace(r"^(\d+)\.0$", r"\1", regex=True)
 
 
 def _firsts(lines: pd.DataFrame, product: pd.Series) -> np.ndarray:
@@ -195,7 +223,7 @@ def _years(when: pd.Series) -> tuple[pd.Series, list[str]]:
     gaps = np.flatnonzero(np.diff(days) > GAP)
     for at in gaps:
         for n, lines in ((at + 1, when <= days[at]), (len(days) - at - 1, when > days[at])):
-            if n <= LITTLE * len(days):
+            if n <= (SOME if days[at + 1] - days[at] > LONG_GAP else LITTLE) * len(days):
                 kept &= ~lines
     if gone := int((~kept).sum()):
         example = as_date(float(when[~kept].iloc[0]))
@@ -264,16 +292,19 @@ def question(log: pd.DataFrame, asked: Log) -> Question:
             f"by {cutoff:%Y-%m-%d} the log knows {len(y)} customers, of whom {y.sum()} buy again within {horizon} days and "
             f"{len(y) - y.sum()} do not: 10 of each are needed, at least. Another --cutoff or --horizon may help, or a longer log"
         )
-    ends = month_ends(log)
+    if later := log["customer"].nunique() - len(y):
+        notes.append(f"{later:,} customers had not bought by the cut-off: what follows is not about them")
+    joined = np.sort(log.groupby("customer")["date"].min().to_numpy())
+    ends = [end for end in month_ends(log) if np.searchsorted(joined, end.to_datetime64(), "right") >= ENOUGH_CUSTOMERS]
     launch = None
     if asked.launch:
         launch = pd.Timestamp(asked.launch)
     elif len(ends) >= TRIES:
-        launch = ends[max(1, len(ends) // 3 - 1)]
+        launch = ends[max(2, len(ends) // 3 - 1)]
     else:
         notes.append(
-            f"no months and no live model: they need {TRIES} month ends whose next {MONTH.days} days the log holds, "
-            f"after its first month; it has {len(ends)}"
+            f"no months and no live model: they need {TRIES} month ends whose next {MONTH.days} days the log holds, with "
+            f"{ENOUGH_CUSTOMERS} customers, after its first month; it has {len(ends)}"
         )
     return Question(cutoff, pd.Timedelta(days=horizon), launch, notes)
 

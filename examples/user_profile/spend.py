@@ -23,6 +23,7 @@ from .train import N_NETWORKS, Model, build
 LOSS = Poisson()
 INSIDE = 0.8  # of the customers spend what lies within the interval
 N_BINS = 10  # of validation rows, by what is expected of them
+MOST = 1.5  # times: by so much a total is put right
 TOP = 0.1  # of the customers: how much of the money is theirs
 
 
@@ -52,7 +53,7 @@ class Spend:
     def interval(self, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return between what ``INSIDE`` of the customers with such an expectation spend."""
         at = np.searchsorted(self.edges, expected)
-        return expected * self.low[at], expected * self.high[at]
+        return np.minimum(expected * self.low[at], expected), np.maximum(expected * self.high[at], expected)
 
 
 def train(
@@ -83,8 +84,9 @@ def train(
             raise KeyboardInterrupt
         nets.append(net)
     found = Spend(encoder, tuple(nets), mean, *[np.empty(0)] * 3)
-    known = np.concatenate([fit, validate])  # without dropout e^z is lower, on average: the total is put right
-    mean *= amount[known].sum() / max(found.expected(table.frame.iloc[known]).sum(), 1e-9)
+    known = np.concatenate([fit, validate])  # without dropout e^z is lower, on average: the total is put right,
+    right = amount[known].sum() / max(found.expected(table.frame.iloc[known]).sum(), 1e-9)
+    mean *= float(np.clip(right, 1 / MOST, MOST)) if amount.any() else 0.0  # but not for one who outweighs all
     return _with_intervals(replace(found, mean=mean), table, amount, validate)
 
 
