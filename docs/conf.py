@@ -37,7 +37,17 @@ logging.getLogger("traitlets").setLevel(logging.WARNING)
 math_eqref_format = "eq. {number}"
 exclude_patterns = ["_build", "kinds.md"]
 # `sphinx-build -t course`: the mathematics alone, which needs no data set and none of the libraries that are compared.
-NOT_OF_THE_COURSE = ("researcher", "engineer", "contract", "gradcheck", "engine", "estimators", "export", "example")
+NOT_OF_THE_COURSE = (
+    "researcher",
+    "engineer",
+    "contract",
+    "gradcheck",
+    "engine",
+    "estimators",
+    "export",
+    "example",
+    "recommendation",
+)
 if tags.has("course"):  # noqa: F821  (Sphinx puts it there)
     exclude_patterns += [f"{page}.md" for page in (*NOT_OF_THE_COURSE, "benchmarks", "model_file", "api")]
     suppress_warnings = ["toc.excluded", "toc.not_readable", "myst.xref_missing"]

@@ -24,5 +24,13 @@ def test_code(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_pages_with_code_are_found() -> None:
     assert [page.name for page in PAGES] == [
         "README.md",
-        *("contract.md", "engine.md", "engineer.md", "gradcheck.md", "researcher.md", "student.md"),
+        *(
+            "contract.md",
+            "engine.md",
+            "engineer.md",
+            "gradcheck.md",
+            "recommendation.md",
+            "researcher.md",
+            "student.md",
+        ),
     ]
