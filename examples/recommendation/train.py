@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,10 +38,15 @@ class Ranker:
     scale: np.ndarray
     nets: dict[str, nn.Sequential]
 
+    @cached_property
+    def frozen(self) -> dict[str, nn.FrozenNetwork]:
+        """The networks, compiled: millions of pairs are scored."""
+        return {task: nn.freeze(net) for task, net in self.nets.items()}
+
     def logits(self, task: str, features: np.ndarray, bought: np.ndarray) -> np.ndarray:
         """Return the log-odds of each pair, shape (n_rows, n_items); for "new", -inf where it was bought before."""
         flat = (features.reshape(-1, features.shape[-1]) - self.mean) / self.scale
-        z = self.nets[task].predict(flat)[:, 0].astype(float).reshape(bought.shape)
+        z = self.frozen[task](flat)[:, 0].astype(float).reshape(bought.shape)
         z += np.where(bought, np.log(KEPT["bought"]), np.log(KEPT["unbought"]))
         return np.where(bought, -np.inf, z) if task == "new" else z
 
