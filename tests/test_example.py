@@ -307,7 +307,7 @@ def test_offline_and_changed_data_are_said_clearly(tmp_path: Path, monkeypatch: 
 
 
 def test_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for wrong in (["--csv", "a.csv"], ["--target", "y"], ["--positive", "1"], ["--seeds", "0"], ["--data", "iris"]):
+    for wrong in (["--csv", "a.csv"], ["--target", "y"], ["--positive", "1"], ["--networks", "0"], ["--data", "iris"]):
         with pytest.raises(SystemExit):
             chart.main(wrong)
     capsys.readouterr()
@@ -325,7 +325,7 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "out"),
         "--fast",
-        "--seeds",
+        "--networks",
         "2",
         "--balanced",
         "--cost",
