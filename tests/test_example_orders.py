@@ -295,6 +295,8 @@ def test_a_shops_log_gets_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert people["customer"].str.fullmatch(r"K\d{4}").all() and {"segment", "action", "reason_3"} <= set(people)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "who buys again within" in page and "1997" not in page and "K0001" not in page
+    short = page.partition("In short")[2].partition("What to do")[0]
+    assert "returns: no purchases, and their money is taken off" in short and "chosen" in short
     store = live.Store(folder / "live")
     before = store.status()
     assert live.main([str(folder / "live"), "--purchases", str(tmp_path / "later.csv")]) == 0

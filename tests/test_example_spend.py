@@ -148,3 +148,17 @@ def test_a_shop_sees_what_to_expect(tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         chart.main(["--margin", "1.5"])
     assert "--margin must be above 0" in capsys.readouterr().err
+
+
+def test_one_who_outweighs_all_is_named_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = lines(200, 120)
+    last = frame["Bestelldatum"].max() - pd.Timedelta(days=5)
+    heavy = frame.loc[frame["Bestelldatum"] > last, "Kundennummer"].iloc[0]
+    frame.loc[frame["Kundennummer"] == heavy, "Betrag"] = 90_000.0
+    text(frame).to_csv(tmp_path / "shop.csv", index=False)
+    named = ["--customer", "Kundennummer", "--date", "Bestelldatum", "--amount", "Betrag", "--fast", "--networks", "1"]
+    assert chart.main(["--log", str(tmp_path / "shop.csv"), *named, "--out", str(tmp_path / "out")]) == 0
+    assert "warning: one customer spent" in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "one customer spent" in page.partition("Before you believe")[2].partition("In short")[0]
+    assert "one customer spent" in (tmp_path / "out" / "shop" / "model" / "model_card.md").read_text(encoding="utf-8")

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"({time.perf_counter() - started:.0f} seconds)", flush=True)
         evaluate.write_metrics(options.out / "metrics.json", found)
         report.write_report(options.out / "report.html", sections)
-    except (collect.CollectError, preprocess.PreprocessError) as error:
+    except (collect.CollectError, preprocess.PreprocessError, live.LiveError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -134,6 +134,7 @@ def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: 
     if shop:
         section["spend"]["picture"] = report.picture_of_action(*section["spend"].pop("of_picture"), _business(options))
         print(section["spend"]["said"])
+        doubtful += filter(None, [section["spend"]["doubt"]])
         now = _now(shop, model, section["spend"].pop("model"))
         if actions:
             frame, _ = orders.customers(shop.log, shop.log["date"].max())
@@ -146,7 +147,6 @@ def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: 
         "in_time": plan.in_time,
         "sample": options.fast,
     }
-    report.write_card(folder / "model" / "model_card.md", section)
     print(f"saved, loaded in a fresh process: {deploy.check_in_fresh_process(folder / 'model')}")
     if shop and shop.question.launch:
         months, lived = _in_time(table, shop, folder / "live", options)
@@ -157,6 +157,7 @@ def _one(raw: collect.Raw, table: preprocess.Table, shop: Shop | None, options: 
         print(lived["said"])
         section |= {"months": _months(months, shop.log), "live": lived}
         section["pictures"] |= {"months": report.picture_of_months(months), "drift": report.picture_of_drift(months)}
+    report.write_card(folder / "model" / "model_card.md", section)  # with all doubts
     return section
 
 
@@ -181,8 +182,10 @@ def _spend(
     said[0] += "share of the money spent by the tenth of highest expectation):"
     for name, m in measured.items():
         said.append(f"  {name:20} {m['total']:10.2f} {m['error']:14,.2f} {m['top']:7.1%}")
+    doubt = ""
     if (largest := amount.max() / max(amount.sum(), 1e-9)) > 0.2:
-        said.append(f"warning: one customer spent {largest:.0%} of all that money: no average of it means much")
+        doubt = f"one customer spent {largest:.0%} of all the money: no average of it means much"
+        said.append(f"warning: {doubt}")
     said.append(f"  {inside:.0%} spent within the interval that is to hold {spend.INSIDE:.0%} at least")
     said.append(f"Targeting by money: {_in_words(outcomes['network'])}")
     return {
@@ -196,7 +199,7 @@ def _spend(
         },
         **{"mean": float(amount[test].mean()), "calibration": spend.calibration(amount[test], expected["network"])},
         **{"outcomes": outcomes, "margin": options.margin, "of_picture": (worth * amount[test], acted)},
-        "said": "\n".join(said),
+        **{"said": "\n".join(said), "doubt": doubt},
     }
 
 

@@ -277,8 +277,7 @@ def question(log: pd.DataFrame, asked: Log) -> Question:
     horizon = horizon or (last - cutoff).days  # type: ignore[operator]
     if cutoff is None:
         cutoff = last - pd.Timedelta(days=horizon)
-        if not asked.cutoff:
-            notes.append(f"cut-off {cutoff:%Y-%m-%d}, {horizon} days before the log's end (--cutoff)")
+        notes.append(f"cut-off {cutoff:%Y-%m-%d}, {horizon} days before the log's end (--cutoff)")
     if cutoff < first:
         raise PreprocessError(f"--horizon {horizon}: {whole}; nothing is left to describe the customers by")
     if cutoff + pd.Timedelta(days=horizon) > last:
