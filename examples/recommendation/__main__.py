@@ -1,6 +1,7 @@
-"""The flow chart: collect -> events -> candidates, pairs -> train -> evaluate -> recommend, at days whose future is known.
+"""The flow chart: collect -> events -> candidates, pairs -> train -> evaluate -> recommend, report.
 
-python -m examples.recommendation [--log FILE --customer C --date D --amount A --product P] [--out DIR]
+python -m examples.recommendation
+python -m examples.recommendation --log FILE --customer C --date D --amount A --product P [--text T] [--catalogue FILE]
 """
 
 from __future__ import annotations
@@ -9,133 +10,204 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..user_profile.collect import CollectError, Log, log_file
-from ..user_profile.columns import PreprocessError
-from . import candidates, collect, evaluate, train
-from .events import Events
-from .pairs import Pairs
-from .recommend import Recommender
+from ..user_profile.collect import CollectError, Log
+from ..user_profile.columns import PreprocessError, Types
+from ..user_profile.options import ROLES, add_columns, check_columns
+from . import attributes, campaigns, collect, evaluate, report, train, visits
+from .events import RARE, Events
+from .recommend import Recommender, write_everyone
 
 CUTOFFS = (91, 61, 31)  # days before the end, each a test of its own
-TASKS = {"next": "what is in the next trip", "new": "what is bought within 30 days and never was before"}
-ACTIVITY = ((train.FEWEST_TRIPS, 15), (16, 39), (40, 10**9))  # trips
-
-
-def scores(events: Events, day: int, answers: train.Answers, *, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
-    """Return, for each task, the scores of each method, made from what happened before ``day``."""
-    history, pairs, rows = events.before(day), Pairs.of(events, day), answers.rows
-    ranker = train.train(events, day, seed=seed)
-    network: dict[str, list[np.ndarray]] = {task: [] for task in TASKS}
-    for _, some in train.blocks(rows):
-        features, bought = pairs.features(some), pairs.bought(some)
-        for task, parts in network.items():
-            parts.append(ranker.logits(task, features, bought))
-    bought = pairs.bought(rows)
-    popular = np.broadcast_to(candidates.popularity(history, day), bought.shape)
-    lately = np.broadcast_to(candidates.popularity(history, day, candidates.LATELY), bought.shape)
-    own = candidates.frequency(history, day)[rows].toarray()
-    neighbours = candidates.interactions(history, "log")[rows] @ candidates.item_knn(history)
-    found = {
-        "network": None,
-        "frequency": own + popular * (1e-9 / max(popular.max(), 1)),  # popularity decides among what was never bought
-        "popularity": popular,
-        "popularity lately": lately,
-        "item-kNN": neighbours.toarray(),
-        **{
-            f"EASE, {kind}": x[rows] @ w
-            for kind, x, w in zip(candidates.PENALTY, pairs.known, pairs.weights, strict=True)
-        },
-    }
-    unbought = {
-        name: np.where(bought, -np.inf, s) for name, s in found.items() if s is not None and name != "frequency"
-    }
-    return {
-        "next": {**found, "network": np.concatenate(network["next"])},
-        "new": {"network": np.concatenate(network["new"]), **unbought},
-    }
-
-
-def report(events: Events, days: list[int], *, seed: int = 0) -> list[str]:
-    """Measure every method at these days, and return the tables, as lines."""
-    rankings: dict[tuple[str, str], list[evaluate.Ranking]] = {}
-    trips = []
-    for day in days:
-        answers = train.Answers.of(events, day)
-        trips.append(events.before(day).n_trips()[answers.rows])
-        relevant = {"next": answers.next, "new": answers.new}
-        for task, methods in scores(events, day, answers, seed=seed).items():
-            for name, s in methods.items():
-                rankings.setdefault((task, name), []).append(evaluate.rank(s, relevant[task]))
-    lines = []
-    for task, what in TASKS.items():
-        lines += ["", f"{task}: {what} (mean over {len(days)} cut-offs)"]
-        lines.append(f"{'':20}" + "".join(f"{metric:>9}" for metric in evaluate.METRICS) + f"{'items in tops':>15}")
-        own = {name: found for (t, name), found in rankings.items() if t == task}
-        for name, found in own.items():
-            cells = "".join(f"{np.mean([np.nanmean(r.values[m]) for r in found]):9.4f}" for m in evaluate.METRICS)
-            lines.append(f"{name:20}{cells}{np.mean([r.coverage() for r in found]):15.0f}")
-        best = max((name for name in own if name != "network"), key=lambda name: _ndcg(own[name]).mean())
-        ours, theirs = (np.concatenate([r.values["ndcg"] for r in own[name]]) for name in ("network", best))
-        mean, error = evaluate.difference(ours, theirs)
-        lines.append(f"NDCG of the network minus {best}: {mean:+.4f} ± {error:.4f} over customers")
-        activity = np.concatenate(trips)
-        for low, high in ACTIVITY:
-            which = (activity >= low) & (activity <= high)
-            if which.sum() > 1:
-                mean, error = evaluate.difference(ours[which], theirs[which])
-                span = f"{low} to {high}" if high < 10**9 else f"{low} and more"
-                lines.append(f"  customers with {span} trips: {mean:+.4f} ± {error:.4f}")
-    return lines
-
-
-def _ndcg(found: list[evaluate.Ranking]) -> np.ndarray:
-    return np.array([np.nanmean(r.values["ndcg"]) for r in found])
+SEEDS = (0, 1)
+N_EXAMPLES = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m examples.recommendation", description=__doc__)
-    parser.add_argument("--log", type=Path, metavar="FILE", help="orders of your own, a line an article")
-    for name in ("customer", "date", "amount", "product"):
-        parser.add_argument(f"--{name}", metavar="COLUMN", default="")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("out"))
-    options = parser.parse_args(arguments)
-    columns = {name: getattr(options, name) for name in ("customer", "date", "amount", "product")}
-    if (options.log is not None) != all(columns.values()) or (options.log is None and any(columns.values())):
-        parser.error("--log, --customer, --date, --amount and --product go together")
+    """Run the example; return the exit status."""
+    options, types = _parse(arguments)
     started = time.perf_counter()
     try:
-        purchases = collect.of_log(log_file(options.log, Log(**columns))) if options.log else collect.journey()
-        print(f"{purchases.name}: {purchases.about}")
-        for line in purchases.notes:
-            print(f"  {line}")
-        events = Events.of(purchases)
-        end = int(events.day.max()) + 1
-        print(
-            f"  {len(events):,} purchases of {len(events.items):,} items by {len(events.customers):,} customers in {end} days"
-        )
-        days = [end - before for before in CUTOFFS if end - before > max(train.EARLIER) + train.AHEAD]
-        if not days:
-            raise PreprocessError(
-                f"{end} days are too short: {max(train.EARLIER) + train.AHEAD + min(CUTOFFS) + 1} are needed"
-            )
+        # Threads do not pay for matrices of this size, and waiting for each other they suffer on a busy machine.
         with threadpool_limits(1):
-            for line in report(events, days, seed=options.seed):
-                print(line)
-            recommender = Recommender.fit(events, seed=options.seed)
-        path = options.out / f"{purchases.name}.recommender.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        recommender.save(path)
-        print(f"\nmodel of all days: {path} ({time.perf_counter() - started:.0f} seconds in all)")
-    except (CollectError, PreprocessError, ValueError) as error:
+            _run(options, types)
+    except (CollectError, PreprocessError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing more is written", file=sys.stderr)
+        return 130
+    print(f"report: {options.out / 'report.html'} ({time.perf_counter() - started:.0f} seconds in all)")
     return 0
+
+
+def _run(options: argparse.Namespace, types: Types) -> None:
+    if options.log:
+        columns = Log(date=next(iter(types.orders())), **{name: getattr(options, name) for name in ROLES})
+        purchases = collect.of_log(
+            options.log, columns, types, options.text, options.catalogue, encoding=options.encoding
+        )
+    else:
+        purchases = collect.journey()
+    print(f"{purchases.name}: {purchases.about}")
+    for line in purchases.notes:
+        print(f"  {line}")
+    if not len(purchases.frame):
+        raise PreprocessError("no purchase is left: all lines are returns, or without a product")
+    log = Events.of(purchases.frame)
+    try:
+        events = log.common(options.rare)
+    except ValueError as error:
+        raise PreprocessError(f"{error}; see --rare") from error
+    days = _days(events, 1 if options.fast else len(CUTOFFS))
+    about = _about(purchases, log, events)
+    print(
+        "  {n_purchases:,} purchases of {n_items:,} items by {n_people:,} customers in {n_all_days} days".format(
+            **about
+        )
+    )
+    seeds, n_networks = ((0,), 1) if options.fast else (SEEDS, train.N_NETWORKS)
+    found = evaluate.measure(events, days, seeds, n_networks=n_networks)
+    _print_measured(found)
+    about |= report.measured(found) | {"picture": report.picture(found), "fast": options.fast}
+    about["cold"] = report.cold(evaluate.hidden(events, purchases.texts, days[-1])) if purchases.texts else []
+    _print_table("items of which the texts alone are known", ["ranked by", "NDCG@10"], about["cold"])
+    about["more"] = [visits.section(events, purchases.frame, n_networks=n_networks)]
+    if not options.log:
+        about["more"] += [part.section(events, n_networks=n_networks) for part in (campaigns, attributes)]
+    for section in about["more"]:
+        for table in section["tables"]:
+            _print_table(f"{section['title']}. {table['caption']}", table["head"], table["rows"])
+    shop = Recommender.fit(log, texts=purchases.texts, rare=options.rare, n_networks=n_networks)
+    options.out.mkdir(parents=True, exist_ok=True)
+    shop.save(options.out / f"{purchases.name}.recommender.npz")
+    write_everyone(shop, options.out / f"{purchases.name}.recommendations.csv")
+    about["examples"] = [] if options.log else _examples(shop)  # of one's own customers the page prints nobody
+    report.write(options.out, about)
+    print(f"\nmodel, and {report.K} new items for every customer: {options.out / purchases.name}.*")
+
+
+def _days(events: Events, n: int) -> list[int]:
+    """Return the days at which the future is known, and enough of the past to teach by."""
+    enough = max(train.EARLIER) + train.AHEAD
+    days = [events.end - before for before in CUTOFFS[-n:] if events.end - before >= enough]
+    if not days:
+        raise PreprocessError(f"{events.end} days are too short: {enough + CUTOFFS[-1]} are needed")
+    return days
+
+
+def _about(purchases: collect.Purchases, log: Events, events: Events) -> dict[str, Any]:
+    rare = len(log.items) - len(events.items)
+    return {
+        "name": purchases.name,
+        "about": purchases.about,
+        "notes": [*purchases.notes, *([f"{rare:,} items that were bought too rarely are left out"] if rare else [])],
+        "n_purchases": len(events),
+        "n_items": len(events.items),
+        "n_rare": rare,
+        "n_people": len(events.customers),
+        "n_all_days": events.end,
+    }
+
+
+def _print_measured(found: evaluate.Measured) -> None:
+    for task, what in train.TASKS.items():
+        for suffix in ("", evaluate.ONE_TRIP):
+            names = found.methods(task + suffix)
+            rows = [
+                [
+                    *(name, *(f"{found.mean(task + suffix, name, m):.4f}" for m in evaluate.METRICS)),
+                    f"{found.coverage(task + suffix, name):.0f}",
+                ]
+                for name in names
+            ]
+            _print_table(
+                f"{task}{suffix}: {what}; {len(found.days)} cut-offs",
+                ["", *evaluate.METRICS.values(), "items in tops"],
+                rows,
+            )
+        gains = {name or "all": found.gain(task, evaluate.RIVAL[task], name) for name in ("", *evaluate.ACTIVITY)}
+        for name, (mean, error) in gains.items():
+            print(f"  NDCG of the network minus {evaluate.RIVAL[task]}, {name}: {mean:+.4f} ± {error:.4f}")
+        gained = found.gain(task, evaluate.RIVAL[task], last=2)
+        last = [found.mean(task, evaluate.NETWORK, m, last=2) for m in ("ndcg", "f1")]
+        tops = found.coverage(task, evaluate.NETWORK, last=2)
+        print(f"  last two cut-offs: NDCG {last[0]:.4f}, F1 {last[1]:.4f}, {tops:.0f} items in tops", end="; ")
+        print("NDCG minus it {:+.4f} ± {:.4f}".format(*gained))
+
+
+def _print_table(caption: str, head: list[str], rows: list[Any]) -> None:
+    if not rows:
+        return
+    cells = [head, *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
+    print(f"\n{caption}")
+    for row in cells:
+        print(
+            "  "
+            + "  ".join(f"{c:{w}}" if k == 0 else f"{c:>{w}}" for k, (c, w) in enumerate(zip(row, widths, strict=True)))
+        )
+
+
+def _examples(shop: Recommender) -> list[dict[str, Any]]:
+    """Return what speaks for the first new items of one customer: who made the middle number of trips."""
+    n_trips = shop.log.n_trips()
+    customer = shop.log.customers[np.argsort(n_trips, kind="stable")[len(n_trips) // 2]]
+    found = []
+    for item in shop.recommend([customer], N_EXAMPLES)[0]:
+        why = shop.why(item.name, customer=customer)
+        shares = [(f"they bought {name}", share) for name, share in why.purchases.items()]
+        shares += [("how popular it is", why.popularity), ("how often they come", why.trips)]
+        shares = sorted(shares, key=lambda pair: -abs(pair[1]))
+        others = why.itself + sum(share for _, share in shares[5:])
+        largest = max(abs(share) for _, share in shares)
+        found.append({**item._asdict(), "shares": shares[:5], "others": others, "largest": largest})
+    return found
+
+
+def _parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Types]:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.recommendation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--log", type=Path, metavar="FILE", help="orders of your own, a line an article")
+    log = parser.add_argument_group("columns of your log")
+    add_columns(log)
+    log.add_argument(
+        "--date", metavar="COLUMN", action="append", default=[], help="of dates; COLUMN=dmy, =mdy and =ymd too"
+    )
+    log.add_argument("--text", metavar="COLUMN", action="append", default=[], help="says something of the product")
+    log.add_argument(
+        "--catalogue", type=Path, metavar="FILE", help="products, bought or not, with --product and --text"
+    )
+    log.add_argument("--missing", metavar="WORD", action="append", default=[], help="a value that means: not known")
+    log.add_argument("--decimal", choices=(".", ","), default="", help="the decimal mark, where numbers do not show it")
+    log.add_argument("--encoding", metavar="NAME", help="of the files, where it is not recognised")
+    parser.add_argument(
+        "--rare", type=int, metavar="N", default=RARE, help=f"leave out items bought on fewer customers' days ({RARE})"
+    )
+    parser.add_argument("--fast", action="store_true", help="one cut-off, one network: to see that it runs")
+    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("out/recommendation"))
+    options = parser.parse_args(arguments)
+    given = {name: getattr(options, name) for name in ROLES}
+    types = Types(date=options.date, missing=options.missing, decimal=options.decimal)
+    if options.log is None:
+        if any([*given.values(), *options.date, *options.text, options.catalogue]):
+            parser.error("columns and --catalogue are of a log, which --log names")
+    else:
+        check_columns(parser, types.orders(), given)
+        if not given["product"]:
+            parser.error("--log needs --product COLUMN: what is to be recommended")
+        if options.catalogue and not options.text:
+            parser.error("--catalogue is for texts: name their columns by --text")
+    if options.rare < 1:
+        parser.error("--rare must be at least 1")
+    return options, types
 
 
 if __name__ == "__main__":

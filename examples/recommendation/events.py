@@ -11,14 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from .collect import Purchases
-
-RARE = 20  # customer-days: items that were bought less often are left out
+RARE = 20  # customer-days: of items that were bought less often nothing is learned
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Events:
-    """Rows of (customer, item, day), each once, in order of time; customers and items are numbers into their names."""
+    """Rows of (customer, item, day), each once, sorted by these; customers and items are numbers into their names."""
 
     customers: np.ndarray
     items: np.ndarray
@@ -28,18 +26,37 @@ class Events:
     first: pd.Timestamp
 
     @classmethod
-    def of(cls, purchases: Purchases, rare: int = RARE) -> Events:
-        """Return the events of some purchases, without the rare items."""
-        frame = purchases.frame.drop_duplicates(["customer", "item", "date"])
-        often = frame["item"].map(frame["item"].value_counts()) >= rare
-        frame = frame[often].sort_values("date", kind="stable")
-        if not len(frame):
-            raise ValueError(f"{purchases.name}: no item was bought on {rare} days of customers")
-        customer, customers = pd.factorize(frame["customer"], sort=True)
-        item, items = pd.factorize(frame["item"], sort=True)
-        first = frame["date"].min()
-        day = (frame["date"] - first).dt.days.to_numpy()
-        return cls(np.asarray(customers, object), np.asarray(items, object), customer, item, day, first)
+    def of(cls, frame: pd.DataFrame) -> Events:
+        """Return the events of purchases, a row each, of the columns customer, item and date.
+
+        Raises
+        ------
+        ValueError
+            If there is no row, or something is missing in one.
+        """
+        customer, customers = _numbered(frame["customer"])
+        item, items = _numbered(frame["item"])
+        date = pd.to_datetime(frame["date"]).dt.normalize()
+        if not len(frame) or customer.min() < 0 or item.min() < 0 or date.isna().any():
+            raise ValueError(f"of {len(frame)} purchases some have no customer, no item or no date")
+        first = date.min()
+        day = (date - first).dt.days.to_numpy()
+        once = ~pd.DataFrame({"customer": customer, "item": item, "day": day}).duplicated().to_numpy()
+        return cls.sorted(customers, items, customer[once], item[once], day[once], first)
+
+    @classmethod
+    def sorted(
+        cls,
+        customers: np.ndarray,
+        items: np.ndarray,
+        customer: np.ndarray,
+        item: np.ndarray,
+        day: np.ndarray,
+        first: pd.Timestamp,
+    ) -> Events:
+        """Return events in any order, sorted."""
+        order = np.lexsort((day, item, customer))
+        return cls(customers, items, *(np.asarray(rows[order], np.int32) for rows in (customer, item, day)), first)
 
     def __len__(self) -> int:
         return len(self.day)
@@ -49,6 +66,16 @@ class Events:
         """The number of customers, and of items."""
         return len(self.customers), len(self.items)
 
+    @property
+    def end(self) -> int:
+        """The day after the last."""
+        return int(self.day.max()) + 1
+
+    def frame(self) -> pd.DataFrame:
+        """Return the purchases that these events are of."""
+        date = self.first + pd.to_timedelta(self.day, unit="D")
+        return pd.DataFrame({"customer": self.customers[self.customer], "item": self.items[self.item], "date": date})
+
     def before(self, day: int) -> Events:
         """Return what happened before a day, with the same customers and items."""
         return self._rows(self.day < day)
@@ -56,6 +83,36 @@ class Events:
     def within(self, start: int, end: int) -> Events:
         """Return what happened from the day ``start`` to before the day ``end``."""
         return self._rows((self.day >= start) & (self.day < end))
+
+    def common(self, rare: int = RARE) -> Events:
+        """Return the events of the items that were bought on at least ``rare`` days of customers.
+
+        Raises
+        ------
+        ValueError
+            If there is no such item.
+        """
+        often = np.bincount(self.item, minlength=len(self.items)) >= rare
+        if not often.any():
+            raise ValueError(f"no item was bought on {rare} days of customers")
+        return self.of_items(self.items[often])
+
+    def of_items(self, items: np.ndarray) -> Events:
+        """Return the events of these items, numbered in their order; an item may be one that nobody bought."""
+        place = {name: i for i, name in enumerate(items)}
+        number = np.array([place.get(name, -1) for name in self.items], int)[self.item]
+        kept = number >= 0
+        return self.sorted(self.customers, items, self.customer[kept], number[kept], self.day[kept], self.first)
+
+    def of_customers(self, rows: np.ndarray) -> Events:
+        """Return the events of these customers, numbered in their order."""
+        start, end = (np.searchsorted(self.customer, rows, side=side) for side in ("left", "right"))
+        n = end - start
+        customer = np.repeat(np.arange(len(rows), dtype=np.int32), n)
+        which = np.arange(n.sum()) + np.repeat(start - (np.cumsum(n) - n), n)
+        return replace(
+            self, customers=self.customers[rows], customer=customer, item=self.item[which], day=self.day[which]
+        )
 
     def _rows(self, which: np.ndarray) -> Events:
         return replace(self, customer=self.customer[which], item=self.item[which], day=self.day[which])
@@ -71,13 +128,37 @@ class Events:
         """Return for each customer and item the sum over purchases of 2^(-(days ago) / half_life)."""
         return self.matrix(2.0 ** (-(day - self.day) / half_life))
 
+    def trips(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the customer and the day of each trip, sorted."""
+        if not len(self):
+            return self.customer, self.day
+        days = np.int64(self.day.max()) + 1
+        return np.divmod(np.unique(self.customer * days + self.day), days)
+
     def n_trips(self) -> np.ndarray:
         """Return each customer's number of trips."""
-        trips = np.unique(np.stack([self.customer, self.day]), axis=1)
-        return np.bincount(trips[0], minlength=len(self.customers))
+        return np.bincount(self.trips()[0], minlength=len(self.customers))
 
-    def next_trip(self) -> Events:
+    def first_trip(self) -> Events:
         """Return each customer's first trip."""
-        start = np.full(len(self.customers), np.iinfo(int).max)
+        start = np.full(len(self.customers), np.iinfo(np.int32).max)
         np.minimum.at(start, self.customer, self.day)
         return self._rows(self.day == start[self.customer])
+
+    def last_trip(self) -> Events:
+        """Return each customer's last trip."""
+        latest = self.latest()
+        return self._rows(self.day == latest[self.customer])
+
+    def latest(self) -> np.ndarray:
+        """Return the day of each customer's last trip, -1 where there is none."""
+        latest = np.full(len(self.customers), -1)
+        np.maximum.at(latest, self.customer, self.day)
+        return latest
+
+
+def _numbered(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each value, -1 where it is missing, and the names, which are text, in their order."""
+    number, found = pd.factorize(values)
+    names, place = np.unique(np.array([str(name) for name in found], object), return_inverse=True)
+    return np.append(place, -1)[number], names

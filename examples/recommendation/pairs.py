@@ -1,24 +1,70 @@
-"""Step 4, pairs: what is known of a customer and an item on a day, in numbers that a network ranks by."""
+"""Step 4, pairs: what is known of a customer and an item on a day, in numbers that a network ranks by.
+
+A customer has bought few of all items; so what tells of a pair that was bought is kept once, in a row of ``own``, and all other
+pairs share its last row.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
-from .candidates import LATELY, PENALTY, ease, interactions, popularity
+from .candidates import KINDS, LATELY, foretell, interactions, neighbours, popularity
 from .events import Events
 
 HALF_LIVES = (7, 20, 60, 120)
-NAMES = (
+OWN = (
     *("bought", "times", *(f"times, half-life {days} days" for days in HALF_LIVES)),
     *("days since last", "days since first", "mean gap", "overdue", "in the last trip", "share of trips"),
-    *("trips", "items a trip", "days since last trip"),
-    *("popularity", "popularity lately", "share of buyers who bought it again"),
-    *("EASE, whether", "EASE, how often"),
 )
+TRIPS = ("trips", "items a trip", "days since last trip")
+ITEM = ("popularity", "popularity lately", "share of buyers who bought it again")
+OTHERS = ("others' purchases, whether", "others' purchases, how often", "others' purchases, whether, over popularity")
+NAMES = (*OWN, *TRIPS, *ITEM, *OTHERS)
 NEVER = 1000.0  # days
+NEVER_BOUGHT = np.array([*[0.0] * (2 + len(HALF_LIVES)), *[np.log1p(NEVER)] * 3, np.log1p(1.0), 0.0, 0.0], np.float32)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What is learned of items from everybody's purchases."""
+
+    items: np.ndarray  # popularity, lately, and share of rebuyers, shape (n_items, 3)
+    weights: tuple[
+        np.ndarray | csr_array, ...
+    ]  # how purchases foretell others, shape (n_items, n_items), for each of KINDS
+
+    @property
+    def rarity(self) -> np.ndarray:
+        """1 / the root of how often each item was bought."""
+        return 1 / np.sqrt(np.maximum(np.expm1(self.items[:, 0]), 1))
+
+    @classmethod
+    def of(cls, history: Events, day: int) -> Learned:
+        """Learn from all that happened before ``day``."""
+        counts = history.matrix()
+        buyers = np.bincount(counts.indices, minlength=counts.shape[1])
+        again = np.bincount(counts.indices[counts.data > 1], minlength=counts.shape[1])
+        known = [popularity(history, day), popularity(history, day, LATELY)]
+        items = np.stack([*map(np.log1p, known), again / np.maximum(buyers, 1)], axis=1)
+        return cls(items, tuple(neighbours(history, kind) for kind in KINDS))
+
+    def extended(self, near: csr_array) -> Learned:
+        """Return the same with more items, of which each is taken for a mixture of those here: ``near``, a row each."""
+        items = np.vstack([self.items, near @ self.items])
+        return Learned(items, tuple(_extended(weights, near) for weights in self.weights))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some customers, beside all items."""
+
+    rows: np.ndarray
+    place: np.ndarray  # the row of ``own`` of each pair, shape (n_rows, n_items)
+    others: tuple[np.ndarray, ...]  # the score by others' purchases, for each of KINDS, shape (n_rows, n_items)
+    bought: np.ndarray  # bool, shape (n_rows, n_items)
 
 
 @dataclass(frozen=True)
@@ -27,77 +73,70 @@ class Pairs:
 
     history: Events
     day: int
-    counts: csr_array
-    sparse: tuple[csr_array, ...]  # decayed counts, then last and first day, and whether in the last trip
+    learned: Learned
+    cells: csr_array  # the row of ``own``, plus one
+    own: np.ndarray
     trips: np.ndarray  # each customer's number, size and recency of trips
-    items: np.ndarray  # each item's popularity, lately, and share of rebuyers
-    known: tuple[csr_array, ...]  # what EASE multiplies
-    weights: tuple[np.ndarray, ...]
+    known: tuple[csr_array, ...]  # what ``learned.weights`` multiply
 
     @classmethod
-    def of(cls, events: Events, day: int) -> Pairs:
-        """Learn from what happened before ``day``."""
+    def of(cls, events: Events, day: int, learned: Learned | None = None) -> Pairs:
+        """Describe what happened before ``day``; ``learned`` from others, by default from the same."""
         history = events.before(day)
-        counts = history.matrix()
-        n_items = counts.shape[1]
-        buyers = np.bincount(counts.indices, minlength=n_items)
-        again = np.bincount(counts.indices[counts.data > 1], minlength=n_items)
-        known = [popularity(history, day), popularity(history, day, LATELY)]
-        items = np.stack([*map(np.log1p, known), again / np.maximum(buyers, 1)], axis=1)
-        weights = tuple(ease(interactions(history, kind), penalty) for kind, penalty in PENALTY.items())
-        return cls._describe(history, day, items, weights)
-
-    def of_others(self, history: Events) -> Pairs:
-        """Return the same for other customers, by their own history and by what is known of items."""
-        return self._describe(history.before(self.day), self.day, self.items, self.weights)
-
-    @classmethod
-    def _describe(cls, history: Events, day: int, items: np.ndarray, weights: tuple[np.ndarray, ...]) -> Pairs:
         n_customers = history.shape[0]
-        latest = np.full(n_customers, -1)
-        np.maximum.at(latest, history.customer, history.day)
-        last, first = _extreme(history, np.maximum, 0), _extreme(history, np.minimum, day)
-        of_last = history.matrix((history.day == latest[history.customer]).astype(float))
+        latest = history.latest()
         n_trips = history.n_trips()
         size = np.bincount(history.customer, minlength=n_customers) / np.maximum(n_trips, 1)
+        cells, own = _own(history, day, latest, n_trips)
         return cls(
-            *(history, day, history.matrix()),
-            (*(history.decayed(day, h) for h in HALF_LIVES), last, first, of_last),
-            *(np.stack([np.log1p(n_trips), np.log1p(size), np.log1p(day - latest)], axis=1), items),
-            *(tuple(interactions(history, kind) for kind in PENALTY), weights),
+            *(history, day, learned or Learned.of(history, day), cells, own),
+            np.stack([np.log1p(n_trips), np.log1p(size), np.log1p(day - latest)], axis=1).astype(np.float32),
+            tuple(interactions(history, kind) for kind in KINDS),
         )
 
-    def bought(self, rows: np.ndarray) -> np.ndarray:
-        """Return whether these customers bought each item before, shape (n_rows, n_items)."""
-        return self.counts[rows].toarray() > 0
+    def block(self, rows: np.ndarray) -> Block:
+        """Return these customers beside all items."""
+        place = self.cells[rows].toarray() - 1
+        others = tuple(foretell(x[rows], w) for x, w in zip(self.known, self.learned.weights, strict=True))
+        return Block(rows, place, others, place >= 0)
 
-    def features(self, rows: np.ndarray) -> np.ndarray:
-        """Return the features of these customers with every item, float32, shape (n_rows, n_items, n_features)."""
-        counts = self.counts[rows].toarray()
-        *decayed, last, first, of_last = (matrix[rows].toarray() for matrix in self.sparse)
-        has = counts > 0
-        since, age = np.where(has, self.day - last, NEVER), np.where(has, self.day - first, NEVER)
-        gap = np.where(counts > 1, (last - first) / np.maximum(counts - 1, 1), NEVER)
-        n_trips = np.expm1(self.trips[rows, :1])
-        own = [
-            *(has, np.log1p(counts), *(np.log1p(d) for d in decayed)),
-            *(np.log1p(since), np.log1p(age), np.log1p(gap), np.log1p(since / np.maximum(gap, 1)), of_last),
-            counts / np.maximum(n_trips, 1),
-        ]
-        wide = np.empty((len(rows), counts.shape[1], len(NAMES)), np.float32)
-        for k, values in enumerate(own):
-            wide[:, :, k] = values
-        at = len(own)
-        wide[:, :, at : at + 3] = self.trips[rows][:, None]
-        wide[:, :, at + 3 : at + 6] = self.items[None]
-        for k, (x, weights) in enumerate(zip(self.known, self.weights, strict=True)):
-            wide[:, :, at + 6 + k] = x[rows] @ weights
+    def features(self, block: Block, row: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Return the features of pairs, float32, shape (n_pairs, n_features); ``row`` counts within the block."""
+        wide = np.empty((len(row), len(NAMES)), np.float32)
+        at = len(OWN)
+        wide[:, :at] = self.own[block.place[row, item]]
+        wide[:, at : at + 3] = self.trips[block.rows[row]]
+        wide[:, at + 3 : at + 6] = self.learned.items[item]
+        for k, scores in enumerate(block.others):
+            wide[:, at + 6 + k] = scores[row, item]
+        wide[:, -1] = wide[:, at + 6] * self.learned.rarity[item]
         return wide
 
 
-def _extreme(history: Events, better: np.ufunc, start: int) -> csr_array:
-    """Return for each customer and item the latest, or earliest, day."""
-    keys, place = np.unique(history.customer * history.shape[1] + history.item, return_inverse=True)
-    found = np.full(len(keys), start)
-    better.at(found, place, history.day)
-    return csr_array((found.astype(float), np.divmod(keys, history.shape[1])), shape=history.shape)
+def _extended(weights: np.ndarray | csr_array, near: csr_array) -> np.ndarray | csr_array:
+    more = csr_array(near.T)
+    if isinstance(weights, csr_array):
+        wide = csr_array(hstack([weights, weights @ more]))
+        return csr_array(
+            (wide.data, wide.indices, np.pad(wide.indptr, (0, near.shape[0]), mode="edge")), (wide.shape[1],) * 2
+        )
+    return np.pad(np.hstack([weights, weights @ more]), ((0, near.shape[0]), (0, 0)))
+
+
+def _own(history: Events, day: int, latest: np.ndarray, n_trips: np.ndarray) -> tuple[csr_array, np.ndarray]:
+    """Return where each pair that was bought has its row, and these rows; the last row is of what was never bought."""
+    starts = np.ones(len(history), bool)  # events are sorted: those of a pair stand together, in order of time
+    starts[1:] = (np.diff(history.customer) != 0) | (np.diff(history.item) != 0)
+    place, at = np.cumsum(starts) - 1, np.flatnonzero(starts)
+    n, customer, item, first = len(at), history.customer[at], history.item[at], history.day[at]
+    last = history.day[np.append(at, len(history))[1:] - 1]
+    counts = np.bincount(place, minlength=n)
+    decayed = [np.bincount(place, 2.0 ** (-(day - history.day) / days), n) for days in HALF_LIVES]
+    gap = np.where(counts > 1, (last - first) / np.maximum(counts - 1, 1), NEVER)
+    since = day - last
+    bought = [
+        *(np.ones(n), np.log1p(counts), *map(np.log1p, decayed), np.log1p(since), np.log1p(day - first)),
+        *(np.log1p(gap), np.log1p(since / np.maximum(gap, 1)), last == latest[customer], counts / n_trips[customer]),
+    ]
+    own = np.vstack([np.stack(bought, axis=1).astype(np.float32), NEVER_BOUGHT])
+    return csr_array((np.arange(1, n + 1), (customer, item)), shape=history.shape), own

@@ -1,7 +1,7 @@
 """Step 5, train: a small Dense network on pairs, taught by earlier days whose answers are known; one for each task.
 
-Most pairs are a no. All yes are kept, and a share of the no, larger among what the customer bought before; the odds are put
-right afterwards, by the logarithm of that share, so that the outputs are probabilities.
+The pairs are those that it will have to rank: each customer's candidates. Most are a no, of which a share is kept; the odds are
+put right afterwards, by the logarithm of that share, so that the outputs are probabilities.
 """
 
 from __future__ import annotations
@@ -11,23 +11,27 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.sparse import csr_array
 
 import nnprofile as nn
 
-from ..user_profile.train import average
+from ..user_profile.train import average, dense_stack
+from .candidates import N_CANDIDATES, choose
 from .events import Events
-from .pairs import Pairs
+from .pairs import Block, Pairs
 
 HIDDEN = (32, 16)
 AHEAD = 30  # days: a trip, or a purchase, within these counts
 EARLIER = (90, 60, 30)  # days before: when the network is taught; the answers are known by then
 FEWEST_TRIPS = 5
-KEPT = {"bought": 0.5, "unbought": 0.05}  # of the no
+MOST_CUSTOMERS = 5000  # of each of these days
+KEPT = 0.5  # of the no
+NEWCOMERS = 0.2  # share of customers who are also shown as if they had never been seen before their last trip
 BLOCK = 128  # customers at a time
 BATCH = 512
 N_NETWORKS = 4  # whose outputs are averaged
 LOSS = nn.SigmoidCrossEntropy()
-TASKS = ("next", "new")
+TASKS = {"next": "what is in the next trip", "new": f"what is bought within {AHEAD} days and never was before"}
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,16 @@ class Ranker:
         """The networks, compiled: millions of pairs are scored."""
         return {task: nn.freeze(net) for task, net in self.nets.items()}
 
-    def logits(self, task: str, features: np.ndarray, bought: np.ndarray) -> np.ndarray:
-        """Return the log-odds of each pair, shape (n_rows, n_items); for "new", -inf where it was bought before."""
-        flat = (features.reshape(-1, features.shape[-1]) - self.mean) / self.scale
-        z = self.frozen[task](flat)[:, 0].astype(float).reshape(bought.shape)
-        z += np.where(bought, np.log(KEPT["bought"]), np.log(KEPT["unbought"]))
-        return np.where(bought, -np.inf, z) if task == "new" else z
+    def logits(self, task: str, features: np.ndarray) -> np.ndarray:
+        """Return the log-odds of pairs, shape (n_pairs,)."""
+        return self.frozen[task]((features - self.mean) / self.scale)[:, 0] + np.log(KEPT)
+
+    def scores(self, task: str, pairs: Pairs, block: Block, able: np.ndarray, n: int = N_CANDIDATES) -> np.ndarray:
+        """Return the log-odds of the candidates among the able, -inf elsewhere, shape (n_rows, n_items)."""
+        row, item = np.nonzero(chosen(task, pairs, block, able, n))
+        z = np.full(block.bought.shape, -np.inf)
+        z[row, item] = self.logits(task, pairs.features(block, row, item))
+        return z
 
 
 @dataclass(frozen=True)
@@ -56,22 +64,35 @@ class Answers:
     """What customers bought from a day on, of those with enough trips before it and one within ``AHEAD`` days after."""
 
     rows: np.ndarray  # their numbers
-    next: np.ndarray  # whether each item is in the next trip, shape (n_rows, n_items)
-    new: np.ndarray  # whether it is bought within ``AHEAD`` days, and was not before
+    following: csr_array  # the next trip of each customer
+    later: csr_array  # all that each buys within ``AHEAD`` days
 
     @classmethod
-    def of(cls, events: Events, day: int) -> Answers:
-        """Return the answers of a day."""
+    def of(cls, events: Events, day: int, most: int | None = None, rng: np.random.Generator | None = None) -> Answers:
+        """Return the answers of a day, of ``most`` customers drawn at random where there are more."""
         history, later = events.before(day), events.within(day, day + AHEAD)
         rows = np.flatnonzero((history.n_trips() >= FEWEST_TRIPS) & (later.n_trips() > 0))
-        following = later.next_trip().matrix()[rows].toarray() > 0
-        return cls(rows, following, (later.matrix()[rows].toarray() > 0) & (history.matrix()[rows].toarray() == 0))
+        if rng is not None and most is not None and len(rows) > most:
+            rows = np.sort(rng.choice(rows, most, replace=False))
+        return cls(rows, later.first_trip().matrix(), later.matrix())
+
+    def of_block(self, task: str, rows: np.ndarray, bought: np.ndarray) -> np.ndarray:
+        """Return what is a yes, bool, shape (n_rows, n_items); ``bought`` is what was bought before."""
+        if task == "next":
+            return self.following[rows].toarray() > 0
+        return (self.later[rows].toarray() > 0) & ~bought
 
 
-def blocks(rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def chosen(task: str, pairs: Pairs, block: Block, able: np.ndarray, n: int = N_CANDIDATES) -> np.ndarray:
+    """Return the candidates among the able, bool, shape (n_rows, n_items): "next" adds all that was bought before."""
+    new = choose(block.others, pairs.learned.items[:, 1], able & ~block.bought, n)
+    return new | (able & block.bought) if task == "next" else new
+
+
+def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
     """Return the rows in blocks, for bounded memory."""
     for start in range(0, len(rows), BLOCK):
-        yield slice(start, start + BLOCK), rows[start : start + BLOCK]
+        yield rows[start : start + BLOCK]
 
 
 def train(
@@ -80,7 +101,7 @@ def train(
     *,
     seed: int = 0,
     n_networks: int = N_NETWORKS,
-    n_epochs: int = 6,
+    n_epochs: int = 4,
     earlier: Sequence[int] = EARLIER,
 ) -> Ranker:
     """Teach the networks by the days ``earlier`` before ``day``; nothing from ``day`` on is seen.
@@ -91,18 +112,17 @@ def train(
         If no customer has enough trips by then.
     """
     rng = np.random.default_rng(seed)
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {task: [] for task in TASKS}
     known = events.before(day)
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {task: [] for task in TASKS}
     for before in earlier:
-        pairs, answers = Pairs.of(known, day - before), Answers.of(known, day - before)
-        for block, rows in blocks(answers.rows):
-            features, bought = pairs.features(rows), pairs.bought(rows)
-            lot = rng.random(bought.shape)
-            drawn = lot < np.where(bought, KEPT["bought"], KEPT["unbought"])
-            for task, y in (("next", answers.next[block]), ("new", answers.new[block])):
-                chosen = (y | drawn) & (~bought if task == "new" else True)
-                parts[task].append((features[chosen], y[chosen]))
-    if not parts["next"] or not sum(y.sum() for _, y in parts["next"]):
+        pairs = Pairs.of(known, day - before)
+        answers = Answers.of(known, day - before, MOST_CUSTOMERS, rng)
+        for rows in blocks(answers.rows):
+            _add(parts, pairs, pairs.block(rows), answers, rows, rng)
+        for rows in blocks(rng.choice(answers.rows, int(NEWCOMERS * len(answers.rows)), replace=False)):
+            last = Pairs.of(pairs.history.of_customers(rows).last_trip(), pairs.day, pairs.learned)
+            _add(parts, last, last.block(np.arange(len(rows))), answers, rows, rng)
+    if not sum(y.sum() for _, y in parts["next"]):
         raise ValueError(
             f"nobody has {FEWEST_TRIPS} trips {max(earlier)} days before, and one within {AHEAD} days after"
         )
@@ -116,13 +136,24 @@ def train(
     return Ranker(mean, scale, nets)
 
 
+def _add(
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+    pairs: Pairs,
+    block: Block,
+    answers: Answers,
+    rows: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Add the features and answers of the pairs that are kept, for each task."""
+    drawn = rng.random(block.bought.shape) < KEPT
+    for task, part in parts.items():
+        y = answers.of_block(task, rows, block.bought)
+        row, item = np.nonzero((y | drawn) & chosen(task, pairs, block, np.ones_like(y)))
+        part.append((pairs.features(block, row, item), y[row, item]))
+
+
 def _one(x: np.ndarray, y: np.ndarray, n_epochs: int, rng: np.random.Generator) -> nn.Sequential:
-    layers: list[nn.Layer] = []
-    width = x.shape[1]
-    for hidden in HIDDEN:
-        layers += [nn.Dense(width, hidden, initializer=nn.initializers.he_normal), nn.ReLU()]
-        width = hidden
-    net = nn.Sequential([*layers, nn.Dense(width, 1)], rng=rng, dtype=np.float32)
+    net = dense_stack(x.shape[1], HIDDEN, rng)
     optimizer = nn.Adam(nn.CosineDecay(0.003, n_steps=n_epochs * -(-len(y) // BATCH)))
     history = nn.fit(net, LOSS, optimizer, x, y, n_epochs=n_epochs, batch_size=BATCH, rng=rng)
     if history.stop_reason == "interrupted":

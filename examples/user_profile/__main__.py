@@ -37,6 +37,7 @@ from . import (
     train,
     update,
 )
+from .options import ROLES, add_columns, check_columns
 
 FAST_ROWS = 4000
 N_ANSWERS = 200
@@ -635,14 +636,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--encoding", metavar="NAME", help="of the file, where it is not recognised: gb18030, cp1251 ..."
     )
     log = parser.add_argument_group("columns of your log, with --date, and what is asked of it")
-    for name, meaning in (
-        ("customer", "who ordered"),
-        ("amount", "what the line cost; less than 0 is a return"),
-        ("price", "of one piece, in place of --amount: times --quantity"),
-        ("quantity", "how many pieces"),
-        ("product", "which article"),
-    ):
-        log.add_argument(f"--{name}", metavar="COLUMN", default="", help=meaning)
+    add_columns(log)
     log.add_argument("--cutoff", metavar="DATE", default="", help="customers are known by then (default: chosen)")
     log.add_argument(
         "--horizon", type=int, metavar="DAYS", default=0, help="do they buy again within? (default: chosen)"
@@ -704,7 +698,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _columns_of_log(parser: argparse.ArgumentParser, options: argparse.Namespace) -> collect.Log | None:
     """Return which columns of the log are which."""
-    names = ("customer", "amount", "price", "quantity", "product", "cutoff", "horizon")
+    names = (*ROLES, "cutoff", "horizon")
     given = {name: getattr(options, name) for name in names}
     if options.log is None:
         if any(given.values()):
@@ -719,15 +713,9 @@ def _columns_of_log(parser: argparse.ArgumentParser, options: argparse.Namespace
             parser.error(
                 f"--{name.replace('_', '-')} is for --csv; a log has --customer, --date, --amount, --quantity and --product"
             )
-    if len(options.types.orders()) != 1 or not given["customer"]:
-        parser.error("--log needs --customer COLUMN, --date COLUMN (or COLUMN=dmy), and --amount COLUMN")
-    if bool(given["amount"]) == bool(given["price"]) or (given["price"] and not given["quantity"]):
-        parser.error("--log needs --amount COLUMN, what a line cost; or --price COLUMN and --quantity COLUMN")
+    check_columns(parser, options.types.orders(), given)
     if not 0 <= given["horizon"] <= 36500:
         parser.error("--horizon must be a number of days")
-    roles = [*options.types.orders(), *filter(None, (given[name] for name in names[:5]))]
-    if len(set(roles)) < len(roles):
-        parser.error(f"one column cannot be two things: {', '.join(sorted({r for r in roles if roles.count(r) > 1}))}")
     if given["cutoff"]:
         try:
             given["cutoff"] = f"{pd.to_datetime(given['cutoff'], format='%Y-%m-%d'):%Y-%m-%d}"

@@ -31,7 +31,7 @@ def reasons(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray
     """
     x = model.encoder.transform(frame).astype(np.float64)
     start = np.zeros(x.shape[1])
-    nets = [_in_float64(net) for net in model.nets]
+    nets = [in_float64(net) for net in model.nets]
     shares = np.mean([integrated_gradients(net, x, start) for net in nets], axis=0)
     columns = model.encoder.feature_columns()
     names = [column["name"] for column in model.encoder.columns]
@@ -56,7 +56,8 @@ def without(model: Model, frame: pd.DataFrame, columns: np.ndarray) -> np.ndarra
     return np.mean([net.predict(x)[:, 0].astype(float) for net in model.nets], axis=0)
 
 
-def _in_float64(net: nn.Sequential) -> nn.Sequential:
+def in_float64(net: nn.Sequential) -> nn.Sequential:
+    """Return the network with its parameters in float64."""
     params = net.params.like(np.float64)
     params.vector[...] = net.params.vector
     return net.with_params(params)

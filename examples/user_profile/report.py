@@ -35,31 +35,32 @@ PATHS = {"frozen": "#999999", "incremental": "#0b6e4f", "retrained": "#48639c"}
 def pictures(result: SplitResult) -> dict[str, str]:
     """Return the four pictures of one split, as base64 PNG; of fewer than K people, only that of the losses."""
     if len(result.y) < K:
-        return {"losses": _png(_draw_losses, result)}
+        return {"losses": png(_draw_losses, result)}
     return {
-        "losses": _png(_draw_losses, result),
-        "curves": _png(_draw_curves, result, wide=True),
-        "calibration": _png(_draw_calibration, result),
-        "confusion": _png(_draw_confusion, result),
+        "losses": png(_draw_losses, result),
+        "curves": png(_draw_curves, result, wide=True),
+        "calibration": png(_draw_calibration, result),
+        "confusion": png(_draw_confusion, result),
     }
 
 
 def picture_of_action(y: np.ndarray, proba: dict[str, np.ndarray], business: Business) -> str:
     """Return the gain curve and the money by share acted on, as base64 PNG."""
-    return _png(_draw_action, y, proba, business, wide=True)
+    return png(_draw_action, y, proba, business, wide=True)
 
 
 def picture_of_months(found: Backtest) -> str:
     """Return the log losses month by month, beside frozen, as base64 PNG."""
-    return _png(_draw_months, found, wide=True)
+    return png(_draw_months, found, wide=True)
 
 
 def picture_of_drift(found: Backtest) -> str:
     """Return the drift of the columns month by month, as base64 PNG."""
-    return _png(_draw_drift, found, wide=True)
+    return png(_draw_drift, found, wide=True)
 
 
-def _png(draw: Callable[..., None], *arguments: Any, wide: bool = False) -> str:
+def png(draw: Callable[..., None], *arguments: Any, wide: bool = False) -> str:
+    """Return what ``draw`` draws into a figure, as base64 PNG."""
     figure = plt.figure(figsize=(8.4 if wide else 4.4, 3.6), layout="constrained")
     draw(figure, *arguments)
     buffer = io.BytesIO()
@@ -175,17 +176,13 @@ def _draw_drift(figure, found: Backtest) -> None:
 
 def write_report(path: Path, sections: list[dict[str, Any]]) -> None:
     """Write one self-contained page: no script, no other file, no network."""
-    page = _templates(autoescape=True).get_template("report.html.jinja").render(sections=sections, **_WORDS)
+    page = templates(autoescape=True).get_template("report.html.jinja").render(sections=sections, **_WORDS)
     path.write_text(page, encoding="utf-8")
 
 
 def write_card(path: Path, section: dict[str, Any]) -> None:
     """Write the model card, as Markdown."""
-    page = (
-        _templates(autoescape=False, finalize=_in_markdown)
-        .get_template("model_card.md.jinja")
-        .render(s=section, **_WORDS)
-    )
+    page = templates(autoescape=False).get_template("model_card.md.jinja").render(s=section, **_WORDS)
     path.write_text(page, encoding="utf-8")
 
 
@@ -197,10 +194,11 @@ def _in_markdown(value: Any) -> Any:
     return re.sub(r"([|<\\])", r"\\\1", " ".join(value.split())) if isinstance(value, str) else value
 
 
-def _templates(*, autoescape: bool, finalize: Callable[[Any], Any] | None = None) -> Environment:
+def templates(*folders: Path, autoescape: bool = False) -> Environment:
+    """Return the templates of these folders and of this one: of HTML with ``autoescape``, else of Markdown."""
     found = Environment(
-        finalize=finalize,
-        loader=FileSystemLoader(Path(__file__).parent),
+        finalize=None if autoescape else _in_markdown,
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -56,9 +56,17 @@ class Model:
 
 def build(in_features: int, dropout: float, rng: np.random.Generator) -> nn.Sequential:
     """Return the network of the document's section 5.2, its last sigmoid left to the loss, with dropout between."""
+    return dense_stack(in_features, HIDDEN, rng, dropout)
+
+
+def dense_stack(
+    in_features: int, hidden: tuple[int, ...], rng: np.random.Generator, dropout: float = 0.0
+) -> nn.Sequential:
+    """Return Dense layers of these widths, ReLU after each, and one of a single output."""
     layers: list[nn.Layer] = []
-    for width in HIDDEN:
-        layers += [nn.Dense(in_features, width, initializer=nn.initializers.he_normal), nn.ReLU(), nn.Dropout(dropout)]
+    for width in hidden:
+        layers += [nn.Dense(in_features, width, initializer=nn.initializers.he_normal), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
         in_features = width
     return nn.Sequential([*layers, nn.Dense(in_features, 1)], rng=rng, dtype=np.float32)
 
