@@ -1,22 +1,26 @@
-# make demo | test | page | course | docs | check | bench | bench-gradcheck: each makes the virtual environment that it needs.
+# make demo | recommend | test | page | course | docs | check | bench | bench-gradcheck: each makes the virtual environment that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS_demo := examples
+EXTRAS_recommend := examples,parquet
 EXTRAS_test := test,examples
 EXTRAS_page :=
 EXTRAS_course := docs
-EXTRAS_docs := docs,examples,onnx
-EXTRAS_dev := test,examples,onnx,docs,dev
-EXTRAS_bench := examples,bench
-.PHONY: demo test page course docs check bench bench-gradcheck clean
+EXTRAS_docs := docs,examples,parquet,onnx
+EXTRAS_dev := test,examples,parquet,onnx,docs,dev
+EXTRAS_bench := examples,parquet,bench
+.PHONY: demo recommend test page course docs check bench bench-gradcheck clean
 SPHINX = $(BIN)/sphinx-build -W --keep-going -q -b html
 
 demo: $(VENV)/demo.ready
 	$(BIN)/python -m examples.user_profile --out out
 
+recommend: $(VENV)/recommend.ready
+	$(BIN)/python -m examples.recommendation --out out/recommendation
+
 test: $(VENV)/test.ready
-	$(BIN)/python -m pytest -q -rs
+	$(BIN)/python -m pytest -q -rs -n auto --dist loadfile
 
 check: $(VENV)/dev.ready
 	$(BIN)/ruff check .
@@ -58,6 +62,7 @@ $(VENV)/%.ready: pyproject.toml | $(BIN)/python
 	@echo "setting up $(VENV) for $*: a minute or two, the first time"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".$(if $(EXTRAS_$*),[$(EXTRAS_$*)])"
 	$(if $(findstring examples,$(EXTRAS_$*)),$(BIN)/python -m examples.user_profile.collect)
+	$(if $(findstring parquet,$(EXTRAS_$*)),$(BIN)/python -m examples.recommendation.collect)
 	$(BIN)/python -m compileall -q nnprofile examples
 	$(if $(findstring examples,$(EXTRAS_$*)),$(BIN)/python -c 'import nnprofile; nnprofile.warmup()')
 	@touch $@

@@ -29,7 +29,6 @@ def test_pages_with_code_are_found() -> None:
             "engine.md",
             "engineer.md",
             "gradcheck.md",
-            "recommendation.md",
             "researcher.md",
             "student.md",
         ),

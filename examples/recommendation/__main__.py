@@ -165,7 +165,9 @@ def _examples(shop: Recommender) -> list[dict[str, Any]]:
         shares = sorted(shares, key=lambda pair: -abs(pair[1]))
         others = why.itself + sum(share for _, share in shares[5:])
         largest = max(abs(share) for _, share in shares)
-        found.append({**item._asdict(), "shares": shares[:5], "others": others, "largest": largest})
+        n_others = len(why.purchases) - sum(what.startswith("they bought") for what, _ in shares[:5])
+        about = {"shares": shares[:5], "others": others, "n_others": n_others, "largest": largest}
+        found.append(item._asdict() | about)
     return found
 
 

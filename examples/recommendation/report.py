@@ -33,7 +33,7 @@ def _draw(figure: Any, found: Measured) -> None:
         axes.set_yticks(range(len(names)), [name.replace(", half-life", ",\nhalf-life") for name in names], fontsize=7)
         for k, value in enumerate(values):
             axes.text(value, k, f" {value:.3f}", va="center", fontsize=7)
-        axes.set(title=f"{task}: NDCG@10", xlim=(0, 1.2 * max(values)))
+        axes.set(title=f"{task}: NDCG@10", xlim=(0, 1.3 * max(values)))
         axes.tick_params(axis="x", labelsize=7)
     calibration.plot([LIMITS[1], 1], [LIMITS[1], 1], ":", color=GREY)
     for task, color in zip(TASKS, (GREEN, RED), strict=True):
@@ -82,7 +82,7 @@ def measured(found: Measured) -> dict[str, Any]:
         "fewest": FEWEST_TRIPS,
         "calibration": {
             task: [
-                [f"{low:.1%} to {high:.0%}", f"{n:,.0f}", f"{p / n:.2%}", f"{y / n:.2%}"]
+                [f"{low:.1%} to {high:.1%}", f"{n:,.0f}", f"{p / n:.2%}", f"{y / n:.2%}"]
                 for (n, p, y), low, high in zip(counts, LIMITS, LIMITS[1:], strict=False)
                 if n >= 50
             ]

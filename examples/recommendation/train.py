@@ -18,7 +18,7 @@ import nnprofile as nn
 from ..user_profile.train import average, dense_stack
 from .candidates import N_CANDIDATES, choose
 from .events import Events
-from .pairs import Block, Pairs
+from .pairs import Block, Learned, Pairs
 
 HIDDEN = (32, 16)
 AHEAD = 30  # days: a trip, or a purchase, within these counts
@@ -115,13 +115,14 @@ def train(
     known = events.before(day)
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {task: [] for task in TASKS}
     for before in earlier:
-        pairs = Pairs.of(known, day - before)
-        answers = Answers.of(known, day - before, MOST_CUSTOMERS, rng)
-        for rows in blocks(answers.rows):
-            _add(parts, pairs, pairs.block(rows), answers, rows, rng)
-        for rows in blocks(rng.choice(answers.rows, int(NEWCOMERS * len(answers.rows)), replace=False)):
-            last = Pairs.of(pairs.history.of_customers(rows).last_trip(), pairs.day, pairs.learned)
-            _add(parts, last, last.block(np.arange(len(rows))), answers, rows, rng)
+        then, past = day - before, known.before(day - before)
+        learned, answers = Learned.of(past, then), Answers.of(known, then, MOST_CUSTOMERS, rng)
+        newcomers = rng.choice(answers.rows, int(NEWCOMERS * len(answers.rows)), replace=False)
+        for whom, last_trip in ((answers.rows, False), (newcomers, True)):
+            for rows in blocks(whom):
+                own = past.of_customers(rows)
+                pairs = Pairs.of(own.last_trip() if last_trip else own, then, learned)
+                _add(parts, pairs, answers, rows, rng)
     if not sum(y.sum() for _, y in parts["next"]):
         raise ValueError(
             f"nobody has {FEWEST_TRIPS} trips {max(earlier)} days before, and one within {AHEAD} days after"
@@ -139,12 +140,12 @@ def train(
 def _add(
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]],
     pairs: Pairs,
-    block: Block,
     answers: Answers,
     rows: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Add the features and answers of the pairs that are kept, for each task."""
+    """Add the features and answers of the pairs of some customers that are kept, for each task."""
+    block = pairs.block(np.arange(len(rows)))
     drawn = rng.random(block.bought.shape) < KEPT
     for task, part in parts.items():
         y = answers.of_block(task, rows, block.bought)
