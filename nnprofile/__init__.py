@@ -1,7 +1,7 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
-Read the modules in this order: contract, tables, initializers, activations, layers, losses, optimizers, network, engine,
-training, frozen, modelfile, gradcheck, tracing, estimators, export.
+Read the modules in this order: parameters, contract, tables, initializers, activations, layers, losses, optimizers, network,
+engine, training, frozen, modelfile, gradcheck, tracing, estimators, export.
 """
 
 from typing import TYPE_CHECKING
@@ -16,7 +16,6 @@ from .activations import Tanh as Tanh
 from .contract import Layer as Layer
 from .contract import Loss as Loss
 from .contract import Optimizer as Optimizer
-from .contract import Parameters as Parameters
 from .layers import Dense as Dense
 from .layers import Dropout as Dropout
 from .losses import BinaryCrossEntropy as BinaryCrossEntropy
@@ -32,6 +31,7 @@ from .optimizers import Adam as Adam
 from .optimizers import CosineDecay as CosineDecay
 from .optimizers import ExponentialDecay as ExponentialDecay
 from .optimizers import StepDecay as StepDecay
+from .parameters import Parameters as Parameters
 from .training import DivergenceError as DivergenceError
 from .training import EarlyStopping as EarlyStopping
 from .training import History as History

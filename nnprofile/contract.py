@@ -8,148 +8,20 @@ The one invariant: every ``backward`` returns exactly the vector-Jacobian produc
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from math import inf, prod
+from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from .parameters import Array as Array
+from .parameters import Parameters as Parameters
+from .parameters import Shape as Shape
+
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Array = NDArray[Any]
-else:
-    Array = np.ndarray
 Cache = Any
-Shape = tuple[int, ...]
-
-
-class Parameters(Mapping[str, Array]):
-    """Name the pieces of one contiguous vector: ``params[name]`` is a view, shaped, of ``params.vector``.
-
-    One vector holds a whole network, so an optimizer is one line on one array, and a file is one array.
-    ``params[name] = a`` copies ``a`` into the view. When a layer is bound into a network, its ``params`` look into the
-    network's vector from then on; an array taken out before, ``W = layer.params["W"]``, does not.
-
-    Parameters
-    ----------
-    layout : mapping of str to tuple of int
-        Names and shapes, in the order in which they lie in the vector.
-    vector : Array, shape (n_parameters,), optional
-        The memory to name. Not copied. By default a new one full of NaN, which means "no value yet".
-    dtype : data type, default float64
-        Of the new vector, when none is given.
-
-    Raises
-    ------
-    ValueError
-        If ``vector`` does not have the size that the layout needs.
-
-    Examples
-    --------
-    >>> params = Parameters({"W": (2, 1), "b": (1,)}, np.array([1.0, 2.0, 3.0]))
-    >>> params["W"].tolist(), params["b"].tolist()
-    ([[1.0], [2.0]], [3.0])
-    >>> params["b"] = [5]
-    >>> params.vector.tolist()
-    [1.0, 2.0, 5.0]
-    """
-
-    __slots__ = ("_slices", "_vector", "layout")
-
-    def __init__(
-        self, layout: Mapping[str, Shape], vector: Array | None = None, *, dtype: DTypeLike = np.float64
-    ) -> None:
-        self.layout: dict[str, Shape] = {name: tuple(shape) for name, shape in layout.items()}
-        self._slices: dict[str, slice] = {}
-        size = 0
-        for name, shape in self.layout.items():
-            self._slices[name] = slice(size, size + prod(shape))
-            size += prod(shape)
-        if vector is None:
-            vector = np.full(size, np.nan, dtype)
-        if vector.shape != (size,):
-            raise ValueError(f"vector has shape {vector.shape}, the layout {self.layout} needs ({size},)")
-        self._vector = vector
-
-    @property
-    def vector(self) -> Array:
-        """All parameters in one array, shape (n_parameters,). Assignment copies into it."""
-        return self._vector
-
-    @vector.setter
-    def vector(self, values: ArrayLike) -> None:
-        _copy_into(self._vector, values, "vector")
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The data type of the vector."""
-        return self._vector.dtype
-
-    def __getitem__(self, name: str) -> Array:
-        return self._vector[self._slices[name]].reshape(self.layout[name])
-
-    def __setitem__(self, name: str, values: ArrayLike) -> None:
-        _copy_into(self[name], values, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layout)
-
-    def __len__(self) -> int:
-        return len(self.layout)
-
-    def sub(self, prefix: str) -> Parameters:
-        """Return the parameters whose names start with ``prefix + "."``, without it: a contiguous slice, not a copy."""
-        head = prefix.removesuffix(".") + "."
-        layout = {name[len(head) :]: shape for name, shape in self.layout.items() if name.startswith(head)}
-        slices = [self._slices[head + name] for name in layout]
-        if sum(s.stop - s.start for s in slices) != (slices[-1].stop - slices[0].start if slices else 0):
-            raise ValueError(f"the parameters under {prefix!r} do not lie side by side in {list(self.layout)}")
-        return Parameters(layout, self._vector[slices[0].start : slices[-1].stop] if slices else self._vector[:0])
-
-    def like(self, dtype: DTypeLike | None = None) -> Parameters:
-        """Return zeros of the same layout."""
-        twin = object.__new__(Parameters)
-        twin.layout, twin._slices = self.layout, self._slices
-        twin._vector = np.zeros(self._vector.shape, self.dtype if dtype is None else dtype)
-        return twin
-
-    def matches(self, other: Parameters) -> bool:
-        """Tell whether the names and shapes are the same, in the same order."""
-        return list(self.layout.items()) == list(other.layout.items())
-
-    def look_into(self, vector: Array) -> None:
-        """Name other memory from now on, of the same size."""
-        if vector.shape != self._vector.shape:
-            raise ValueError(
-                f"the layout {self.layout} needs a vector of shape {self._vector.shape}, got {vector.shape}"
-            )
-        self._vector = vector
-
-    def weights(self) -> list[str]:
-        """Return the names of the weights ``W``: what decay and the L2 term touch, and biases never are."""
-        return [name for name in self.layout if name.rpartition(".")[2] == "W"]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Parameters) and self.matches(other) and np.array_equal(self._vector, other._vector)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy of the numbers, never of the memory that they are a window on.
-        return Parameters, (self.layout, self._vector.copy())
-
-    def __repr__(self) -> str:
-        shapes = ", ".join(f"{name}: {shape}" for name, shape in self.layout.items())
-        return f"Parameters({{{shapes}}}, {self.dtype})"
-
-
-def _copy_into(view: Array, values: ArrayLike, name: str) -> None:
-    values = np.asarray(values)
-    if values.shape != view.shape:
-        raise ValueError(f"{name} has shape {view.shape}, got values of shape {values.shape}")
-    try:
-        np.copyto(view, values, casting="same_kind")
-    except TypeError:
-        raise ValueError(f"{name} holds {view.dtype}, got values of type {values.dtype}") from None
 
 
 class Configured:
@@ -195,7 +67,7 @@ class Layer(Configured):
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def initialize(self, rng: np.random.Generator) -> None:
-        """Give values to the parameters that have none yet (NaN)."""
+        """Give values to the parameters that have none yet."""
 
     def with_params(self, params: Parameters) -> Self:
         """Return an unbound twin that reads other parameters, of any dtype (complex ones for the complex step).
@@ -208,13 +80,13 @@ class Layer(Configured):
         if not params.matches(self.params):
             raise ValueError(f"{self!r} has parameters {self.params.layout}, got {params.layout}")
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, params=Parameters(params.layout, params.vector), _place=None)
+        twin.__dict__.update(self.__dict__, params=params.view(), _place=None)
         return twin
 
-    def _bind(self, vector: Array, place: tuple[int, str] | None) -> None:
-        """Look into this memory, which holds the layer's values already."""
+    def _bind(self, params: Parameters, place: tuple[int, str] | None) -> None:
+        """Name this memory, which holds the layer's values already."""
         if len(self.params):
-            self.params.look_into(vector)
+            self.params.rebind(params)
         self._place = place
 
     def __getstate__(self) -> dict[str, Any]:
@@ -314,6 +186,22 @@ class Optimizer(Configured):
 
 class ContractError(ValueError):
     """A layer's method returned something other than the contract says."""
+
+
+def check_filled(layer: Layer) -> None:
+    """Check that all parameters have values.
+
+    Raises
+    ------
+    ValueError
+        If some have none; the message names them, and says how they get some.
+    """
+    if not layer.params.filled:
+        missing = layer.params.unfilled()
+        raise ValueError(
+            f"{layer!r} has no values for {missing}: draw them with rng, here or in Sequential(..., rng=rng), or assign "
+            f"params[{missing[0]!r}] = ...; after writing in place, call params.mark_filled()"
+        )
 
 
 def forward_pair(layer: Layer, out: Any) -> tuple[Any, Cache]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import engine
-from .contract import Array, Layer, Loss, Parameters, forward_pair, is_sparse
+from .contract import Array, Layer, Loss, Parameters, check_filled, forward_pair, is_sparse
 from .tables import as_real
 from .validation import as_features, check_size, fitted_inside
 
@@ -194,6 +194,7 @@ def freeze(net: Layer, loss: Loss | None = None) -> FrozenNetwork:
             if name == "net" and (model := fitted_inside(value)):
                 hint = f"; of a fitted estimator use freeze({model}.network_, {model}.loss_function_)"
             raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}{hint}")
+    check_filled(net)
     if not np.isfinite(net.params.vector).all():
-        raise ValueError(f"{net!r} has parameters without a finite value: give it rng, or train it, before freeze")
+        raise ValueError(f"{net!r} has parameters without a finite value: has it diverged? Train it before freeze")
     return FrozenNetwork(net, None if loss is None else loss.link)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .contract import Array, Cache, Layer, Parameters, floating, is_sparse
+from .contract import Array, Cache, Layer, Parameters, check_filled, floating, is_sparse
 from .initializers import glorot_uniform
 from .validation import check_number, check_rng, check_size
 
@@ -81,11 +81,7 @@ class Dense(Layer):
         if x.ndim != 2 or x.shape[1] != self.in_features:
             raise ValueError(f"{self!r} takes x of shape (n_samples, {self.in_features}), got {x.shape}")
         W, b = self.params["W"], self.params["b"]
-        if np.isnan(W[0, 0]) or np.isnan(b[0]):
-            raise ValueError(
-                f"{self!r} has no values: give it rng, assign params['W'] and params['b'], or put it in "
-                "Sequential(..., rng=rng). (If it had some, training has diverged.)"
-            )
+        check_filled(self)
         return x @ W + b, x
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
@@ -108,9 +104,10 @@ class Dense(Layer):
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Draw W by the initializer and set b to zero, where they have no values yet."""
-        if np.isnan(self.params["W"]).any():
+        missing = self.params.unfilled()
+        if "W" in missing:
             self.params["W"] = self.initializer(self.in_features, self.out_features, rng)
-        if np.isnan(self.params["b"]).any():
+        if "b" in missing:
             self.params["b"] = np.zeros(self.out_features)
 
     def __repr__(self) -> str:

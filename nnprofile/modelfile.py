@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from . import activations, layers, losses, optimizers
-from .contract import Array, Configured, Layer, Loss, Optimizer
+from .contract import Array, Configured, Layer, Loss, Optimizer, check_filled
 from .network import Sequential
 from .validation import check_size, fitted_inside
 
@@ -112,6 +112,7 @@ def save_with(
         raise ValueError(f"net must be a Sequential (subclasses cannot be saved), got {net!r}{hint}")
     if net.params.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
         raise ValueError(f"a file holds float64 or float32, not {net.params.dtype}")
+    check_filled(net)
     tensors: dict[str, Array] = dict(net.params.items())
     architecture: dict[str, Any] = {
         "format_version": FORMAT_VERSION,

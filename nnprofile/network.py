@@ -181,18 +181,19 @@ class Sequential(Layer):
         self.params = Parameters(layout, dtype=dtype)
         self._places = []
         start = 0
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
             self._places.append(slice(start, start + layer.params.vector.size))
             start += layer.params.vector.size
-        for layer, place in zip(self.layers, self._places, strict=True):
-            self.params.vector[place] = layer.params.vector
-        self._bind(self.params.vector, None)
+            part = self.params.sub(str(i))
+            for name in set(layer.params) - set(layer.params.unfilled()):
+                part[name] = layer.params[name]
+        self._bind(self.params, None)
 
-    def _bind(self, vector: Array, place: tuple[int, str] | None) -> None:
-        super()._bind(vector, place)
+    def _bind(self, params: Parameters, place: tuple[int, str] | None) -> None:
+        super()._bind(params, place)
         name = repr(self)
-        for i, (layer, part) in enumerate(zip(self.layers, self._places, strict=True)):
-            layer._bind(vector[part], (i, name))
+        for i, layer in enumerate(self.layers):
+            layer._bind(self.params.sub(str(i)), (i, name))
 
     def with_params(self, params: Parameters) -> Self:
         """Return an unbound twin that reads other parameters, of any dtype."""

@@ -49,7 +49,7 @@ class _DecayedOptimizer(Optimizer):
         learning_rate = self.learning_rate_at(self.n_steps)
         self.n_steps += 1
         if self.weight_decay:
-            for name in params.weights():
+            for name in params.matrices():
                 W = params[name]
                 W *= 1 - learning_rate * self.weight_decay
         self._move(params.vector, grads.vector, learning_rate, self._rows(grads))
@@ -63,7 +63,7 @@ class _DecayedOptimizer(Optimizer):
             return slice(None)
         moving = grads.like(bool)
         moving.vector[:] = True
-        for name in grads.weights():
+        for name in grads.matrices():
             moving[name].T[...] = (grads[name] != 0).any(axis=tuple(range(1, grads[name].ndim)))
         return moving.vector
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import engine
-from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters, backward_pair, forward_pair
+from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters, backward_pair, check_filled, forward_pair
 from .validation import as_features, as_numbers, as_weights, check_number, check_rng, check_size, fitted_inside
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def objective(
     l2: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> tuple[Any, Parameters]:
-    """Return J and its gradients: J = L(net(x), y) + l2 / (2 sum_n w_n) * sum W^2 over all weights W, not biases.
+    """Return J and its gradients: J = L(net(x), y) + l2 / (2 sum_n w_n) * sum W^2 over all matrices W, not biases.
 
     So dJ/dW = dL/dW + l2 / (sum_n w_n) * W (docs/backprop.md, eq. 17, 27). Without sample weights, sum_n w_n is the
     number of these rows: in ``fit``, of the mini-batch, as in scikit-learn.
@@ -127,7 +127,7 @@ def objective(
     _, grads = backward_pair(net, net.backward(loss.backward(loss_cache), cache))
     total = float(len(y_pred) if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
     if l2 and total:
-        for name in net.params.weights():
+        for name in net.params.matrices():
             W = net.params[name]
             value = value + l2 / (2 * total) * (W * W).sum()
             grads[name] += (l2 / total) * W
@@ -221,6 +221,7 @@ def fit(
     n_epochs, batch_size = check_size(n_epochs, "n_epochs"), check_size(batch_size, "batch_size")
     l2 = check_number(l2, "l2")
     check_rng(rng)
+    check_filled(net)
     if not isinstance(shuffle, bool):
         raise ValueError(f"shuffle must be True or False, got {shuffle!r}")
     data = _Data(net, loss, x, y, sample_weight)

@@ -366,3 +366,42 @@ def test_arguments_of_constructors() -> None:
     params = nn.Parameters({"W": (1, 1)}, np.ones(1))
     with pytest.raises(ValueError, match="learning rate of step 0 is inf"):
         nn.SGD(lambda step: 1e308**2).step(params, params.like())
+
+
+def test_whether_there_are_values_is_a_flag_of_each_name(rng: np.random.Generator) -> None:
+    layer = nn.Dense(2, 1)
+    assert not layer.params.filled and layer.params.unfilled() == ["W", "b"]
+    layer.params["W"][:] = 1.0  # in place: nobody is told
+    with pytest.raises(ValueError, match=r"has no values for \['W', 'b'\].*mark_filled"):
+        layer.forward(np.ones((1, 2)))
+    layer.params.mark_filled("W")
+    assert layer.params.unfilled() == ["b"]
+    net = nn.Sequential([nn.ReLU(), nn.Sequential([layer], rng=None)], rng=None)
+    for twin in (net, copy.deepcopy(net), pickle.loads(pickle.dumps(net)), net.with_params(net.params)):
+        assert twin.params.unfilled() == ["1.0.b"] == [f"1.0.{name}" for name in twin.params.sub("1.0").unfilled()]
+    for fails in (
+        lambda: nn.freeze(net),
+        lambda: nn.save(net, "nowhere"),
+        lambda: nn.fit(net, nn.HalfSquaredError(), nn.SGD(0.1), np.ones((1, 2)), np.ones(1), n_epochs=1, rng=rng),
+    ):
+        with pytest.raises(ValueError, match=r"has no values for \['1\.0\.b'\]"):
+            fails()
+    net.params.sub("1")["0.b"] = [0.5]  # seen by all that name this memory
+    assert net.params.filled and layer.params.filled and net.layers[1].params.filled
+    assert net.predict([[1, 2]]).tolist() == [[3.5]]
+    other = nn.Dense(2, 1)
+    other.params.vector = [1, 2, 3]
+    assert other.params.filled and other.params.like().filled and nn.Parameters({"W": (1, 1)}, np.zeros(1)).filled
+    kept = nn.Dense(2, 1)
+    net = nn.Sequential([kept], rng=rng)
+    assert kept.params.filled and net.params.filled
+    kept.params["b"] = [np.nan]  # a number like any other: what has diverged has values
+    assert np.isnan(net.predict([[1, 2]])).all()
+
+
+def test_matrices_are_what_decays(rng: np.random.Generator) -> None:
+    params = nn.Parameters({"g": (3,), "U": (2, 3), "0.E": (4, 1), "K": (2, 1, 1), "W": (2,)})
+    assert params.matrices() == ["U", "0.E", "K"]
+    params.vector = np.ones(len(params.vector))
+    nn.SGD(0.1, weight_decay=1.0).step(params, params.like())
+    assert {name: float(params[name].ravel()[0]) for name in params} == {"g": 1, "U": 0.9, "0.E": 0.9, "K": 0.9, "W": 1}

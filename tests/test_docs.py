@@ -12,6 +12,7 @@ from nnprofile.tracing.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+SLOW = ("example", "recommendation")
 PAGES = sorted(
     path for path in DOCS.rglob("*.md") if "{code-cell}" in path.read_text("utf-8") and "_build" not in path.parts
 )
@@ -35,7 +36,7 @@ def numbers(text: str) -> set[int]:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow if page.stem == "example" else (), id=page.stem) for page in PAGES],
+    [pytest.param(page, marks=pytest.mark.slow if page.stem in SLOW else (), id=page.stem) for page in PAGES],
 )
 def test_cells_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As the docs build runs them, but for the kernel; what they assert holds."""
@@ -46,6 +47,8 @@ def test_cells_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     if "import skl2onnx" in text:
         pytest.importorskip("skl2onnx")
         pytest.importorskip("onnxruntime")
+    if "collect.journey()" in text:
+        pytest.importorskip("pyarrow")
     namespace: dict[str, object] = {}
     for k, cell in enumerate(cells(text)):
         exec(compile(cell, f"{page.name}, cell {k}", "exec", dont_inherit=True), namespace)

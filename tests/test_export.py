@@ -351,7 +351,7 @@ def net_of(*layers: nn.Layer) -> nn.Sequential:
         (3, {}, "only a network, an MLPClassifier or an MLPRegressor can be exported, got 3"),
         (net_of(nn.Dense(1, 1), Squares()), {}, "Squares.* can't be exported; Dense, Exp, LeakyReLU, .* can"),
         (net_of(nn.ReLU()), {}, "without a Dense layer it has no width"),
-        (nn.Sequential([nn.Dense(1, 1)], rng=None), {}, "parameters without a finite value"),
+        (nn.Sequential([nn.Dense(1, 1)], rng=None), {}, "has no values"),
         (net_of(nn.Dense(1, 1)), {"loss": "mse"}, "loss must be of type Loss"),
         (MLPClassifier(), {}, "not fitted"),
     ],

@@ -161,7 +161,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="n_threads must be an integer of at least 1"):
         frozen(good, n_threads=0)
     for arguments, message in [
-        ((nn.Sequential([nn.Dense(2, 1)], rng=None),), "without a finite value"),
+        ((nn.Sequential([nn.Dense(2, 1)], rng=None),), "has no values"),
         (("net",), "net must be of type Layer"),
         ((net, nn.Tanh()), "loss must be of type Loss"),
     ]:

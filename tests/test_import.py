@@ -98,6 +98,7 @@ def test_the_public_names_are_the_documented_ones() -> None:
 def test_imports_point_one_way() -> None:
     """The order of the reading list in ``nnprofile/__init__.py`` is the order of imports: no module looks ahead."""
     order = [
+        "parameters",
         "contract",
         "tables",
         "initializers",

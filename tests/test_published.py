@@ -43,7 +43,7 @@ class TestMazur:
     def step(self, net: nn.Sequential) -> float:
         """Take the post's step: the weights move, the biases stay."""
         value, grads = nn.objective(net, nn.HalfSquaredError(), self.X, self.T)
-        for name in net.params.weights():
+        for name in net.params.matrices():
             net.params[name] -= 0.5 * grads[name]
         return float(value)
 

@@ -513,7 +513,7 @@ class TestVerdict:
 
     def test_kinks(self) -> None:
         net = nn.Sequential([nn.Dense(1, 2), nn.ReLU(), nn.Dense(2, 1)], rng=None)
-        net.params.vector[:] = [0.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.0]
+        net.params.vector = [0.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.0]
         for layers in (net.layers, [OnlyReal(), *map(copy.deepcopy, net.layers)]):
             made = net if layers is net.layers else nn.Sequential(layers, rng=None)
             trace = nn.trace(made, nn.HalfSquaredError(), [[1.0]], [[3.0]])

@@ -243,6 +243,7 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         twins = [twin(layer) for layer in before]
         net = Sequential([*twins, new, *extra], rng=None, dtype=old.params.dtype)
         net.params.vector[:n_kept] = old.params.vector[:n_kept]
+        net.params.mark_filled()
         self._net, self.out_activation_ = net, self._out_activation(extra)
         fresh = type(self._optimizer)(**self._optimizer.config())
         fresh.prepare(net.params)

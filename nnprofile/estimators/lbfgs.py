@@ -86,7 +86,7 @@ def differentiate(
         grads["0.W"] += caches[0].T @ dz
         grads["0.b"] += dz.sum(axis=0)
     if l2:
-        for name in net.params.weights():
+        for name in net.params.matrices():
             W = net.params[name]
             J += l2 / (2 * total) * float((W * W).sum())
             grads[name] += (l2 / total) * W

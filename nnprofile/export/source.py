@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..activations import Identity, Sigmoid, Softmax
-from ..contract import Array, Layer, Loss
+from ..contract import Array, Layer, Loss, check_filled
 from ..engine.program import flatten
 from ..layers import Dense, Dropout
 from ..validation import fitted_inside
@@ -124,6 +124,7 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
         known = False
     if not known:
         raise ValueError(f"dtype must be float64 or float32, got {dtype!r}")
+    check_filled(net)
     with np.errstate(over="ignore"):
         if not np.isfinite(net.params.vector.astype(dtype)).all():
             raise ValueError(f"{net!r} has parameters without a finite value in {np.dtype(dtype)}")

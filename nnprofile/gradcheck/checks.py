@@ -286,7 +286,7 @@ def check_network(
 ) -> GradCheckReport:
     """Check the gradient of a network's objective, and find the first wrong layer.
 
-    The objective is J = L(net(x), y) + l2 / (2 n) * sum W^2, over all parameters named W; its gradient, by each parameter
+    The objective is J = L(net(x), y) + l2 / (2 n) * sum W^2, over all matrices W; its gradient, by each parameter
     and by x, is compared with the right one. Then the loss and each layer are checked by themselves, from the output to
     the input, on the numbers that reach them: the first that is wrong by itself is the first wrong layer.
 

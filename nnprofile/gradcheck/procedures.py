@@ -17,7 +17,7 @@ from ..contract import Array, Layer, Loss, backward_pair
 from ..validation import check_number, fitted_inside
 from .foreign import foreign
 from .stateful import Stateful, StatefulLoss, StatefulValue, as_loss, is_stateful
-from .tree import Missing, extra_names, pick
+from .tree import Missing, extra_names, penalised, pick
 from .world import Model, World, copied, describe, untouched, walk
 
 Between = Callable[[Any], None]
@@ -393,7 +393,8 @@ class ObjectiveProcedure(LayerProcedure):
                 loss = as_loss(loss, out[0] if isinstance(out, tuple) else out, y)
         super().__init__(net, x, generator, loss)
         self.loss, self.y, self.l2 = self.world.objects[1], copy.deepcopy(y), check_number(l2, "l2")
-        self.penalised = [k for k, name in enumerate(self.names) if l2 and name.rpartition(".")[2] == "W"]
+        weights = penalised(self.model.tree) if l2 else ()
+        self.penalised = [k for k, name in enumerate(self.names) if name in weights]
 
     @foreign()
     def run(

@@ -22,7 +22,7 @@ from .parts import judge_network
 from .procedures import ObjectiveProcedure
 from .reference import careful
 from .report import KAPPA, Finding, GradCheckReport, Row, Worst
-from .tree import leaves, rebuild
+from .tree import leaves, penalised, rebuild
 from .world import World, describe
 
 N_STEPS = 4
@@ -59,7 +59,7 @@ def check_step(
     optimizer : object
         With ``step(params, grads)``, which moves ``params`` in place. Its formula is known by its attributes: ``beta1``,
         ``beta2`` and ``epsilon`` mean Adam, ``momentum`` (and ``nesterov``) SGD with momentum, ``weight_decay`` decoupled
-        decay of parameters named W; ``learning_rate`` alone, plain SGD.
+        decay of matrices; ``learning_rate`` alone, plain SGD.
     x, y : arrays
     l2 : float, default 0.0
         As in ``check_network``.
@@ -108,7 +108,7 @@ class _Steps:
         self.net, self.loss, self.optimizer = self.world.objects
         self.x, self.y = np.array(x), copy.deepcopy(y)
         self.names = [name for name, _ in leaves(self.net.params)]
-        self.weights = [k for k, name in enumerate(self.names) if name.rpartition(".")[2] == "W"]
+        self.weights = [k for k, name in enumerate(self.names) if name in penalised(self.net.params)]
 
     def values(self) -> list[Array]:
         """Return copies of the parameters."""

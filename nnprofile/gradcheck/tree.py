@@ -35,6 +35,13 @@ def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{name}.{key}" if name else str(key))
 
 
+def penalised(params: Any) -> set[str]:
+    """Return the names that decay and the L2 term touch: our matrices; of other people's, what is called W."""
+    if isinstance(params, Parameters):
+        return set(params.matrices())
+    return {name for name, _ in leaves(params) if name.rpartition(".")[2] == "W"}
+
+
 def items(tree: Any) -> list[tuple[Any, Any]]:
     """Return (key, value) of a mapping, (field, value) of a named tuple, (index, value) of another sequence."""
     if isinstance(tree, Mapping):

@@ -318,7 +318,7 @@ class _Recorder:
 
     def l2_term(self, names: list[str], value: Any) -> str:
         """Record R and J if there is an L2 term, and return the name of what is descended."""
-        weights = [q for q in self.trace.values() if q.role == "parameter" and q.parameter.rpartition(".")[2] == "W"]
+        weights = [q for q in self.trace.values() if q.role == "parameter" and q.value.ndim > 1]
         if not self.decay or not weights:
             return "L"
         lam = Constant("λ", self.trace.l2)
@@ -373,7 +373,7 @@ class _Recorder:
 
     def with_l2(self, part: _Part, name: str, value: Array, formula: Formula) -> tuple[Array, Formula]:
         """Add the L2 term's share of a weight's gradient."""
-        if name != "W" or not self.decay:
+        if name not in part.layer.params.matrices() or not self.decay:
             return value, formula
         symbol = part.place.params[name]
         value = value + self.decay * part.layer.params[name]
@@ -425,7 +425,7 @@ class _Recorder:
             names: list[str] = []
             for own, symbol in part.place.params.items():
                 name = part.prefix + own
-                index = tuple("ijkl"[: old[name].ndim]) if own == "W" else tuple("jkl"[: old[name].ndim])
+                index = tuple(("ijkl" if old[name].ndim > 1 else "jkl")[: old[name].ndim])
                 self.update_one(optimizer, net.params, name, symbol, index, rate, before, names)
             if names:
                 why = "Only now, after the whole backward pass, do the parameters move."
@@ -451,7 +451,7 @@ class _Recorder:
             )
             names.append(self.add(f"{symbol}+", params[name], axes, "update", formula, parameter=name))
             return
-        decays = name in params.weights()
+        decays = name in params.matrices()
         rule = update_rule(optimizer, symbol, index, learning_rate=rate, step=optimizer.n_steps, decays=decays)
         if rule is not None:
             for moment, formula in rule.moments.items():
@@ -479,7 +479,7 @@ class _Recorder:
         by = Formula("", why="The forward pass with the new parameters.")
         names = [self.add(f"{name}+", x, self.axes[name], "after", by)]
         if self.objective == "J":
-            for weight in net.params.weights():
+            for weight in net.params.matrices():
                 value = value + self.decay / 2 * (net.params[weight] ** 2).sum()
         J = self.objective
         names.append(self.add(f"{J}+", value, (), "after", Formula("", why="And its loss.")))

@@ -61,7 +61,7 @@ class Replay:
 
     def at_parameter(self, k: int, name: str) -> Subject:
         """Return the objective as a function of a parameter of layer k, of the layer's input, and of all behind it."""
-        decay = self.decay if name == "W" else 0.0
+        decay = self.decay if name in self.layers[k].params.matrices() else 0.0
 
         def layers(at: list[Array]) -> list[Layer]:
             kind = np.result_type(at[0], at[2])
