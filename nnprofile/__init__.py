@@ -1,6 +1,6 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
-Read the modules in this order: parameters, contract, tables, initializers, activations, layers, losses, optimizers, network,
+Read the modules in this order: parameters, contract, tables, initializers, activations, layers, losses, optimizers, compose,
 engine, training, frozen, modelfile, gradcheck, tracing, estimators, export.
 """
 
@@ -25,7 +25,10 @@ from .losses import MeanAbsoluteError as MeanAbsoluteError
 from .losses import MeanSquaredError as MeanSquaredError
 from .losses import SigmoidCrossEntropy as SigmoidCrossEntropy
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
-from .network import Sequential as Sequential
+from .compose import Concatenate as Concatenate
+from .compose import Parallel as Parallel
+from .compose import Residual as Residual
+from .compose import Sequential as Sequential
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import CosineDecay as CosineDecay

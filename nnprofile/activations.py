@@ -6,7 +6,7 @@ Branches look at the real part and nothing takes an absolute value, so that the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,6 +44,10 @@ def softplus(x: Array) -> Array:
 
 class Elementwise(Layer):
     """y_ij = f(x_ij), so dx_ij = dy_ij * f'(x_ij) (docs/backprop.md, eq. 3, 24); ``forward`` caches what f' needs."""
+
+    def output_width(self, width: Any) -> Any:
+        """Return the width of x."""
+        return width
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
         """Return dx = dy * f'(x), shape of dy, and no gradients."""
@@ -194,6 +198,10 @@ class Softmax(Layer):
     >>> y.tolist(), layer.backward(np.array([[1.0, 0.0]]), cache)[0].tolist()
     ([[0.5, 0.5]], [[0.25, -0.25]])
     """
+
+    def output_width(self, width: Any) -> Any:
+        """Return the width of x."""
+        return width
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = exp(x) / sum(exp(x), axis=1, keepdims=True), shape (n_samples, n_features)."""

@@ -52,10 +52,11 @@ class Layer(Configured):
     backward neither the weights nor ``x``, which the cache may hold, are changed.
 
     A subclass writes ``forward`` and ``backward``; one with parameters sets ``self.params`` in its ``__init__``, and
-    ``initialize`` if it is to draw their values. Only Sequential holds other layers.
+    ``initialize`` if it is to draw their values. Only a Composite, such as Sequential, holds other layers: its ``children``.
     """
 
     params: Parameters = Parameters({})  # none, unless ``__init__`` sets some
+    children: tuple[Layer, ...] = ()  # of a composite
     _place: tuple[int, str] | None = None  # where the layer is bound: its number, and the network
 
     def forward(self, x: Array, rng: np.random.Generator | None = None) -> tuple[Array, Cache]:
@@ -65,6 +66,19 @@ class Layer(Configured):
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
         """Return ``(dx, grads)``: dx_i = sum_j dy_j dy_j/dx_i (docs/backprop.md, eq. 18), and grads in the layout of params."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def output_width(self, width: Any) -> int | None:
+        """Return the width of y for an x of this width, None if that is not known; by default ``out_features``, if there is one.
+
+        Raises
+        ------
+        ValueError
+            If the layer takes no x of this width.
+        """
+        takes = getattr(self, "in_features", None)
+        if takes is not None and width is not None and takes != width:
+            raise ValueError(f"{self!r} takes {takes} features, got {width}")
+        return getattr(self, "out_features", None)
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Give values to the parameters that have none yet."""
@@ -233,7 +247,8 @@ def backward_pair(layer: Layer, out: Any) -> tuple[Any, Parameters]:
             f"{layer!r} has {layer.params}, its backward returned the gradients {_kind(out[1])}; "
             f"return (dx, grads) with {wanted}"
         )
-    if out[0] is not None and not hasattr(out[0], "shape"):
+    several = isinstance(getattr(layer, "in_features", None), tuple) and isinstance(out[0], tuple)
+    if out[0] is not None and not hasattr(out[0], "shape") and not several:
         raise ContractError(f"{layer!r}.backward must return (dx, grads) with an array dx, got {_kind(out[0])}")
     return out
 
@@ -244,6 +259,27 @@ def _kind(value: Any) -> str:
     if isinstance(value, Parameters) or value == {}:
         return repr(value)
     return f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
+
+
+def n_rows(x: Any) -> int:
+    """Return the number of rows of an array, a CSR matrix, or a tuple of these.
+
+    Raises
+    ------
+    ValueError
+        If the parts of a tuple have different numbers of rows.
+    """
+    if not isinstance(x, tuple):
+        return int(x.shape[0])
+    found = [n_rows(part) for part in x]
+    if len(set(found)) != 1:
+        raise ValueError(f"the parts of a tuple x must have as many rows each, got {found}")
+    return found[0]
+
+
+def take(x: Any, rows: Any) -> Any:
+    """Return some rows of an array, a CSR matrix, or a tuple of these."""
+    return tuple(take(part, rows) for part in x) if isinstance(x, tuple) else x[rows]
 
 
 def floating(x: Any) -> Array:

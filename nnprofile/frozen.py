@@ -13,7 +13,7 @@ import numpy as np
 from . import engine
 from .contract import Array, Layer, Loss, Parameters, check_filled, forward_pair, is_sparse
 from .tables import as_real
-from .validation import as_features, check_size, fitted_inside
+from .validation import as_features, as_input, check_size, fitted_inside
 
 _PIECE = 8192  # rows at a time: what is converted is a piece, and a thread takes one after the other
 
@@ -36,7 +36,7 @@ class FrozenNetwork:
 
     __slots__ = ("_link", "_net", "_score", "_score_csr", "compiled", "dtype", "in_features", "out_features")
 
-    in_features: int | None
+    in_features: Any
     out_features: int | None
     dtype: np.dtype[Any]
     compiled: bool
@@ -94,6 +94,13 @@ class FrozenNetwork:
         return self._score_all(x, out, check_size(n_threads, "n_threads"))
 
     def _score_all(self, x: Any, out: Array | None, n_threads: int) -> Array:
+        if isinstance(self.in_features, tuple):
+            y = self._forward(as_input(x, self.dtype, self.in_features))
+            if out is None:
+                return y
+            self._check_out(out, y.shape)
+            out[...] = y
+            return out
         if not is_sparse(x):
             x = as_real(x, "x")
         elif x.format != "csr":
@@ -106,11 +113,10 @@ class FrozenNetwork:
         shape = (x.shape[0], width)
         if out is None:
             out = np.empty(shape, self.dtype)
-        elif not isinstance(out, np.ndarray) or out.shape != shape or not engine.is_plain(out, self.dtype):
-            found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise ValueError(f"out must be a writable {self.dtype} array of shape {shape} in C order, got {found}")
-        elif isinstance(x, np.ndarray) and np.may_share_memory(x, out):
-            x = x.copy()
+        else:
+            self._check_out(out, shape)
+            if isinstance(x, np.ndarray) and np.may_share_memory(x, out):
+                x = x.copy()
 
         in_place = isinstance(x, np.ndarray) and engine.is_plain(x, self.dtype) and x.shape[1] == self.in_features
 
@@ -141,6 +147,11 @@ class FrozenNetwork:
                 for _ in pool.map(score, firsts):
                     pass
         return out
+
+    def _check_out(self, out: Any, shape: tuple[int, ...]) -> None:
+        if not isinstance(out, np.ndarray) or out.shape != shape or not engine.is_plain(out, self.dtype):
+            found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise ValueError(f"out must be a writable {self.dtype} array of shape {shape} in C order, got {found}")
 
     def _forward(self, x: Any) -> Array:
         """Return link(net(x)), by NumPy."""

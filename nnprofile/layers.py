@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -142,6 +142,10 @@ class Dropout(Layer):
 
     def __init__(self, rate: float) -> None:
         self.rate = check_number(rate, "rate", below=1.0)
+
+    def output_width(self, width: Any) -> Any:
+        """Return the width of x."""
+        return width
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return x * scale; scale is 1 / (1 - rate) where a float32 uniform is at least ``rate``, else 0."""

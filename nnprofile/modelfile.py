@@ -10,13 +10,13 @@ import io
 import os
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
 from . import activations, layers, losses, optimizers
+from .compose import Composite, Concatenate, Parallel, Residual, Sequential
 from .contract import Array, Configured, Layer, Loss, Optimizer, check_filled
-from .network import Sequential
 from .validation import check_size, fitted_inside
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ _LAYERS: tuple[type[Layer], ...] = (
     *(activations.Identity, activations.Sigmoid, activations.Tanh, activations.ReLU, activations.LeakyReLU),
     *(activations.Softmax, layers.Dense, layers.Dropout),
 )
-_NAMES = {"Sequential", *(cls.__name__ for cls in _LAYERS)}
+_COMPOSITES: tuple[type[Composite], ...] = (Sequential, Residual, Concatenate, Parallel)
+_NAMES = {cls.__name__ for cls in (*_COMPOSITES, *_LAYERS)}
 _LOSSES = (
     *(losses.MeanSquaredError, losses.HalfSquaredError, losses.MeanAbsoluteError, losses.Huber),
     *(losses.BinaryCrossEntropy, losses.SigmoidCrossEntropy, losses.SoftmaxCrossEntropy),
@@ -163,11 +164,7 @@ def load_with(
     """Read what ``save_with`` wrote: network and the like, what the estimator said of itself, if one was saved, and curves."""
     known: dict[str, type[Layer]] = {cls.__name__: cls for cls in _LAYERS}
     for cls in layers if isinstance(layers, Iterable) else (layers,):
-        if (
-            not (isinstance(cls, type) and issubclass(cls, Layer))
-            or cls.__name__ in known
-            or cls.__name__ == "Sequential"
-        ):
+        if not (isinstance(cls, type) and issubclass(cls, Layer)) or cls.__name__ in known or cls.__name__ in _NAMES:
             raise ValueError(f"layers must be classes of layers with names of their own, got {cls!r}")
         known[cls.__name__] = cls
     header, data = _read(path)
@@ -190,13 +187,13 @@ def _describe(obj: Configured, known: tuple[type, ...], what: str) -> dict[str, 
     return {"class": type(obj).__name__, **config}
 
 
-def _describe_network(net: Sequential) -> list[dict[str, Any]]:
+def _describe_network(net: Composite) -> list[dict[str, Any]]:
     described = []
-    for layer in net.layers:
-        if type(layer) is Sequential:
-            described.append({"class": "Sequential", "layers": _describe_network(layer)})
-        elif isinstance(layer, Sequential):
-            raise ValueError(f"cannot save {type(layer).__name__}, a subclass of Sequential")
+    for layer in net.children:
+        if type(layer) in _COMPOSITES:
+            described.append({"class": type(layer).__name__, "layers": _describe_network(cast(Composite, layer))})
+        elif isinstance(layer, Composite):
+            raise ValueError(f"cannot save {type(layer).__name__}, a subclass of a composite, such as Sequential")
         elif type(layer).__name__ in _NAMES and type(layer) not in _LAYERS:
             raise ValueError(f"cannot save {layer!r}: {type(layer).__name__} is the name of a layer of the library")
         else:
@@ -509,9 +506,9 @@ def _make(cls: type[Any], config: Mapping[str, Any]) -> Any:
 
 def _dense_size(described: list[Mapping[str, Any]]) -> int:
     """Return how many numbers the dense layers need, before any memory is asked for."""
-    size = 0
+    size, composites = 0, {cls.__name__ for cls in _COMPOSITES}
     for entry in described:
-        if entry["class"] == "Sequential":
+        if entry["class"] in composites:
             size += _dense_size(entry["layers"])
         elif entry["class"] == "Dense":
             size += check_size(entry["in_features"], "in_features") * check_size(entry["out_features"], "out_features")
@@ -519,18 +516,29 @@ def _dense_size(described: list[Mapping[str, Any]]) -> int:
 
 
 def _build_network(described: list[Mapping[str, Any]], known: Mapping[str, type[Layer]], dtype: str) -> Sequential:
+    return Sequential(_build_layers(described, known), rng=None, dtype=dtype)
+
+
+def _build_layers(described: list[Mapping[str, Any]], known: Mapping[str, type[Layer]]) -> list[Layer]:
+    composites = {cls.__name__: cls for cls in _COMPOSITES}
     built: list[Layer] = []
     for entry in described:
         config = dict(entry)
         name = config.pop("class")
-        if name == "Sequential":
+        if name in composites:
             _keys(config, {"layers"})
-            built.append(_build_network(config["layers"], known, dtype))
+            inner = _build_layers(config["layers"], known)
+            if name == "Residual" and len(inner) != 1:
+                raise ValueError(f"Residual holds one layer, got {len(inner)}")
+            if name == "Sequential":
+                built.append(Sequential(inner, rng=None))
+            else:
+                built.append(Residual(inner[0]) if name == "Residual" else composites[name](inner))
         elif name in known:
             built.append(_make(known[name], config))
         else:
             raise ValueError(f"layer class {name!r} is not known; if it is yours, load(path, layers=[{name}])")
-    return Sequential(built, rng=None, dtype=dtype)
+    return built
 
 
 def _build_rng(described: Mapping[str, Any]) -> np.random.Generator:

@@ -14,8 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import engine
-from .contract import Array, Configured, Layer, Loss, Optimizer, Parameters, backward_pair, check_filled, forward_pair
-from .validation import as_features, as_numbers, as_weights, check_number, check_rng, check_size, fitted_inside
+from .contract import (
+    Array,
+    Configured,
+    Layer,
+    Loss,
+    Optimizer,
+    Parameters,
+    backward_pair,
+    check_filled,
+    forward_pair,
+    n_rows,
+    take,
+)
+from .validation import as_input, as_numbers, as_weights, check_number, check_rng, check_size, fitted_inside
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -342,7 +354,7 @@ def _numpy_runner(
 
     def step(rows: Array, rng: np.random.Generator) -> tuple[float, float]:
         w = None if weight is None else weight[rows]
-        value, grads = objective(net, loss, x[rows], y[rows], sample_weight=w, l2=l2, rng=rng)
+        value, grads = objective(net, loss, take(x, rows), y[rows], sample_weight=w, l2=l2, rng=rng)
         total = float(len(rows) if w is None else w.sum())
         if np.isfinite(value) and total:
             try:
@@ -367,11 +379,11 @@ class _Data:
 
     def __init__(self, net: Layer, loss: Loss, x: Any, y: Any, sample_weight: Any = None, name: str = "") -> None:
         self.y_true = np.array(y)
-        self.x = as_features(x, net.params.dtype, getattr(net, "in_features", None), f"{name}x")
-        self.n_samples = self.x.shape[0]
+        self.x = as_input(x, net.params.dtype, getattr(net, "in_features", None), f"{name}x")
+        self.n_samples = n_rows(self.x)
         if self.n_samples == 0:
-            raise ValueError(f"{name}x must have at least one row, got shape {self.x.shape}")
-        n_outputs = net.forward(self.x[:1])[0].shape[1]
+            raise ValueError(f"{name}x must have at least one row, got none")
+        n_outputs = net.forward(take(self.x, slice(0, 1)))[0].shape[1]
         self.link = loss.link
         self.y = loss.targets(y, n_outputs)
         if self.y.dtype.kind == "f":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .contract import Array, is_sparse
+from .contract import Array, is_sparse, n_rows
 from .tables import as_real
 
 if TYPE_CHECKING:
@@ -60,6 +60,37 @@ def as_features(x: Any, dtype: DTypeLike, n_features: int | None, name: str = "x
     if n_features is not None and x.shape[1] != n_features:
         raise ValueError(f"{name} must have shape {expected}, got {x.shape}")
     return x
+
+
+def as_input(x: Any, dtype: DTypeLike, widths: Any, name: str = "x") -> Any:
+    """Return ``x`` as ``as_features`` does; of a network that takes a tuple, whose ``widths`` are one, each part so.
+
+    Raises
+    ------
+    ValueError
+        If it is no tuple of as many parts, of equal numbers of rows, or a part is not as it should be.
+    """
+    if not isinstance(widths, tuple):
+        return as_features(x, dtype, widths, name)
+    if not isinstance(x, tuple) or len(x) != len(widths):
+        got = f"a tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
+        raise ValueError(f"{name} must be a tuple of {len(widths)} parts, one for each layer of Parallel, got {got}")
+    parts = tuple(
+        as_input(part, dtype, width, f"{name}[{i}]") for i, (part, width) in enumerate(zip(x, widths, strict=True))
+    )
+    n_rows(parts)
+    return parts
+
+
+def check_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return ``dtype`` as a data type; raise a ValueError unless it is float64 or float32."""
+    try:
+        known = dtype is not None and np.dtype(dtype) in (np.dtype(np.float64), np.dtype(np.float32))
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"dtype must be float64 or float32, got {dtype!r}")
+    return np.dtype(dtype)  # type: ignore[no-any-return]
 
 
 def as_weights(w: ArrayLike, n_samples: int, name: str = "sample_weight") -> Array:

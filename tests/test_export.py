@@ -467,7 +467,16 @@ def test_outputs_are_named_ones(ort: Any) -> None:
 def test_every_layer_of_the_library_has_a_form() -> None:
     """Or does nothing when it predicts."""
     layers = {cls for cls in vars(nn).values() if isinstance(cls, type) and issubclass(cls, nn.Layer)}
-    assert layers - {nn.Layer, nn.Sequential, nn.Identity, nn.Dropout} <= set(FORMS)
+    branches = {nn.Residual, nn.Concatenate, nn.Parallel}  # refused by name: test_what_branches_is_refused
+    assert layers - branches - {nn.Layer, nn.Sequential, nn.Identity, nn.Dropout} <= set(FORMS)
+
+
+def test_what_branches_is_refused(tmp_path: Path) -> None:
+    net = nn.Sequential([nn.Dense(2, 2), nn.Residual(nn.Dense(2, 2))], rng=np.random.default_rng(0))
+    for write in (nn.to_c, nn.to_onnx):
+        with pytest.raises(ValueError, match=r"Residual\(Dense\(2, 2\)\) can't be exported"):
+            write(net, tmp_path / "net")
+    assert not list(tmp_path.iterdir())
 
 
 def test_packages_are_asked_for_only_when_they_are_needed(tmp_path: Path) -> None:

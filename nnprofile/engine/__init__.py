@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, Optimizer, floating, is_sparse
+from ..compose import Sequential
+from ..contract import Array, Layer, Loss, Optimizer, floating, is_sparse, n_rows
 from ..layers import Dense
 from ..losses import MeanSquaredError
-from ..network import Sequential
 from ..optimizers import SGD
 from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, Program, Rule, compile_network, compile_rule
 from .program import Unknown as Unknown
@@ -124,7 +124,7 @@ def runner(
     Unavailable
         If there is no engine.
     """
-    dtype, batch_size = net.params.dtype, min(batch_size, x.shape[0])
+    dtype, batch_size = net.params.dtype, min(batch_size, n_rows(x))
     compile_network(net, dtype, sparse=is_sparse(x))
     compile_rule(loss, optimizer, y, l2)
     if not is_plain(net.params.vector, dtype):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..activations import Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Optimizer
 from ..layers import Dense, Dropout
 from ..losses import (
@@ -23,7 +24,6 @@ from ..losses import (
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
 )
-from ..network import Sequential
 from ..optimizers import SGD, Adam
 
 if TYPE_CHECKING:

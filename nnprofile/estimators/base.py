@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from .. import activations
+from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Optimizer, is_sparse
 from ..layers import Dense, Dropout
-from ..network import Sequential
 from ..optimizers import SGD, Adam
 from ..tables import as_real, column_names
 from ..training import DivergenceError, fit

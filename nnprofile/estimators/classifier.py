@@ -8,10 +8,10 @@ from typing import Any, Self
 import numpy as np
 
 from .. import activations
+from ..compose import Sequential
 from ..contract import Array, Layer, Loss
 from ..layers import Dense
 from ..losses import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from ..network import Sequential
 from ..validation import check_number
 from .base import Estimator
 from .checks import as_labels, check_loss, one_of

@@ -10,7 +10,7 @@ from ..activations import Identity, Sigmoid, Softmax
 from ..contract import Array, Layer, Loss, check_filled
 from ..engine.program import flatten
 from ..layers import Dense, Dropout
-from ..validation import fitted_inside
+from ..validation import check_dtype, fitted_inside
 from .layers import FORMS
 
 if TYPE_CHECKING:
@@ -118,12 +118,7 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
         raise ValueError(f"{net!r} can't be exported: without a Dense layer it has no width")
     if dtype is None:
         dtype = net.params.dtype
-    try:
-        known = np.dtype(dtype) in (np.dtype(np.float64), np.dtype(np.float32))
-    except TypeError:
-        known = False
-    if not known:
-        raise ValueError(f"dtype must be float64 or float32, got {dtype!r}")
+    check_dtype(dtype)
     check_filled(net)
     with np.errstate(over="ignore"):
         if not np.isfinite(net.params.vector.astype(dtype)).all():

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..activations import Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Parameters
 from ..layers import Dense, Dropout
 from ..losses import (
@@ -26,7 +27,6 @@ from ..losses import (
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
 )
-from ..network import Sequential
 from ..validation import check_size
 from .checks import check_layer, check_loss, check_network
 from .report import GradCheckReport

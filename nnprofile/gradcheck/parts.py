@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..compose import Composite, is_open, walk
 from ..contract import Array
 from .check import Check
 from .contracts import Contracts
@@ -174,6 +175,12 @@ def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Array]], Array |
             inner = getattr(layer, "layers", None)
             if isinstance(inner, list | tuple) and inner and all(map(_is_layer, inner)):
                 x = through(inner, x, f"{prefix}{i}.")
+                continue
+            if is_open(layer):
+                steps = walk(layer, np.array(x), rng)
+                inside = [step for step in steps if not isinstance(step.layer, Composite)]
+                out.extend((f"{prefix}{i}.{step.name}", step.layer, np.array(step.x)) for step in inside)
+                x = np.array(steps[-1].y)
                 continue
             out.append((f"{prefix}{i}", layer, np.array(x)))
             takes_rng = rng is not None and takes(layer.forward, "rng")

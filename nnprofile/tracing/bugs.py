@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..activations import ReLU, Sigmoid, Tanh
+from ..compose import Sequential
 from ..contract import Array, Cache, Layer, Loss, Optimizer, Parameters
 from ..layers import Dense
 from ..losses import HalfSquaredError, MeanLoss, SoftmaxCrossEntropy
-from ..network import Sequential
 from .expression import Constant, Expression, Quantities, Sum, call
 from .formulas import LAYERS, Formula, LayerRule, LossRule, Place, loss_rule
 

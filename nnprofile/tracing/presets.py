@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..activations import ReLU, Sigmoid, Tanh
+from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Optimizer
 from ..layers import Dense
 from ..losses import HalfSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
-from ..network import Sequential
 from ..optimizers import SGD
 from ..training import objective
 from .expression import PLAIN

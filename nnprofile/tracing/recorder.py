@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..activations import Softmax
+from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, forward_pair, is_sparse
 from ..layers import Dense, Dropout
-from ..network import Sequential
 from ..validation import as_features, as_weights, check_number, check_rng, fitted_inside
 from .expression import PLAIN, Constant, Expression, Quantities, Square, Sum
 from .formulas import (
@@ -97,7 +97,10 @@ def trace(
     if rng is not None:
         check_rng(rng)
     dtype = net.params.dtype if len(net.params) else np.dtype(np.float64)
-    x = as_features(x, dtype, getattr(net, "in_features", None))
+    width = getattr(net, "in_features", None)
+    if isinstance(width, tuple):
+        raise ValueError(f"trace shows networks of one array x; {net!r} takes a tuple")
+    x = as_features(x, dtype, width)
     if is_sparse(x):
         x = x.toarray()  # every element is shown, zeros too
     if not len(x):
