@@ -446,7 +446,7 @@ class _Gradients:
         self.vector[start : start + own.vector.size] = own.vector
 
     def finished(self) -> Parameters:
-        return self.params.like() if self.vector is None else Parameters(self.params.layout, self.vector)
+        return self.params.like() if self.vector is None else self.params.of(self.vector)
 
 
 class Step:

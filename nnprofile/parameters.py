@@ -64,7 +64,8 @@ class Parameters(Mapping[str, Array]):
         for name, shape in self.layout.items():
             self._slices[name] = slice(size, size + prod(shape))
             size += prod(shape)
-        self._filled = np.full(len(self.layout), vector is not None)
+        # A flag a name, in memory that all share who name this vector; None once and for all, if all have values.
+        self._filled = np.zeros(len(self.layout), bool) if vector is None else None
         if vector is None:
             vector = np.full(size, np.nan, dtype)  # whoever forgets to ask whether it is filled computes NaN
         if vector.shape != (size,):
@@ -79,7 +80,7 @@ class Parameters(Mapping[str, Array]):
     @vector.setter
     def vector(self, values: ArrayLike) -> None:
         _copy_into(self._vector, values, "vector")
-        self._filled[:] = True
+        self.mark_filled()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -89,17 +90,18 @@ class Parameters(Mapping[str, Array]):
     @property
     def filled(self) -> bool:
         """Whether every name has values."""
-        return bool(self._filled.all())
+        if self._filled is not None and self._filled.all():
+            self._filled = None
+        return self._filled is None
 
     def unfilled(self) -> list[str]:
         """Return the names that have no values yet."""
-        return [name for name, filled in zip(self.layout, self._filled, strict=True) if not filled]
+        return [] if self._filled is None else [name for name, f in zip(self.layout, self._filled, strict=True) if not f]
 
     def mark_filled(self, *names: str) -> None:
         """State that these names, by default all, have values: after they were written in place."""
-        for i, name in enumerate(self.layout):
-            if name in names or not names:
-                self._filled[i] = True
+        if self._filled is not None:
+            self._filled[[i for i, name in enumerate(self.layout) if name in names or not names]] = True
 
     def matrices(self) -> list[str]:
         """Return the names of rank 2 and more: what decay, the L2 term and lazy rows touch; gains and biases never."""
@@ -110,7 +112,8 @@ class Parameters(Mapping[str, Array]):
 
     def __setitem__(self, name: str, values: ArrayLike) -> None:
         _copy_into(self[name], values, name)
-        self.mark_filled(name)
+        if self._filled is not None:
+            self.mark_filled(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layout)
@@ -127,20 +130,24 @@ class Parameters(Mapping[str, Array]):
         if places != list(range(places[0], places[-1] + 1) if places else ()):
             raise ValueError(f"the parameters under {prefix!r} do not lie side by side in {list(self.layout)}")
         part = Parameters(layout, self._vector[slices[0].start : slices[-1].stop] if slices else self._vector[:0])
-        part._filled = self._filled[places[0] : places[-1] + 1] if places else self._filled[:0]
+        if self._filled is not None and places:
+            part._filled = self._filled[places[0] : places[-1] + 1]
         return part
 
     def like(self, dtype: DTypeLike | None = None) -> Parameters:
         """Return zeros of the same layout."""
-        twin = self.view()
-        twin._vector = np.zeros(self._vector.shape, self.dtype if dtype is None else dtype)
-        twin._filled = np.ones(len(self.layout), bool)
+        return self.of(np.zeros(self._vector.shape, self._vector.dtype if dtype is None else dtype))
+
+    def of(self, vector: Array) -> Parameters:
+        """Return the same names for another vector, of this size."""
+        twin = object.__new__(Parameters)
+        twin.layout, twin._slices, twin._vector, twin._filled = self.layout, self._slices, vector, None
         return twin
 
     def view(self) -> Parameters:
         """Return another object that names the same memory."""
-        twin = object.__new__(Parameters)
-        twin.layout, twin._slices, twin._vector, twin._filled = self.layout, self._slices, self._vector, self._filled
+        twin = self.of(self._vector)
+        twin._filled = self._filled
         return twin
 
     def matches(self, other: Parameters) -> bool:
@@ -157,20 +164,20 @@ class Parameters(Mapping[str, Array]):
         return (
             isinstance(other, Parameters)
             and self.matches(other)
-            and np.array_equal(self._filled, other._filled)
+            and self.unfilled() == other.unfilled()
             and np.array_equal(self._vector, other._vector)
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of the numbers, never of the memory that they are a window on.
-        return _restored, (self.layout, self._vector.copy(), self._filled.copy())
+        return _restored, (self.layout, self._vector.copy(), None if self._filled is None else self._filled.copy())
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {shape}" for name, shape in self.layout.items())
         return f"Parameters({{{shapes}}}, {self.dtype})"
 
 
-def _restored(layout: dict[str, Shape], vector: Array, filled: NDArray[np.bool_]) -> Parameters:
+def _restored(layout: dict[str, Shape], vector: Array, filled: NDArray[np.bool_] | None) -> Parameters:
     params = Parameters(layout, vector)
     params._filled = filled
     return params

@@ -569,7 +569,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     for words in (
         "next: what is in the next trip",
-        "NDCG of the network minus",
+        "NDCG@10 of the network minus",
         "Who stays away",
         "items of which the texts",
     ):

@@ -115,29 +115,34 @@ def _about(purchases: collect.Purchases, log: Events, events: Events) -> dict[st
 
 
 def _print_measured(found: evaluate.Measured) -> None:
+    n, metrics = len(found.days), evaluate.METRICS
     for task, what in train.TASKS.items():
+        rival = evaluate.RIVAL[task]
         for suffix in ("", evaluate.ONE_TRIP):
-            names = found.methods(task + suffix)
             rows = [
                 [
-                    *(name, *(f"{found.mean(task + suffix, name, m):.4f}" for m in evaluate.METRICS)),
+                    name,
+                    *(f"{found.mean(task + suffix, name, m):.4f}" for m in metrics),
                     f"{found.coverage(task + suffix, name):.0f}",
                 ]
-                for name in names
+                for name in found.methods(task + suffix)
             ]
-            _print_table(
-                f"{task}{suffix}: {what}; {len(found.days)} cut-offs",
-                ["", *evaluate.METRICS.values(), "items in tops"],
-                rows,
-            )
-        gains = {name or "all": found.gain(task, evaluate.RIVAL[task], name) for name in ("", *evaluate.ACTIVITY)}
-        for name, (mean, error) in gains.items():
-            print(f"  NDCG of the network minus {evaluate.RIVAL[task]}, {name}: {mean:+.4f} ± {error:.4f}")
-        gained = found.gain(task, evaluate.RIVAL[task], last=2)
-        last = [found.mean(task, evaluate.NETWORK, m, last=2) for m in ("ndcg", "f1")]
-        tops = found.coverage(task, evaluate.NETWORK, last=2)
-        print(f"  last two cut-offs: NDCG {last[0]:.4f}, F1 {last[1]:.4f}, {tops:.0f} items in tops", end="; ")
-        print("NDCG minus it {:+.4f} ± {:.4f}".format(*gained))
+            head = ["", *metrics.values(), "items in tops"]
+            _print_table(f"{task}{suffix}: {what}; {n} cut-off{'s' * (n > 1)}", head, rows)
+            if suffix:
+                continue
+            for name in ("", *evaluate.ACTIVITY):
+                mean, error = found.gain(task, rival, name)
+                print(f"  NDCG@10 of the network minus that of {rival}, {name or 'all'}: {mean:+.4f} ± {error:.4f}")
+            if n > 2:
+                last = [found.mean(task, evaluate.NETWORK, m, last=2) for m in ("ndcg", "f1")]
+                mean, error = found.gain(task, rival, last=2)
+                tops = found.coverage(task, evaluate.NETWORK, last=2)
+                print(
+                    f"  the last two cut-offs: NDCG@10 {last[0]:.4f}, F1@10 {last[1]:.4f}, {tops:.0f} items in tops",
+                    end=", ",
+                )
+                print(f"and {mean:+.4f} ± {error:.4f}")
 
 
 def _print_table(caption: str, head: list[str], rows: list[Any]) -> None:
