@@ -131,6 +131,10 @@ class Loss(Configured):
         """Return ``y_true`` in the form that ``forward`` works on, or raise a ValueError that says what is wrong."""
         return np.asarray(y_true)
 
+    def of_targets(self, y_pred: Array, targets: Array, sample_weight: Array | None = None) -> tuple[Any, Cache]:
+        """Return what ``forward`` does, of what ``targets`` returned: a loss may spare itself to look at it again."""
+        return self.forward(y_pred, targets, sample_weight)
+
     @property
     def link(self) -> Layer:
         """The layer that turns y_pred into the prediction."""

@@ -68,21 +68,32 @@ class MeanLoss(Loss):
             raise ValueError(f"y_pred must have shape (n_samples, n_outputs) with at least one row, got {y_pred.shape}")
         rows = y_pred.reshape(len(y_pred), -1)
         y_true = self.targets(y_true, rows.shape[1])
+        value, dl = self._of_targets(
+            rows, y_true, None if sample_weight is None else as_weights(sample_weight, len(rows))
+        )
+        return value, dl.reshape(y_pred.shape)
+
+    def of_targets(self, y_pred: Array, targets: Array, sample_weight: Array | None = None) -> tuple[Any, Cache]:
+        """Return what ``forward`` does, of rows and of what ``targets`` returned: nothing is looked at again."""
+        if type(self).forward is not MeanLoss.forward:  # somebody's own
+            return self.forward(y_pred, targets, sample_weight)
+        return self._of_targets(y_pred, targets, sample_weight)
+
+    def _of_targets(self, rows: Array, y_true: Array, w: Array | None) -> tuple[Any, Array]:
         if len(y_true) != len(rows):
             raise ValueError(f"y_true has {len(y_true)} rows, y_pred has {len(rows)}")
         if y_true.dtype.kind == "f":
             y_true = y_true.astype(rows.real.dtype, copy=False)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # inf and NaN are answers here
             l, dl = self.sample_losses(rows, y_true)
-            if sample_weight is None:
+            if w is None:
                 value, dl = l.mean(), dl / len(l)
             else:
-                w = as_weights(sample_weight, len(l))
                 share = w / (w.max() or 1.0)  # around the largest, so that no sum overflows; all 0: everything is 0
                 share = (share / (share.sum() or 1.0)).astype(rows.real.dtype)
                 value = np.where(share == 0, 0, share * l).sum()
                 dl = np.where(share[:, None] == 0, 0, share[:, None] * dl)
-        return value, dl.reshape(y_pred.shape)
+        return value, dl
 
     def backward(self, cache: Cache) -> Array:
         """Return dL / dy_pred, with the shape of y_pred."""

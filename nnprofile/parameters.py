@@ -96,7 +96,9 @@ class Parameters(Mapping[str, Array]):
 
     def unfilled(self) -> list[str]:
         """Return the names that have no values yet."""
-        return [] if self._filled is None else [name for name, f in zip(self.layout, self._filled, strict=True) if not f]
+        return (
+            [] if self._filled is None else [name for name, f in zip(self.layout, self._filled, strict=True) if not f]
+        )
 
     def mark_filled(self, *names: str) -> None:
         """State that these names, by default all, have values: after they were written in place."""

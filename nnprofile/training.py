@@ -134,8 +134,22 @@ def objective(
     So dJ/dW = dL/dW + l2 / (sum_n w_n) * W (docs/backprop.md, eq. 17, 27). Without sample weights, sum_n w_n is the
     number of these rows: in ``fit``, of the mini-batch, as in scikit-learn.
     """
+    return _objective(net, loss, loss.forward, x, y, sample_weight, l2, rng)
+
+
+def _objective(
+    net: Layer,
+    loss: Loss,
+    forward: Callable[..., tuple[Any, Any]],
+    x: Any,
+    y: Array,
+    sample_weight: Array | None,
+    l2: float,
+    rng: np.random.Generator | None,
+) -> tuple[Any, Parameters]:
+    """Return what ``objective`` does; ``forward`` is the loss's, or its ``of_targets``, if y has passed the gate."""
     y_pred, cache = forward_pair(net, net.forward(x, rng))
-    value, loss_cache = loss.forward(y_pred, y, sample_weight)
+    value, loss_cache = forward(y_pred, y, sample_weight)
     _, grads = backward_pair(net, net.backward(loss.backward(loss_cache), cache))
     total = float(len(y_pred) if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
     if l2 and total:
@@ -354,7 +368,7 @@ def _numpy_runner(
 
     def step(rows: Array, rng: np.random.Generator) -> tuple[float, float]:
         w = None if weight is None else weight[rows]
-        value, grads = objective(net, loss, take(x, rows), y[rows], sample_weight=w, l2=l2, rng=rng)
+        value, grads = _objective(net, loss, loss.of_targets, take(x, rows), y[rows], w, l2, rng)
         total = float(len(rows) if w is None else w.sum())
         if np.isfinite(value) and total:
             try:
