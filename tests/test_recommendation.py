@@ -271,10 +271,10 @@ def test_the_network_ranks_and_its_outputs_are_probabilities(events: Events, sho
 
 
 def test_everything_is_measured(events: Events) -> None:
-    found = evaluate.measure(events.common(), [200, 230], (0, 1), n_networks=1)
+    found = evaluate.measure(events, [200, 230], (0, 1), n_networks=1)
     for task in train.TASKS:
         names = found.methods(task)
-        assert names[0] == evaluate.NETWORK and evaluate.RIVAL[task] in names
+        assert names[0] == evaluate.NETWORK and found.rival(task) == names[1]
         assert {len(found.rankings[task, name]) for name in names} == {2}
         assert len(found.rankings[task, evaluate.NETWORK][0]) == 2  # seeds
         mean, error = found.gain(task, "popularity")
@@ -285,7 +285,7 @@ def test_everything_is_measured(events: Events) -> None:
         assert set(found.methods(task + evaluate.ONE_TRIP)) == set(names)
     alike = [np.mean(values) for values in found.alike.values()]
     assert alike[-1] < alike[0]
-    cold = evaluate.hidden(events.common(), TEXTS, 200)
+    cold = evaluate.hidden(events, TEXTS, 200)
     mean = {name: np.mean(draws) for name, draws in cold.items()}
     assert mean["others' purchases of items with like texts"] > 0.05 + mean["at random"]
 
@@ -317,13 +317,22 @@ def test_recommendations_and_lists(shop: Recommender) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (lambda shop: shop.recommend(["nobody"]), "for_items takes what they bought"),
+        (lambda shop: shop.recommend(["nobody"]), "for those never seen there is for_items"),
         (lambda shop: shop.recommend("c001"), "a list of names; got 'c001'"),
         (lambda shop: shop.recommend(["c001"], task="best"), r"task must be one of \('next', 'new'\)"),
-        (lambda shop: shop.recommend(["c001"], 0), "k at least 1"),
-        (lambda shop: shop.recommend(["c001"], diversity=1.0), "diversity from 0 to below 1"),
-        (lambda shop: shop.recommend(["c001"], diversity=float("nan")), "diversity from 0 to below 1"),
-        (lambda shop: shop.recommend(["c001"], block=["nothing"]), r"items \['nothing'\] are not known"),
+        (lambda shop: shop.recommend(["c001"], 0), "k must be an integer of at least 1"),
+        (lambda shop: shop.recommend(["c001"], diversity=1.0), "diversity must be a number at least 0 and below 1"),
+        (
+            lambda shop: shop.recommend(["c001"], diversity=float("nan")),
+            "diversity must be a number at least 0 and below 1",
+        ),
+        (lambda shop: shop.recommend(["c001"], allow=["nothing"]), r"items \['nothing'\] are not known"),
+        (lambda shop: shop.recommend(["c001"], 2.5), "k must be an integer"),
+        (lambda shop: shop.recommend(["c001"], exclude_bought="no"), "exclude_bought must be True or False"),
+        (lambda shop: shop.recommend(["c01"]), r"did you mean 'c"),
+        (lambda shop: shop.why("item 01", customer="c001", bought=["item 02"]), "and not both"),
+        (lambda shop: shop.why("item 01", task="later"), "task must be one of"),
+        (lambda shop: shop.why(next(iter(bought(shop, "c001"))), customer="c001"), "so it is not new"),
         (lambda shop: shop.recommend(["c001"], block="item 01"), "a list of names; got 'item 01'"),
         (lambda shop: shop.for_items(["nothing"]), "are not known"),
         (lambda shop: shop.for_items("item 01"), "a list of names"),
@@ -453,6 +462,107 @@ def test_an_update_is_as_if_all_had_been_there_at_once(events: Events, tmp_path:
     assert older.day == 204 and older.log.first == FIRST - pd.Timedelta(days=3)
 
 
+def test_each_item_once_whatever_is_left(shop: Recommender) -> None:
+    few = [str(item) for item in shop.items[:3]]
+    for d in (0.0, 0.3, 0.9):
+        for k in (2, 5, 1000):
+            for row in shop.recommend(names(shop, 5), k, task="next", allow=few, diversity=d):
+                assert len(row) == min(k, 3) == len({item.name for item in row})
+    everything = shop.recommend(names(shop, 2), 1000, task="next", diversity=0.5)[0]
+    assert len({item.name for item in everything}) == len(everything)
+
+
+def test_lists_may_be_any_iterables(shop: Recommender) -> None:
+    best = [item.name for item in shop.recommend(["c000"], 3)[0]]
+    rest = shop.recommend(iter(["c000"]), 3, block=(name for name in [*best, "sold out for ever"]))[0]
+    assert len(rest) == 3 and not {item.name for item in rest} & set(best)
+    assert [item.name for item in shop.recommend(["c000"], 3, allow=(name for name in best))[0]] == best
+    assert next(shop.everyone(2, block=iter(best)))[1][0].name not in best
+
+
+def test_what_never_varied_tells_nothing(events: Events) -> None:
+    """A log with one item an order: the day on which somebody buys two says nothing that the network was taught."""
+    frame = events.frame().drop_duplicates(["customer", "date"])
+    one = Recommender.fit(Events.of(frame), rare=5, n_networks=1)
+    basket = [str(item) for item in one.items[:4]]
+    for task in train.TASKS:
+        alone, both = (one.for_items(basket[:n], 1, task=task)[0].probability for n in (1, 2))
+        assert 1 / 30 < alone / both < 30  # it was 1e10
+
+
+def test_days_are_local_and_dates_are_dates() -> None:
+    date = pd.date_range("2024-03-29 23:30", periods=5)
+    frame = pd.DataFrame({"customer": ["a"] * 5, "item": list("vwxyz"), "date": date.tz_localize("Europe/Berlin")})
+    found = Events.of(frame)
+    assert found.day.tolist() == [0, 1, 2, 3, 4] and len(Events.of(found.frame())) == 5
+    for wrong in ([20240101] * 5, ["03.08.2024"] * 5):
+        with pytest.raises(ValueError, match=r"must be of a date type.*pandas\.to_datetime"):
+            Events.of(frame.assign(date=wrong))
+
+
+def test_whole_numbers_are_the_same_names_in_any_dtype() -> None:
+    frame = purchases(20)
+    number = frame["customer"].str[1:].astype(int)
+    one, other = (Events.of(frame.assign(customer=number.astype(kind))) for kind in (int, float))
+    np.testing.assert_array_equal(one.customers, other.customers)
+    both = Events.of(pd.concat([frame.assign(customer=number), frame.assign(customer=number.astype(float))]))
+    assert len(both) == len(one)
+
+
+def test_for_somebody_of_whom_nothing_is_known_the_popular_comes_first(events: Events) -> None:
+    shop = Recommender.fit(events, n_networks=1)
+    order = np.argsort(-shop.learned.items[:, 0])
+    place = {str(shop.items[i]): k for k, i in enumerate(order)}
+    found = shop.for_items([], 10)
+    assert len(found) == 10 and np.mean([place[item.name] for item in found]) < len(place) / 3
+    older = events.frame()
+    older.loc[len(older)] = ["c000", "item 00", FIRST - pd.Timedelta(days=3000)]
+    again = Recommender(*recommend._learned(Events.of(older), {}, 3000 + shop.day, 20), shop.ranker).for_items([], 10)
+    np.testing.assert_allclose([i.probability for i in again], [i.probability for i in found], rtol=0.05)
+
+
+def test_a_day_before_the_end_forgets_who_comes_later(events: Events) -> None:
+    frame = events.frame()
+    frame.loc[len(frame)] = ["zz later", "item later", FIRST + pd.Timedelta(days=250)]
+    whole = Events.of(frame)
+    shop = Recommender.fit(whole, np.int32(200), n_networks=1)
+    assert shop.day == 200 and "zz later" not in shop.log.customers and "item later" not in shop.log.items
+    # The items that are common by a day are those of that day, not of the year.
+    rows = [(f"c{k:03}", "item hit", 235 + k % 20) for k in range(60)]
+    hit = pd.DataFrame(rows, columns=["customer", "item", "date"])
+    hit["date"] = FIRST + pd.to_timedelta(hit["date"], unit="D")
+    one, other = (
+        evaluate.measure(Events.of(f), [230], n_networks=1) for f in (frame[:-1], pd.concat([frame[:-1], hit]))
+    )
+    for method in ("popularity", "item-kNN"):
+        np.testing.assert_array_equal(*(m.rankings["new", method][0][0].top for m in (one, other)))
+
+
+def test_the_kind_of_weights_stays_with_the_networks(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "MOST_ITEMS", len(events.common().items))
+    shop = quick(events, events.end)
+    more = pd.DataFrame({"customer": [f"c{i:03}" for i in range(25)], "item": "item fresh", "date": FIRST})
+    with pytest.raises(RecommendationError, match="have to be taught anew"):
+        shop.update(more.assign(date=FIRST + pd.Timedelta(days=255)))
+    assert shop.update(more[:0]).recommend(["c000"], 3) == shop.recommend(["c000"], 3)
+
+
+def test_files_are_written_whole_or_not_at_all(shop: Recommender, tmp_path: Path) -> None:
+    path = tmp_path / "top.csv"
+    path.write_text("mine")
+    with pytest.raises(RecommendationError):
+        recommend.write_everyone(shop, path, 0)
+    assert path.read_text() == "mine"
+    for wrong in (tmp_path, tmp_path / "no" / "x.npz"):
+        with pytest.raises(OSError, match="is a folder|cannot be written"):
+            shop.save(wrong)
+    assert [file.name for file in tmp_path.iterdir()] == ["top.csv"]
+    shop.save(tmp_path / "shop.npz")
+    for arguments in (["--everyone", str(tmp_path / "shop.npz")], ["--everyone", str(tmp_path)]):
+        assert recommend.main([str(tmp_path / "shop.npz"), *arguments]) == 2
+    assert Recommender.load(tmp_path / "shop.npz").recommend(["c000"]) == shop.recommend(["c000"])
+
+
 # Texts.
 
 
@@ -480,6 +590,20 @@ def test_items_that_nobody_bought(shop: Recommender) -> None:
     assert sum(why.purchases.values()) + why.base + why.itself + why.popularity + why.trips == pytest.approx(
         why.log_odds, abs=1e-9
     )
+
+
+def test_a_damaged_sparse_file_is_refused(events: Events, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(candidates, "MOST_ITEMS", 10)
+    path = tmp_path / "shop.npz"
+    quick(events, 230).save(path)
+    with np.load(path) as arrays:
+        content = dict(arrays)
+    content["weights log indices"] = content["weights log indices"] + np.int32(10**6)
+    np.savez(path, **content)
+    with pytest.raises(RecommendationError, match="no file of a recommender"):
+        Recommender.load(path)
+    cold = evaluate.hidden(events, TEXTS, 200, n_draws=1)
+    assert np.isfinite(list(cold.values())).all()
 
 
 def test_above_its_limit_item_knn_takes_the_place_of_ease(
@@ -530,6 +654,9 @@ def test_one_file_holds_it_all(shop: Recommender, tmp_path: Path) -> None:
         {"mean": np.zeros(3)},
         {"network new": np.zeros(10, np.uint8)},
         {"day": np.array(["a", "b"])},
+        {"mean": np.full(len(pairs.NAMES), np.nan)},
+        {"scale": np.zeros(len(pairs.NAMES))},
+        {"weights binary": np.full((1, 1), "x")},
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(shop: Recommender, tmp_path: Path, change: dict[str, Any]) -> None:
@@ -613,9 +740,12 @@ def test_errors_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     short, few = tmp_path / "short.csv", tmp_path / "few.csv"
     text(lines(300, 100)).to_csv(short, index=False)
     text(lines(6, 300)).to_csv(few, index=False)
+    once, frame = tmp_path / "once.csv", lines(400, 300)
+    text(frame.assign(Kundennummer=[f"K{k:05}" for k in range(len(frame))])).to_csv(once, index=False)
     for arguments, says in (
         (["--log", str(short), *named], "days are too short"),
         (["--log", str(few), *named], "see --rare"),
+        (["--log", str(once), *named], "nobody who made 5 trips"),
         (["--log", str(short), *named[:-1], "Artikelnummer"], "did you mean 'Artikel'"),
         (["--log", str(tmp_path / "none.csv"), *named], "none.csv"),
     ):

@@ -25,17 +25,21 @@ from .recommend import Recommender, write_everyone
 CUTOFFS = (91, 61, 31)  # days before the end, each a test of its own
 SEEDS = (0, 1)
 N_EXAMPLES = 3
+FEWEST_ITEMS = 2 * evaluate.TOP
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the example; return the exit status."""
     options, types = _parse(arguments)
     started = time.perf_counter()
+    if options.out.exists() and not options.out.is_dir():
+        print(f"error: --out {options.out} is a file; name a folder", file=sys.stderr)
+        return 2
     try:
         # Threads do not pay for matrices of this size, and waiting for each other they suffer on a busy machine.
         with threadpool_limits(1):
             _run(options, types)
-    except (CollectError, PreprocessError, OSError) as error:
+    except (CollectError, PreprocessError, train.TooLittle, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -63,6 +67,11 @@ def _run(options: argparse.Namespace, types: Types) -> None:
         events = log.common(options.rare)
     except ValueError as error:
         raise PreprocessError(f"{error}; see --rare") from error
+    if len(events.items) < FEWEST_ITEMS:
+        raise PreprocessError(
+            f"{len(events.items)} items were bought on {options.rare} days of customers or more; to rank them takes "
+            f"{FEWEST_ITEMS}: see --rare"
+        )
     days = _days(events, 1 if options.fast else len(CUTOFFS))
     about = _about(purchases, log, events)
     print(
@@ -71,15 +80,19 @@ def _run(options: argparse.Namespace, types: Types) -> None:
         )
     )
     seeds, n_networks = ((0,), 1) if options.fast else (SEEDS, train.N_NETWORKS)
-    found = evaluate.measure(events, days, seeds, n_networks=n_networks)
+    found = evaluate.measure(log, days, seeds, rare=options.rare, n_networks=n_networks)
     _print_measured(found)
-    about |= report.measured(found) | {"picture": report.picture(found), "fast": options.fast}
-    about["cold"] = report.cold(evaluate.hidden(events, purchases.texts, days[-1])) if purchases.texts else []
+    about |= report.measured(found) | {"picture": report.picture(found), "fast": options.fast, "n_networks": n_networks}
+    about["cold"] = (
+        report.cold(evaluate.hidden(log, purchases.texts, days[-1], rare=options.rare)) if purchases.texts else []
+    )
     _print_table("items of which the texts alone are known", ["ranked by", "NDCG@10"], about["cold"])
     about["more"] = [visits.section(events, purchases.frame, n_networks=n_networks)]
     if not options.log:
         about["more"] += [part.section(events, n_networks=n_networks) for part in (campaigns, attributes)]
     for section in about["more"]:
+        if not section["tables"]:
+            print(f"\n{section['title']}: {' '.join(section['texts'])}")
         for table in section["tables"]:
             _print_table(f"{section['title']}. {table['caption']}", table["head"], table["rows"])
     shop = Recommender.fit(log, texts=purchases.texts, rare=options.rare, n_networks=n_networks)
@@ -117,7 +130,7 @@ def _about(purchases: collect.Purchases, log: Events, events: Events) -> dict[st
 def _print_measured(found: evaluate.Measured) -> None:
     n, metrics = len(found.days), evaluate.METRICS
     for task, what in train.TASKS.items():
-        rival = evaluate.RIVAL[task]
+        rival = found.rival(task)
         for suffix in ("", evaluate.ONE_TRIP):
             rows = [
                 [
@@ -133,6 +146,8 @@ def _print_measured(found: evaluate.Measured) -> None:
                 continue
             for name in ("", *evaluate.ACTIVITY):
                 mean, error = found.gain(task, rival, name)
+                if mean != mean:
+                    continue
                 print(f"  NDCG@10 of the network minus that of {rival}, {name or 'all'}: {mean:+.4f} ± {error:.4f}")
             if n > 2:
                 last = [found.mean(task, evaluate.NETWORK, m, last=2) for m in ("ndcg", "f1")]

@@ -91,10 +91,10 @@ def largest(scores: np.ndarray, n: int) -> np.ndarray:
     return np.argpartition(-scores, n - 1, axis=1)[:, :n]
 
 
-def neighbours(history: Events, kind: str) -> np.ndarray | csr_array:
-    """Return the weights of EASE, or, where there are too many items for it, those of item-kNN."""
+def neighbours(history: Events, kind: str, *, exact: bool | None = None) -> np.ndarray | csr_array:
+    """Return the weights of EASE if ``exact``, else those of item-kNN; by default EASE, unless there are too many items."""
     x = interactions(history, kind)
-    return ease(x, PENALTY[kind]) if x.shape[1] <= MOST_ITEMS else item_knn(x)
+    return ease(x, PENALTY[kind]) if (x.shape[1] <= MOST_ITEMS if exact is None else exact) else item_knn(x)
 
 
 def foretell(x: csr_array, weights: np.ndarray | csr_array) -> np.ndarray:

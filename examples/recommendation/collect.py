@@ -106,7 +106,7 @@ def of_log(
     *,
     encoding: str | None = None,
 ) -> Purchases:
-    """Return the lines of a log of orders that has a product column; returns are none.
+    """Return the lines of a log of orders that has a product column; returns, and what cost nothing, are no purchases.
 
     ``texts`` are columns that say something of the product; a ``catalogue`` has them too, of products that nobody bought yet.
 
@@ -128,7 +128,13 @@ def of_log(
             "amount": lines["amount"],
         }
     )
-    bought = (lines["amount"] >= 0) & (items != "")
+    counts = {
+        "of less than nothing are returns": int((lines["amount"] < 0).sum()),
+        "cost nothing": int((lines["amount"] == 0).sum()),
+        "name no product": int((items == "").sum()),
+    }
+    more = [*more, *(f"{n:,} of {len(frame):,} lines {what}, and are no purchases" for what, n in counts.items() if n)]
+    bought = (lines["amount"] > 0) & (items != "")
     known = _texts(items, _joined(frame.loc[lines.index], texts)) if texts else {}
     if catalogue is not None:
         more_items, what, again = _table(catalogue, [log.product, *texts], encoding)

@@ -27,6 +27,7 @@ def rerank(logits: np.ndarray, pool: np.ndarray, alike: csr_array, k: int, wante
     with np.errstate(invalid="ignore"):
         p = np.where(np.isfinite(z), 1 / (1 + np.exp(-z)), -np.inf)
         left = (1 - wanted) * p / np.maximum(p[:, :1], 1e-300)
+    left = np.maximum(left, -1e300)  # what is -inf comes last, but before what is taken
     near, rows, found = np.zeros(p.shape), np.arange(len(p)), []
     for _ in range(min(k, pool.shape[1])):
         best = np.argmax(left - wanted * near, axis=1)

@@ -15,16 +15,15 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from . import candidates, diversity
-from .events import Events
+from .events import RARE, Events
 from .pairs import Block, Pairs
 from .texts import nearest
-from .train import FEWEST_TRIPS, N_NETWORKS, TASKS, Answers, Ranker, blocks, train
+from .train import AHEAD, FEWEST_TRIPS, N_NETWORKS, TASKS, Answers, Ranker, TooLittle, blocks, train
 
 TOP = 10
 METRICS = {"ndcg": "NDCG@10", "recall": "recall@10", "f1": "F1@10", "mrr": "MRR"}
 ACTIVITY = {"5 to 15 trips": (FEWEST_TRIPS, 15), "16 to 39 trips": (16, 39), "40 trips and more": (40, 10**9)}
 NETWORK, FREQUENCY, EASE = "network on pairs", "own frequency, half-life 120 days", "EASE, whether"
-RIVAL = {"next": FREQUENCY, "new": EASE}  # the best simple method
 ONE_TRIP = ", from one trip"  # as if the customer had never been seen before their last trip
 DIVERSE = (0.2, 0.4, 0.6)
 LIMITS = np.array([0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0])  # of probability, for calibration
@@ -55,6 +54,7 @@ class Measured:
 
     days: list[int]
     rankings: dict[tuple[str, str], list[list[Ranking]]] = field(default_factory=lambda: defaultdict(list))
+    again: list[float] = field(default_factory=list)  # the share of the next trips that was bought before
     n_trips: list[np.ndarray] = field(default_factory=list)  # of each customer who is measured
     counts: dict[str, np.ndarray] = field(default_factory=dict)  # between LIMITS: pairs, sum of probabilities, of yes
     alike: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # two items of one list
@@ -63,6 +63,10 @@ class Measured:
         """Return the methods, the best first after the network."""
         names = [name for t, name in self.rankings if t == task and (name == NETWORK or name not in self.alike)]
         return sorted(names, key=lambda name: (name != NETWORK, -self.mean(task, name, "ndcg")))
+
+    def rival(self, task: str) -> str:
+        """Return the best method but the network."""
+        return self.methods(task)[1]
 
     def mean(self, task: str, method: str, metric: str, last: int = 0) -> float:
         """Return the mean over customers, seeds and cut-offs, or the ``last`` ones of these."""
@@ -119,11 +123,25 @@ class Simple:
         return {name: np.where(block.bought, -np.inf, scores) for name, scores in found.items()}
 
 
-def measure(events: Events, days: list[int], seeds: Sequence[int] = (0,), *, n_networks: int = N_NETWORKS) -> Measured:
-    """Measure every method at these days; of each, what happened before is known."""
+def measure(
+    log: Events, days: list[int], seeds: Sequence[int] = (0,), *, rare: int = RARE, n_networks: int = N_NETWORKS
+) -> Measured:
+    """Measure every method at these days; of each it is known what happened before, and what items are common by then.
+
+    Raises
+    ------
+    TooLittle
+        If there is not enough to learn from, or nobody to measure by.
+    """
     found = Measured(days, counts={task: np.zeros((len(LIMITS) - 1, 3)) for task in TASKS})
     for day in days:
+        events = log.of_items(log.before(day).common(rare).items)
         pairs, answers = Pairs.of(events, day), Answers.of(events, day)
+        if not len(answers.rows):
+            raise TooLittle(
+                f"nobody who made {FEWEST_TRIPS} trips by then came within the {AHEAD} days after day {day} of the log: nothing "
+                "to measure by"
+            )
         rankers, simple = [train(events, day, seed=seed, n_networks=n_networks) for seed in seeds], Simple.of(pairs)
         parts: dict[tuple[str, str], list[list[Ranking]]] = defaultdict(list)
         for rows in blocks(answers.rows):
@@ -144,6 +162,10 @@ def measure(events: Events, days: list[int], seeds: Sequence[int] = (0,), *, n_n
                         for wanted in DIVERSE:
                             z = [_moved(z, simple.alike, wanted) for z in networks]
                             parts[task, f"{NETWORK}, diversity {wanted}"].append([rank(s, relevant) for s in z])
+        following = answers.following[answers.rows].toarray() > 0
+        found.again.append(
+            float((following & (pairs.cells[answers.rows].toarray() > 0)).sum() / max(following.sum(), 1))
+        )
         for key, lists in parts.items():
             found.rankings[key].append([Ranking.joined(same) for same in zip(*lists, strict=True)])
         for name in (NETWORK, *(f"{NETWORK}, diversity {wanted}" for wanted in DIVERSE)):
@@ -153,12 +175,15 @@ def measure(events: Events, days: list[int], seeds: Sequence[int] = (0,), *, n_n
     return found
 
 
-def hidden(events: Events, texts: Mapping[str, str], day: int, n_draws: int = 5) -> dict[str, list[float]]:
+def hidden(
+    log: Events, texts: Mapping[str, str], day: int, *, rare: int = RARE, n_draws: int = 10
+) -> dict[str, list[float]]:
     """Return how well the purchases of items are ranked of which the texts alone are known: a tenth of all, hidden.
 
     The NDCG@10 among the hidden items, a value a draw: by others' purchases of the items with texts like theirs, by how popular
     these are, and at random.
     """
+    events = log.of_items(log.before(day).common(rare).items)
     answers, found = Answers.of(events, day), defaultdict(list)
     said = [texts.get(name, "") for name in events.items]
     for draw in range(n_draws):
@@ -167,9 +192,10 @@ def hidden(events: Events, texts: Mapping[str, str], day: int, n_draws: int = 5)
         history = events.before(day).of_items(events.items[kept])
         near = nearest([said[i] for i in away], [said[i] for i in kept])
         x, popular = candidates.interactions(history, "binary")[answers.rows], candidates.popularity(history, day)
+        weights = candidates.neighbours(history, "binary") @ csr_array(near.T)
         relevant = answers.later[answers.rows][:, away].toarray() > 0
         for name, scores in {
-            "others' purchases of items with like texts": x @ (candidates.neighbours(history, "binary") @ near.T),
+            "others' purchases of items with like texts": candidates.foretell(x, weights),
             "popularity of items with like texts": np.broadcast_to(near @ popular, relevant.shape),
             "at random": np.zeros(relevant.shape),
         }.items():
@@ -180,7 +206,8 @@ def hidden(events: Events, texts: Mapping[str, str], day: int, n_draws: int = 5)
 def network(ranker: Ranker, task: str, pairs: Pairs, block: Block) -> np.ndarray:
     """Return the network's score of all items: its candidates first."""
     z = ranker.scores(task, pairs, block, np.ones_like(block.bought))
-    rest = np.where(block.bought, -np.inf, block.others[0] - BELOW) if task == "new" else block.others[0] - BELOW
+    rest = block.others[0].astype(float) - BELOW
+    rest = np.where(block.bought, -np.inf, rest) if task == "new" else rest
     return np.where(np.isfinite(z), z, rest)
 
 

@@ -36,7 +36,11 @@ class Events:
         """
         customer, customers = _numbered(frame["customer"])
         item, items = _numbered(frame["item"])
-        date = pd.to_datetime(frame["date"]).dt.normalize()
+        if frame["date"].dtype.kind != "M" and frame["date"].notna().any():
+            raise ValueError(
+                f"purchases' dates must be of a date type, got {frame['date'].dtype}: see pandas.to_datetime"
+            )
+        date = pd.to_datetime(frame["date"]).dt.tz_localize(None).dt.normalize()  # the local day
         if not len(frame) or customer.min() < 0 or item.min() < 0 or date.isna().any():
             raise ValueError(f"of {len(frame)} purchases some have no customer, no item or no date")
         first = date.min()
@@ -97,6 +101,10 @@ class Events:
             raise ValueError(f"no item was bought on {rare} days of customers")
         return self.of_items(self.items[often])
 
+    def known(self, n: int) -> Events:
+        """Return the events of the first ``n`` items alone."""
+        return replace(self._rows(self.item < n), items=self.items[:n])
+
     def of_items(self, items: np.ndarray) -> Events:
         """Return the events of these items, numbered in their order; an item may be one that nobody bought."""
         place = {name: i for i, name in enumerate(items)}
@@ -150,6 +158,10 @@ class Events:
         latest = self.latest()
         return self._rows(self.day == latest[self.customer])
 
+    def nothing(self) -> Events:
+        """Return no events, of the same customers and items."""
+        return self.before(0)
+
     def latest(self) -> np.ndarray:
         """Return the day of each customer's last trip, -1 where there is none."""
         latest = np.full(len(self.customers), -1)
@@ -160,5 +172,6 @@ class Events:
 def _numbered(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of each value, -1 where it is missing, and the names, which are text, in their order."""
     number, found = pd.factorize(values)
-    names, place = np.unique(np.array([str(name) for name in found], object), return_inverse=True)
+    text = [str(int(name)) if isinstance(name, float) and name.is_integer() else str(name) for name in found]
+    names, place = np.unique(np.array(text, object), return_inverse=True)
     return np.append(place, -1)[number], names

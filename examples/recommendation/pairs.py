@@ -34,7 +34,17 @@ class Learned:
     items: np.ndarray  # popularity, lately, and share of rebuyers, shape (n_items, 3)
     weights: tuple[
         np.ndarray | csr_array, ...
-    ]  # how purchases foretell others, shape (n_items, n_items), for each of KINDS
+    ]  # how purchases foretell others, shape (n_known, n_items), one of KINDS each
+
+    @property
+    def n_known(self) -> int:
+        """The number of items that others are foretold by: the first ones; of the rest there are texts."""
+        return int(self.weights[0].shape[0])
+
+    @property
+    def exact(self) -> bool:
+        """Whether the weights are those of EASE, or of item-kNN."""
+        return isinstance(self.weights[0], np.ndarray)
 
     @property
     def rarity(self) -> np.ndarray:
@@ -42,19 +52,24 @@ class Learned:
         return 1 / np.sqrt(np.maximum(np.expm1(self.items[:, 0]), 1))
 
     @classmethod
-    def of(cls, history: Events, day: int) -> Learned:
-        """Learn from all that happened before ``day``."""
+    def of(cls, history: Events, day: int, near: csr_array | None = None, *, exact: bool | None = None) -> Learned:
+        """Learn from all that happened before ``day``.
+
+        ``near`` says how the last items, which are rare, are like the first ones, by their texts. Others' purchases foretell such
+        an item as they do those it is like, but no more of it than its own few purchases allow; ``exact``: see ``neighbours``.
+        """
         counts = history.matrix()
         buyers = np.bincount(counts.indices, minlength=counts.shape[1])
-        again = np.bincount(counts.indices[counts.data > 1], minlength=counts.shape[1])
-        known = [popularity(history, day), popularity(history, day, LATELY)]
-        items = np.stack([*map(np.log1p, known), again / np.maximum(buyers, 1)], axis=1)
-        return cls(items, tuple(neighbours(history, kind) for kind in KINDS))
-
-    def extended(self, near: csr_array) -> Learned:
-        """Return the same with more items, of which each is taken for a mixture of those here: ``near``, a row each."""
-        items = np.vstack([self.items, near @ self.items])
-        return Learned(items, tuple(_extended(weights, near) for weights in self.weights))
+        again = np.bincount(counts.indices[counts.data > 1], minlength=counts.shape[1]) / np.maximum(buyers, 1)
+        popular = popularity(history, day)
+        n_known = len(popular) - (0 if near is None else near.shape[0])
+        weights = tuple(neighbours(history.known(n_known), kind, exact=exact) for kind in KINDS)
+        if near is not None:
+            allowed = np.minimum((1 + popular[n_known:]) / (1 + near @ popular[:n_known]), 1).astype(np.float32)
+            more = csr_array(near.T) * allowed[None]
+            weights = tuple(_extended(w, csr_array(more)) for w in weights)
+            again[n_known:] = near @ again[:n_known]
+        return cls(np.stack([np.log1p(popular), np.log1p(popularity(history, day, LATELY)), again], axis=1), weights)
 
 
 @dataclass(frozen=True)
@@ -83,15 +98,15 @@ class Pairs:
     def of(cls, events: Events, day: int, learned: Learned | None = None) -> Pairs:
         """Describe what happened before ``day``; ``learned`` from others, by default from the same."""
         history = events.before(day)
-        n_customers = history.shape[0]
-        latest = history.latest()
-        n_trips = history.n_trips()
-        size = np.bincount(history.customer, minlength=n_customers) / np.maximum(n_trips, 1)
-        cells, own = _own(history, day, latest, n_trips)
+        learned = learned or Learned.of(history, day)
+        known = history.known(learned.n_known)  # what the networks are taught by; rarer purchases are no trips
+        latest, n_trips = known.latest(), known.n_trips()
+        size = np.bincount(known.customer, minlength=len(latest)) / np.maximum(n_trips, 1)
+        since = np.where(latest < 0, NEVER, day - latest)
         return cls(
-            *(history, day, learned or Learned.of(history, day), cells, own),
-            np.stack([np.log1p(n_trips), np.log1p(size), np.log1p(day - latest)], axis=1).astype(np.float32),
-            tuple(interactions(history, kind) for kind in KINDS),
+            *(history, day, learned, *_own(history, day, latest, n_trips)),
+            np.stack([np.log1p(n_trips), np.log1p(size), np.log1p(since)], axis=1).astype(np.float32),
+            tuple(interactions(known, kind) for kind in KINDS),
         )
 
     def block(self, rows: np.ndarray) -> Block:
@@ -114,13 +129,8 @@ class Pairs:
 
 
 def _extended(weights: np.ndarray | csr_array, near: csr_array) -> np.ndarray | csr_array:
-    more = csr_array(near.T)
-    if isinstance(weights, csr_array):
-        wide = csr_array(hstack([weights, weights @ more]))
-        return csr_array(
-            (wide.data, wide.indices, np.pad(wide.indptr, (0, near.shape[0]), mode="edge")), (wide.shape[1],) * 2
-        )
-    return np.pad(np.hstack([weights, weights @ more]), ((0, near.shape[0]), (0, 0)))
+    more = weights @ near
+    return csr_array(hstack([weights, more])) if isinstance(weights, csr_array) else np.hstack([weights, more])
 
 
 def _own(history: Events, day: int, latest: np.ndarray, n_trips: np.ndarray) -> tuple[csr_array, np.ndarray]:
@@ -136,7 +146,12 @@ def _own(history: Events, day: int, latest: np.ndarray, n_trips: np.ndarray) -> 
     since = day - last
     bought = [
         *(np.ones(n), np.log1p(counts), *map(np.log1p, decayed), np.log1p(since), np.log1p(day - first)),
-        *(np.log1p(gap), np.log1p(since / np.maximum(gap, 1)), last == latest[customer], counts / n_trips[customer]),
+        *(
+            np.log1p(gap),
+            np.log1p(since / np.maximum(gap, 1)),
+            last == latest[customer],
+            counts / np.maximum(n_trips[customer], 1),
+        ),
     ]
     own = np.vstack([np.stack(bought, axis=1).astype(np.float32), NEVER_BOUGHT])
     return csr_array((np.arange(1, n + 1), (customer, item)), shape=history.shape), own

@@ -41,7 +41,7 @@ def why(pairs: Pairs, ranker: Ranker, items: np.ndarray, row: int, item: int, ta
         contributions(x, weights, row, item) for x, weights in zip(pairs.known, pairs.learned.weights, strict=True)
     ]
     parts.append(parts[0])  # over popularity
-    others = np.zeros(len(items))
+    others = np.zeros(len(parts[0]))
     for part, share in zip(parts, shares[-len(OTHERS) :], strict=True):
         others += part * (share / part.sum() if share else 0.0)
     order = [i for i in np.argsort(-np.abs(others), kind="stable") if others[i]]
@@ -53,7 +53,7 @@ def why(pairs: Pairs, ranker: Ranker, items: np.ndarray, row: int, item: int, ta
 
 
 def contributions(known: csr_array, weights: np.ndarray | csr_array, row: int, item: int) -> np.ndarray:
-    """Return what each purchase of a customer adds to the score of an item by others' purchases, shape (n_items,)."""
+    """Return what each purchase of a customer adds to the score of an item by others' purchases, shape (n_known,)."""
     x = known[[row]].toarray()[0]
     column = weights[:, [item]]
     return x.astype(float) * (column if isinstance(column, np.ndarray) else column.toarray())[:, 0]

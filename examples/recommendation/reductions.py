@@ -25,6 +25,7 @@ class Reductions:
     @classmethod
     def fit(cls, events: Events, day: int) -> Reductions:
         """Learn from what was bought before ``day``."""
+        events = events.of_items(events.before(day).common().items)
         recent = events.within(day - WINDOW, day).matrix().log1p()
         _, _, components = svds(recent, min(N_COMPONENTS, min(recent.shape) - 1), random_state=0)
         topics = LatentDirichletAllocation(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..user_profile.report import png, templates
 from .candidates import N_CANDIDATES
-from .evaluate import ACTIVITY, DIVERSE, LIMITS, METRICS, NETWORK, ONE_TRIP, RIVAL, Measured
+from .evaluate import ACTIVITY, DIVERSE, LIMITS, METRICS, NETWORK, ONE_TRIP, Measured
 from .pairs import NAMES
 from .train import FEWEST_TRIPS, TASKS
 
@@ -28,7 +28,7 @@ def _draw(figure: Any, found: Measured) -> None:
     for axes, task in zip(tasks, TASKS, strict=True):
         names = found.methods(task)[::-1]
         values = [found.mean(task, name, "ndcg") for name in names]
-        colors = [GREEN if name == NETWORK else RED if name == RIVAL[task] else GREY for name in names]
+        colors = [GREEN if name == NETWORK else RED if name == found.rival(task) else GREY for name in names]
         axes.barh(range(len(names)), values, color=colors)
         axes.set_yticks(range(len(names)), [name.replace(", half-life", ",\nhalf-life") for name in names], fontsize=7)
         for k, value in enumerate(values):
@@ -48,7 +48,8 @@ def _draw(figure: Any, found: Measured) -> None:
 def measured(found: Measured) -> dict[str, Any]:
     """Return the tables, as the page and the card need them."""
     suffixes = ("", ONE_TRIP)
-    gains = {task: [(name, *found.gain(task, RIVAL[task], name)) for name in ("", *ACTIVITY)] for task in TASKS}
+    rivals = {task: found.rival(task) for task in TASKS}
+    gains = {task: [(name, *found.gain(task, rivals[task], name)) for name in ("", *ACTIVITY)] for task in TASKS}
     return {
         "tasks": TASKS,
         "n_days": len(found.days),
@@ -68,12 +69,12 @@ def measured(found: Measured) -> dict[str, Any]:
             for suffix in suffixes
         },
         "gains": gains,
+        "again": float(np.mean(found.again)),
         "gained": [
-            [name or "all", *("{:+.4f} ± {:.4f}".format(*gains[task][k][1:]) for task in TASKS)]
-            for k, name in enumerate(("", *ACTIVITY))
+            [name or "all", *(_gain(*gains[task][k][1:]) for task in TASKS)] for k, name in enumerate(("", *ACTIVITY))
         ],
-        "heads": [f"{task}: beside “{RIVAL[task]}”" for task in TASKS],
-        "rivals": RIVAL,
+        "heads": [f"{task}: beside “{rivals[task]}”" for task in TASKS],
+        "rivals": rivals,
         "network": NETWORK,
         "one_trip": ONE_TRIP,
         "k": K,
@@ -100,6 +101,10 @@ def measured(found: Measured) -> dict[str, Any]:
         ],
         "metrics": METRICS,
     }
+
+
+def _gain(mean: float, error: float) -> str:
+    return "–" if mean != mean else f"{mean:+.4f} ± {error:.4f}".replace("-", "−")
 
 
 def cold(found: dict[str, list[float]]) -> list[list[str]]:

@@ -30,8 +30,13 @@ NEWCOMERS = 0.2  # share of customers who are also shown as if they had never be
 BLOCK = 128  # customers at a time
 BATCH = 512
 N_NETWORKS = 4  # whose outputs are averaged
+LEAST_SPREAD = 1e-3  # standard deviation of a feature
 LOSS = nn.SigmoidCrossEntropy()
 TASKS = {"next": "what is in the next trip", "new": f"what is bought within {AHEAD} days and never was before"}
+
+
+class TooLittle(ValueError):
+    """There is not enough to learn from, or to measure by; the message says what it takes."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def train(
 
     Raises
     ------
-    ValueError
+    TooLittle
         If no customer has enough trips by then.
     """
     rng = np.random.default_rng(seed)
@@ -118,18 +123,23 @@ def train(
         then, past = day - before, known.before(day - before)
         learned, answers = Learned.of(past, then), Answers.of(known, then, MOST_CUSTOMERS, rng)
         newcomers = rng.choice(answers.rows, int(NEWCOMERS * len(answers.rows)), replace=False)
-        for whom, last_trip in ((answers.rows, False), (newcomers, True)):
+        strangers = newcomers[: len(newcomers) // 4]  # of whom nothing is known
+        for whom, known_of in ((answers.rows, None), (newcomers, Events.last_trip), (strangers, Events.nothing)):
             for rows in blocks(whom):
                 own = past.of_customers(rows)
-                pairs = Pairs.of(own.last_trip() if last_trip else own, then, learned)
-                _add(parts, pairs, answers, rows, rng)
-    if not sum(y.sum() for _, y in parts["next"]):
-        raise ValueError(
-            f"nobody has {FEWEST_TRIPS} trips {max(earlier)} days before, and one within {AHEAD} days after"
-        )
+                _add(parts, Pairs.of(known_of(own) if known_of else own, then, learned), answers, rows, rng)
+    for task, part in parts.items():
+        if not sum(y.sum() for _, y in part) or not sum((~y).sum() for _, y in part):
+            n, yes = sum(len(y) for _, y in part), sum(int(y.sum()) for _, y in part)
+            raise TooLittle(
+                f"too little to learn {task!r} by: {n:,} pairs of a customer and an item, {yes:,} of them a yes. Needed are "
+                f"customers who made {FEWEST_TRIPS} trips until {max(earlier)} days before the end, and one within {AHEAD} days "
+                "after; and more items than each of them buys"
+            )
     both = {task: (np.concatenate([x for x, _ in p]), np.concatenate([y for _, y in p])) for task, p in parts.items()}
-    x = both["next"][0]
-    mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
+    x = both["next"][0].astype(float)
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    scale[scale < LEAST_SPREAD] = np.inf  # what does not vary tells nothing, and must not when it does one day
     nets = {}
     for task, (features, y) in both.items():
         x = (features - mean) / scale

@@ -12,9 +12,10 @@ import pandas as pd
 
 from . import classify
 from .events import Events
-from .reductions import Reductions, beside
+from .reductions import N_COMPONENTS, Reductions, beside
 
 TEST, FIT = (61, 31), (265, 235, 205, 175, 145)  # days before the end at which the question is asked
+FEWEST, FEWEST_COMPONENTS = 50, N_COMPONENTS  # customers, and half as many items
 EARLIEST = 90  # day of the log
 QUESTIONS = {"no visit within 30 days": (30, 0), "a visit within 7 days": (7, 1)}
 SETTINGS = classify.Settings(dropout=0.1, decay=0.3, n_epochs=20, batch_size=128)
@@ -64,6 +65,9 @@ def section(events: Events, frame: pd.DataFrame, *, n_networks: int) -> dict[str
     test = [events.end - d for d in TEST]
     if not fit:
         text = f"Not asked: {EARLIEST + min(FIT)} days of orders are needed, and there are {events.end}."
+        return {"title": title, "texts": [text], "tables": []}
+    if min(len(asked(trips, d)) for d in (*fit, *test)) < FEWEST or min(events.shape) <= 2 * FEWEST_COMPONENTS:
+        text = f"Not asked: on some day fewer than {FEWEST} customers had made 3 trips, one of them within 60 days."
         return {"title": title, "texts": [text], "tables": []}
     who = np.concatenate([asked(trips, d) for d in test])
     parts = [np.concatenate([features(trips, money, d) for d in days]) for days in (fit, test)]
