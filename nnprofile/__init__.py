@@ -18,6 +18,7 @@ from .contract import Loss as Loss
 from .contract import Optimizer as Optimizer
 from .layers import Dense as Dense
 from .layers import Dropout as Dropout
+from .engine import use_engine as use_engine
 from .losses import BinaryCrossEntropy as BinaryCrossEntropy
 from .losses import HalfSquaredError as HalfSquaredError
 from .losses import Huber as Huber

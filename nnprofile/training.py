@@ -27,6 +27,7 @@ from .contract import (
     n_rows,
     take,
 )
+from .engine import check_choice
 from .validation import as_input, as_numbers, as_weights, check_number, check_rng, check_size, fitted_inside
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ def fit(
         False: every epoch takes the rows in their order. Then ``rng`` draws only for the layers.
     engine : "auto", "numpy" or "numba", default "auto"
         Who does the steps: NumPy, or the compiled engine, equal to rounding. "auto" takes the engine where it knows the
-        network and the work, as estimated, is worth starting it: some seconds. See docs/engine.md.
+        network and the work, as estimated, is worth starting it: some seconds. ``use_engine`` says otherwise for all in a
+        ``with`` block. See docs/engine.md.
     progress : bool, default False
         Show a progress bar (tqdm's, if it is installed) on standard error. Otherwise ``fit`` is silent.
 
@@ -495,8 +497,7 @@ def _check_arguments(
             if name == "net" and (model := fitted_inside(value)):
                 hint = f"; {model}.fit(X, y) trains an estimator, fit({model}.network_, ...) its network"
             raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}{hint}")
-    if engine not in ("auto", "numpy", "numba"):
-        raise ValueError(f"engine must be 'auto', 'numpy' or 'numba', got {engine!r}")
+    check_choice(engine)
     if metrics is not None and not (isinstance(metrics, Mapping) and all(map(callable, metrics.values()))):
         raise ValueError(f"metrics must map names to functions (y_true, prediction) -> number, got {metrics!r}")
     for name in metrics or ():

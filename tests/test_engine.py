@@ -9,6 +9,7 @@ import signal
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -743,3 +744,40 @@ def test_numbers_too_small_to_be_normal_are_zero_in_the_engine_and_nowhere_else(
     if platform.machine().lower() in ("x86_64", "amd64"):
         assert ((W == 0) | (tiny <= W)).all()
     assert (np.array([tiny / 8, tiny / 4], dtype) * dtype(1) > 0).all()  # NumPy has its subnormal numbers back
+
+
+def test_an_engine_chosen_for_a_context(rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(20, 3)), rng.integers(2, size=20)
+
+    def trained(**how: Any) -> np.ndarray:
+        net = nn.Sequential([nn.Dense(3, 4), nn.Tanh(), nn.Dense(4, 1)], rng=np.random.default_rng(0), dtype=np.float32)
+        nn.fit(net, nn.SigmoidCrossEntropy(), nn.SGD(0.1), x, y, n_epochs=5, rng=np.random.default_rng(1), **how)
+        return net.params.vector.copy()
+
+    numpy, numba = trained(engine="numpy"), trained(engine="numba")
+    assert not np.array_equal(numpy, numba)  # to rounding only
+    np.testing.assert_array_equal(trained(), numpy)  # so little work
+    with nn.use_engine("numba"):
+        np.testing.assert_array_equal(trained(), numba)
+        np.testing.assert_array_equal(trained(engine="numpy"), numpy)
+        with nn.use_engine("auto"):
+            np.testing.assert_array_equal(trained(), numpy)
+        with ThreadPoolExecutor(1) as pool:
+            np.testing.assert_array_equal(pool.submit(trained).result(), numpy)
+        branched = nn.Sequential([nn.Dense(3, 3), nn.Residual(nn.Tanh()), nn.Dense(3, 1)], rng=rng)
+        with pytest.raises(ValueError, match=r"engine='numba' is not possible.*Residual"):
+            nn.fit(branched, nn.SigmoidCrossEntropy(), nn.SGD(0.1), x, y, n_epochs=1, rng=rng)
+    net = nn.Sequential([nn.Dense(3, 1)], rng=rng)
+    assert nn.freeze(net).compiled
+    with nn.use_engine("numpy"):
+        frozen = nn.freeze(net)
+        assert not frozen.compiled
+        np.testing.assert_array_equal(frozen(x), net.predict(x))
+    with pytest.raises(RuntimeError), nn.use_engine("numba"):
+        raise RuntimeError
+    np.testing.assert_array_equal(trained(), numpy)
+    with (
+        pytest.raises(ValueError, match="engine must be 'auto', 'numpy' or 'numba', got 'cuda'"),
+        nn.use_engine("cuda"),
+    ):
+        pass

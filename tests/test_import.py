@@ -27,7 +27,7 @@ PUBLIC = {
         "EarlyStopping",
         "DivergenceError",
     ),
-    *("freeze", "FrozenNetwork", "warmup"),
+    *("freeze", "FrozenNetwork", "warmup", "use_engine"),
     *("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"),
     *("trace", "Trace"),
     *("MLPClassifier", "MLPRegressor"),

@@ -7,7 +7,9 @@ is imported when the first of them is made, never before.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +38,41 @@ _LAYER, _MULTIPLY_ADD, _UPDATE = 40e-6, 0.1e-9, 8e-9
 WORTH_IT = 2.0  # seconds on the NumPy path; compiling takes fifteen once, and loading half of one per process
 CHUNK = 0.05  # seconds in one compiled call: an interrupt waits for its end
 _MOST_FEATURES = 2**31 - 1  # of a sparse x: its indices are int32
+
+
+CHOICES = ("auto", "numpy", "numba")
+_chosen: ContextVar[str] = ContextVar("nnprofile_engine", default="auto")
+
+
+@contextmanager
+def use_engine(name: str) -> Iterator[None]:
+    """Choose what "auto" means for all that is done inside ``with``: for searches, whose fits have no argument for it.
+
+    It holds for this context (``contextvars``): neither for other threads nor for other processes. An ``engine=`` other than
+    "auto" goes before it.
+
+    Parameters
+    ----------
+    name : "auto", "numpy" or "numba"
+        As ``fit`` takes it; under "numpy" ``freeze`` scores by NumPy too.
+
+    Raises
+    ------
+    ValueError
+        If it is another name.
+    """
+    check_choice(name)
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def check_choice(name: object) -> None:
+    """Raise a ValueError unless this is the name of an engine."""
+    if name not in CHOICES:
+        raise ValueError(f"engine must be 'auto', 'numpy' or 'numba', got {name!r}")
 
 
 class Unavailable(ValueError):
@@ -92,6 +129,7 @@ def made(name: str, make: Callable[[], Made], net: Layer, x: Any, *, n_epochs: i
     ValueError
         If the engine is asked for by name, and ``make`` raises Unknown or Unavailable.
     """
+    name = _chosen.get() if name == "auto" else name
     if name == "numba" or (name == "auto" and is_worth_it(net, x, n_epochs=n_epochs, batch_size=batch_size)):
         try:
             return make()
@@ -298,6 +336,8 @@ def scorer(net: Layer, link: Layer | None) -> tuple[Score, Score]:
     Unknown, Unavailable
         As ``runner``.
     """
+    if _chosen.get() == "numpy":
+        raise Unknown("use_engine('numpy') is in force")
     dtype = net.params.dtype
     program = compile_network(net, dtype, link=link)
     steps = kernels()
