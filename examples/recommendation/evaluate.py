@@ -168,6 +168,12 @@ def measure(
         )
         for key, lists in parts.items():
             found.rankings[key].append([Ranking.joined(same) for same in zip(*lists, strict=True)])
+        for task, what in TASKS.items():
+            if np.isnan(found.rankings[task, NETWORK][-1][0].values["ndcg"]).all():
+                raise TooLittle(
+                    f"{task!r} asks for {what}: none of the {len(answers.rows)} customers who came after day {day} has any, so there "
+                    "is nothing to measure by"
+                )
         for name in (NETWORK, *(f"{NETWORK}, diversity {wanted}" for wanted in DIVERSE)):
             tops = [r.top for r in found.rankings["new", name][-1]]
             found.alike[name].append(float(np.mean([diversity.within(top, simple.alike) for top in tops])))
