@@ -171,8 +171,8 @@ def measure(
         for task, what in TASKS.items():
             if np.isnan(found.rankings[task, NETWORK][-1][0].values["ndcg"]).all():
                 raise TooLittle(
-                    f"{task!r} asks for {what}: none of the {len(answers.rows)} customers who came after day {day} has any, so there "
-                    "is nothing to measure by"
+                    f"{task!r} asks for {what}: none of the {len(answers.rows)} customers who came after day {day} has "
+                    "any, so there is nothing to measure by"
                 )
         for name in (NETWORK, *(f"{NETWORK}, diversity {wanted}" for wanted in DIVERSE)):
             tops = [r.top for r in found.rankings["new", name][-1]]
