@@ -227,3 +227,31 @@ def test_deep_nesting_costs_little() -> None:
         layer = nn.Residual(nn.Sequential([layer], rng=None))
     assert layer.output_width(3) == 3
     assert np.isfinite(layer.forward(np.zeros((1, 2)))[0]).all()
+
+
+def test_the_checker_takes_a_tuple(rng: np.random.Generator) -> None:
+    net, x = two_inputs(rng), (rng.normal(size=(5, 3)), rng.normal(size=(5, 2)))
+    before = net.params.vector.copy()
+    y, loss = rng.normal(size=(5, 1)), nn.HalfSquaredError()
+    report = nn.check_layer(net.layers[0], x)
+    assert report.ok and [row.tensor for row in report.rows] == ["x", *net.layers[0].params]
+    whole = nn.check_network(net, loss, x, y, l2=0.1)
+    assert whole.ok and [row.tensor for row in whole.rows] == ["x", *net.params]
+    nn.check_step(net, loss, nn.Adam(0.01, weight_decay=0.1), x, y).raise_if_failed()
+    np.testing.assert_array_equal(net.params.vector, before)
+
+    class Swapped(nn.Parallel):
+        def backward(self, dy: Any, cache: Any) -> Any:
+            dx, grads = super().backward(dy, cache)
+            return (2 * dx[0], dx[1]), grads
+
+    wrong = Swapped([nn.Dense(3, 2, rng=rng), nn.Dense(2, 2, rng=rng)])
+    assert not nn.check_layer(wrong, x).ok
+    found = nn.check_network(nn.Sequential([wrong, nn.Dense(4, 1)], rng=rng), loss, x, y)
+    assert {finding.layer for finding in found.errors} == {"0"}
+    broken = two_inputs(rng)
+    last = broken.layers[1]
+    last.backward = lambda dy, cache: (2 * nn.Dense.backward(last, dy, cache)[0], nn.Dense.backward(last, dy, cache)[1])  # type: ignore
+    assert {finding.layer for finding in nn.check_network(broken, loss, x, y).errors} == {"1"}
+    with pytest.raises(ValueError, match="must be rows, as many each"):
+        nn.check_layer(net.layers[0], (x[0], x[1][:3]))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..contract import Layer
 from .check import Check
+from .columns import one_array
 from .foreign import ForeignError, foreign
 from .functions import FunctionProcedure
 from .judge import Judge
@@ -191,8 +192,9 @@ def check_layer(
     layer : object
         With ``params``, a mapping (nested, if need be) of names to arrays; ``forward(x)`` or ``forward(x, rng=None)``,
         which returns (y, cache); ``backward(dy, cache)``, which returns (dx, grads). It is copied, and not changed.
-    x : array
-        Of floats; of integers, for a layer that looks things up: then no dx is asked for.
+    x : array, or tuple of arrays for a layer that takes one
+        Of floats; of integers, for a layer that looks things up: then no dx is asked for. The columns of a tuple are checked
+        side by side, as one x.
     rng : numpy.random.Generator, optional
         What the layer draws from in training mode. It is copied, and not advanced. A layer that takes ``rng`` is checked
         in both modes, by default with a generator made of ``seed``.
@@ -219,6 +221,7 @@ def check_layer(
     >>> bool(check_layer(Dense(3, 2, rng=np.random.default_rng(0)), np.ones((4, 3))))
     True
     """
+    layer, x = one_array(layer, x)
     check = Check(describe(layer), seed, explain=explain, budget=budget)
     with careful():
         judge_layer(check, layer, x, rng, "")
@@ -330,6 +333,7 @@ def check_network(
             if not callable(getattr(net, method, None)):
                 raise ValueError(f"without a loss, {describe(net)} must have methods loss(x, y) and gradient(x, y)")
         return check_function(net.loss, net.gradient, x, y, seed=seed, explain=explain, budget=budget)
+    net, x = one_array(net, x)
     check = Check(describe(net), seed, explain=explain, budget=budget)
     with careful():
         p = check.register(ObjectiveProcedure(net, loss, x, y, l2, rng))

@@ -189,8 +189,6 @@ class LayerProcedure(Procedure):
         if generator is not None and not isinstance(generator, np.random.Generator):
             raise ValueError(f"rng must be a numpy.random.Generator, got {describe(generator)}")
         self.generator = generator if self.takes_rng else None
-        if isinstance(x, tuple) and isinstance(getattr(layer, "in_features", None), tuple):
-            raise ValueError(f"{describe(layer)} takes a tuple x; check it as a function of its parts: check_function")
         self.x = np.asarray(x)
         self.has_x = self.x.dtype.kind == "f"
         if self.x.dtype.kind not in "fiub":

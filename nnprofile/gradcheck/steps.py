@@ -16,6 +16,7 @@ import numpy as np
 from ..contract import Array
 from ..optimizers import SGD, Adam
 from .check import Check
+from .columns import one_array
 from .foreign import ForeignError, foreign
 from .optimizer_formulas import Formulas
 from .parts import judge_network
@@ -86,6 +87,7 @@ def check_step(
     """
     if step is None and not callable(getattr(optimizer, "step", None)):
         raise ValueError(f"{describe(optimizer)} must have a method step(params, grads)")
+    net, x = one_array(net, x)
     check = Check(f"step of {describe(optimizer)} on {describe(net)}", seed)
     with careful():
         steps, kept = _Steps(check, net, loss, optimizer, x, y, l2, step), World(step, copied=False)
