@@ -1,8 +1,8 @@
 """Check hand-written gradients: never accuse a right one, never miss a wrong one, and say what the bug is.
 
 Read the modules in this order: foreign, tree, world, procedures, functions, stateful (how things are called), reference,
-report, judge (what is right), contracts, diagnosis (what the bug is), elsewhere, check, parts, checks, optimizer_formulas,
-steps, second_order; then adapters and mutations.
+report, judge (what is right), contracts, diagnosis (what the bug is), elsewhere, check, columns, parts, checks,
+optimizer_formulas, steps, second_order; then adapters and mutations.
 """
 
 from typing import TYPE_CHECKING
