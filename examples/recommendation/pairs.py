@@ -24,6 +24,7 @@ ITEM = ("popularity", "popularity lately", "share of buyers who bought it again"
 OTHERS = ("others' purchases, whether", "others' purchases, how often", "others' purchases, whether, over popularity")
 NAMES = (*OWN, *TRIPS, *ITEM, *OTHERS)
 NEVER = 1000.0  # days
+Weights = np.ndarray | csr_array  # of EASE, or of item-kNN
 NEVER_BOUGHT = np.array([*[0.0] * (2 + len(HALF_LIVES)), *[np.log1p(NEVER)] * 3, np.log1p(1.0), 0.0, 0.0], np.float32)
 
 
@@ -32,9 +33,7 @@ class Learned:
     """What is learned of items from everybody's purchases."""
 
     items: np.ndarray  # popularity, lately, and share of rebuyers, shape (n_items, 3)
-    weights: tuple[
-        np.ndarray | csr_array, ...
-    ]  # how purchases foretell others, shape (n_known, n_items), one of KINDS each
+    weights: tuple[Weights, ...]  # how purchases foretell others, shape (n_known, n_items), for each of KINDS
 
     @property
     def n_known(self) -> int:
@@ -128,7 +127,7 @@ class Pairs:
         return wide
 
 
-def _extended(weights: np.ndarray | csr_array, near: csr_array) -> np.ndarray | csr_array:
+def _extended(weights: Weights, near: csr_array) -> Weights:
     more = weights @ near
     return csr_array(hstack([weights, more])) if isinstance(weights, csr_array) else np.hstack([weights, more])
 

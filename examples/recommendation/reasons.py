@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from ..user_profile.reasons import in_float64, integrated_gradients
-from .pairs import ITEM, NEVER_BOUGHT, OTHERS, OWN, TRIPS, Pairs
+from .pairs import ITEM, NEVER_BOUGHT, OTHERS, OWN, TRIPS, Pairs, Weights
 from .train import KEPT, Ranker
 
 
@@ -52,7 +52,7 @@ def why(pairs: Pairs, ranker: Ranker, items: np.ndarray, row: int, item: int, ta
     )
 
 
-def contributions(known: csr_array, weights: np.ndarray | csr_array, row: int, item: int) -> np.ndarray:
+def contributions(known: csr_array, weights: Weights, row: int, item: int) -> np.ndarray:
     """Return what each purchase of a customer adds to the score of an item by others' purchases, shape (n_known,)."""
     x = known[[row]].toarray()[0]
     column = weights[:, [item]]
