@@ -310,6 +310,7 @@ class Residual(Composite):
         return gives if width is None else width
 
     def _forward(self, x: Any, run: RunForward) -> tuple[Any, Cache]:
+        x = x if is_sparse(x) or isinstance(x, tuple) else np.asarray(x)
         y, cache = run(0, x)
         if is_sparse(x) or isinstance(x, tuple) or y.shape != x.shape:
             shape = "a tuple" if isinstance(x, tuple) else f"{type(x).__name__} of shape {x.shape}"
@@ -401,6 +402,7 @@ class Parallel(Composite):
     def _forward(self, x: Any, run: RunForward) -> tuple[Any, Cache]:
         if not isinstance(x, tuple) or len(x) != len(self.children):
             raise ValueError(f"{self!r} takes a tuple x of {len(self.children)} parts, got {type(x).__name__}")
+        x = tuple(part if is_sparse(part) or isinstance(part, tuple) else np.asarray(part) for part in x)
         n_rows(x)  # the same of all parts
         return _side_by_side(self, [run(i, part) for i, part in enumerate(x)])
 

@@ -90,20 +90,21 @@ class Parameters(Mapping[str, Array]):
     @property
     def filled(self) -> bool:
         """Whether every name has values."""
-        if self._filled is not None and self._filled.all():
-            self._filled = None
-        return self._filled is None
+        filled = self._filled  # read once: another thread may set it to None meanwhile
+        if filled is not None and filled.all():
+            self._filled = filled = None
+        return filled is None
 
     def unfilled(self) -> list[str]:
         """Return the names that have no values yet."""
-        return (
-            [] if self._filled is None else [name for name, f in zip(self.layout, self._filled, strict=True) if not f]
-        )
+        filled = self._filled
+        return [] if filled is None else [name for name, has in zip(self.layout, filled, strict=True) if not has]
 
     def mark_filled(self, *names: str) -> None:
         """State that these names, by default all, have values: after they were written in place."""
-        if self._filled is not None:
-            self._filled[[i for i, name in enumerate(self.layout) if name in names or not names]] = True
+        filled = self._filled
+        if filled is not None:
+            filled[[i for i, name in enumerate(self.layout) if name in names or not names]] = True
 
     def matrices(self) -> list[str]:
         """Return the names of rank 2 and more: what decay, the L2 term and lazy rows touch; gains and biases never."""

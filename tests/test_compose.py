@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -255,3 +256,61 @@ def test_the_checker_takes_a_tuple(rng: np.random.Generator) -> None:
     assert {finding.layer for finding in nn.check_network(broken, loss, x, y).errors} == {"1"}
     with pytest.raises(ValueError, match="must be rows, as many each"):
         nn.check_layer(net.layers[0], (x[0], x[1][:3]))
+
+
+class Forgetful(nn.Residual):
+    def _backward(self, dy: Any, cache: Any, run: Any) -> Any:
+        return run(0, dy, cache)  # dy is not added
+
+
+class Exchanged(nn.Concatenate):
+    def _backward(self, dy: Any, cache: Any, run: Any) -> Any:
+        return super()._backward(dy[:, ::-1], cache, run)
+
+
+class FirstOnly(nn.Concatenate):
+    def _backward(self, dy: Any, cache: Any, run: Any) -> Any:
+        kept: list[Any] = []
+        super()._backward(dy, cache, lambda i, dy, own: kept.append(run(i, dy, own)) or kept[-1])
+        return kept[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rng: Forgetful([nn.Dense(3, 3, rng=rng), nn.Tanh()]),
+        lambda rng: Exchanged([nn.Dense(3, 2, rng=rng), nn.Tanh()]),
+        lambda rng: FirstOnly([nn.Dense(3, 2, rng=rng), nn.Tanh()]),
+    ],
+)
+def test_a_wrong_join_is_found(make: Any, rng: np.random.Generator) -> None:
+    x = rng.normal(size=(5, 3))
+    assert not nn.check_layer(make(rng), x).ok
+    join = make(rng)
+    width = join.forward(x)[0].shape[1]
+    net = nn.Sequential([nn.Dense(3, 3), join, nn.Dense(width, 1)], rng=rng)
+    assert not nn.check_network(net, nn.HalfSquaredError(), x, rng.normal(size=(5, 1))).ok
+
+
+def test_lists_orders_and_dtypes(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(4, 3))
+    for layer in (nn.Residual(nn.Tanh()), nn.Concatenate([nn.Tanh(), nn.Sigmoid()])):
+        y = layer.forward(x)[0]
+        np.testing.assert_array_equal(layer.forward(x.tolist())[0], y)
+        np.testing.assert_array_equal(layer.forward(np.asfortranarray(x))[0], y)
+        assert layer.forward(x.astype(np.float32))[0].dtype == np.float32
+        out, cache = layer.forward(x[:0])
+        assert layer.backward(out, cache)[0].shape == (0, 3)
+        assert np.isnan(layer.forward(np.where(x > 0, np.nan, x))[0]).any()  # seen, not hidden
+    parts = nn.Parallel([nn.Tanh(), nn.Sigmoid()])
+    np.testing.assert_array_equal(parts.forward((x.tolist(), x.tolist()))[0], parts.forward((x, x))[0])
+
+
+def test_many_threads_ask_at_once_whether_there_are_values(rng: np.random.Generator) -> None:
+    """A flag is let go by the first who finds all filled; the others must not stumble."""
+    x = rng.normal(size=(2, 3))
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(200):
+            net = nn.Sequential([nn.Dense(3, 2)], rng=rng)
+            found = list(pool.map(lambda _, net=net: net.predict(x), range(8)))
+            assert all(np.array_equal(y, found[0]) for y in found)

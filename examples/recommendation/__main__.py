@@ -79,6 +79,10 @@ def _run(options: argparse.Namespace, types: Types) -> None:
             **about
         )
     )
+    if about["n_rare"]:
+        print(
+            f"  {about['n_rare']:,} more items were bought on fewer than {options.rare} days of customers, and are left out"
+        )
     seeds, n_networks = ((0,), 1) if options.fast else (SEEDS, train.N_NETWORKS)
     found = evaluate.measure(log, days, seeds, rare=options.rare, n_networks=n_networks)
     _print_measured(found)
