@@ -1,24 +1,17 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
-Read the modules in this order: parameters, contract, tables, initializers, activations, layers, losses, optimizers, compose,
+Read the modules in this order: parameters, contract, tables, initializers, functions, layers, losses, optimizers,
 engine, training, frozen, modelfile, gradcheck, tracing, estimators, export.
 """
 
 from typing import TYPE_CHECKING
 
 from . import initializers as initializers
-from .activations import Identity as Identity
-from .activations import LeakyReLU as LeakyReLU
-from .activations import ReLU as ReLU
-from .activations import Sigmoid as Sigmoid
-from .activations import Softmax as Softmax
-from .activations import Tanh as Tanh
 from .contract import Layer as Layer
 from .contract import Loss as Loss
 from .contract import Optimizer as Optimizer
-from .layers import Dense as Dense
-from .layers import Dropout as Dropout
 from .engine import use_engine as use_engine
+from .layers import *  # noqa: F403
 from .losses import BinaryCrossEntropy as BinaryCrossEntropy
 from .losses import HalfSquaredError as HalfSquaredError
 from .losses import Huber as Huber
@@ -26,10 +19,6 @@ from .losses import MeanAbsoluteError as MeanAbsoluteError
 from .losses import MeanSquaredError as MeanSquaredError
 from .losses import SigmoidCrossEntropy as SigmoidCrossEntropy
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
-from .compose import Concatenate as Concatenate
-from .compose import Parallel as Parallel
-from .compose import Residual as Residual
-from .compose import Sequential as Sequential
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import CosineDecay as CosineDecay

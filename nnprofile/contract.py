@@ -67,6 +67,17 @@ class Layer(Configured):
         """Return ``(dx, grads)``: dx_i = sum_j dy_j dy_j/dx_i (docs/backprop.md, eq. 18), and grads in the layout of params."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
+    @classmethod
+    def shapes(cls, *args: Any, **config: Any) -> dict[str, Shape]:
+        """Return the layout of the parameters that ``cls(*args, **config)`` has, without memory for them; none by default.
+
+        Raises
+        ------
+        ValueError
+            If the configuration is not one of this layer.
+        """
+        return {}
+
     def output_width(self, width: Any) -> int | None:
         """Return the width of y for an x of this width, None if that is not known; by default ``out_features``, if there is one.
 

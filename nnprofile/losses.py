@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .activations import Identity, Sigmoid, Softmax, log1p, sigmoid, softplus
 from .contract import Array, Cache, Layer, Loss, floating
+from .functions import log1p, sigmoid, softplus
+from .layers import Identity, Sigmoid, Softmax
 from .validation import as_numbers, as_weights, check_number
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from . import activations, layers, losses, optimizers
-from .compose import Composite, Concatenate, Parallel, Residual, Sequential
+from . import losses, optimizers
 from .contract import Array, Configured, Layer, Loss, Optimizer, check_filled
-from .validation import check_size, fitted_inside
+from .layers import COMPOSITES, LAYERS, Residual, Sequential
+from .layers.compose import Composite
+from .validation import fitted_inside
 
 if TYPE_CHECKING:
     Path = str | os.PathLike[str]
@@ -27,12 +28,7 @@ MAX_HEADER = 1_000_000
 DTYPES = {"F64": "<f8", "F32": "<f4"}
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 _LIMITS = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
-_LAYERS: tuple[type[Layer], ...] = (
-    *(activations.Identity, activations.Sigmoid, activations.Tanh, activations.ReLU, activations.LeakyReLU),
-    *(activations.Softmax, layers.Dense, layers.Dropout),
-)
-_COMPOSITES: tuple[type[Composite], ...] = (Sequential, Residual, Concatenate, Parallel)
-_NAMES = {cls.__name__ for cls in (*_COMPOSITES, *_LAYERS)}
+_NAMES = {cls.__name__ for cls in (*COMPOSITES, *LAYERS)}
 _LOSSES = (
     *(losses.MeanSquaredError, losses.HalfSquaredError, losses.MeanAbsoluteError, losses.Huber),
     *(losses.BinaryCrossEntropy, losses.SigmoidCrossEntropy, losses.SoftmaxCrossEntropy),
@@ -162,7 +158,7 @@ def load_with(
     path: Path | bytes | BinaryIO, *, layers: Iterable[type[Layer]] = ()
 ) -> tuple[Saved, dict[str, Any] | None, dict[str, Array]]:
     """Read what ``save_with`` wrote: network and the like, what the estimator said of itself, if one was saved, and curves."""
-    known: dict[str, type[Layer]] = {cls.__name__: cls for cls in _LAYERS}
+    known: dict[str, type[Layer]] = {cls.__name__: cls for cls in LAYERS}
     for cls in layers if isinstance(layers, Iterable) else (layers,):
         if not (isinstance(cls, type) and issubclass(cls, Layer)) or cls.__name__ in known or cls.__name__ in _NAMES:
             raise ValueError(f"layers must be classes of layers with names of their own, got {cls!r}")
@@ -190,15 +186,15 @@ def _describe(obj: Configured, known: tuple[type, ...], what: str) -> dict[str, 
 def _describe_network(net: Composite) -> list[dict[str, Any]]:
     described = []
     for layer in net.children:
-        if type(layer) in _COMPOSITES:
+        if type(layer) in COMPOSITES:
             described.append({"class": type(layer).__name__, "layers": _describe_network(cast(Composite, layer))})
         elif isinstance(layer, Composite):
             raise ValueError(f"cannot save {type(layer).__name__}, a subclass of a composite, such as Sequential")
-        elif type(layer).__name__ in _NAMES and type(layer) not in _LAYERS:
+        elif type(layer).__name__ in _NAMES and type(layer) not in LAYERS:
             raise ValueError(f"cannot save {layer!r}: {type(layer).__name__} is the name of a layer of the library")
         else:
             config = layer.config()
-            if type(layer) not in _LAYERS:
+            if type(layer) not in LAYERS:
                 _check_config(layer, config)
             described.append({"class": type(layer).__name__, **config})
     return described
@@ -426,7 +422,7 @@ def _restore(
     if architecture["dtype"] not in ("float64", "float32"):
         raise ValueError(f"dtype {architecture['dtype']!r}")
     n_numbers = sum(tensor.size for tensor in tensors.values())
-    if _dense_size(architecture["network"]) > n_numbers:
+    if _n_numbers(architecture["network"], known) > n_numbers:
         raise ValueError(f"the architecture needs more numbers than the {n_numbers} in the file")
     net = _build_network(architecture["network"], known, architecture["dtype"])
     for name, shape in net.params.layout.items():
@@ -504,14 +500,16 @@ def _make(cls: type[Any], config: Mapping[str, Any]) -> Any:
     return made
 
 
-def _dense_size(described: list[Mapping[str, Any]]) -> int:
-    """Return how many numbers the dense layers need, before any memory is asked for."""
-    size, composites = 0, {cls.__name__ for cls in _COMPOSITES}
+def _n_numbers(described: list[Mapping[str, Any]], known: Mapping[str, type[Layer]]) -> int:
+    """Return how many numbers the layers need, before any memory is asked for."""
+    size, composites = 0, {cls.__name__ for cls in COMPOSITES}
     for entry in described:
-        if entry["class"] in composites:
-            size += _dense_size(entry["layers"])
-        elif entry["class"] == "Dense":
-            size += check_size(entry["in_features"], "in_features") * check_size(entry["out_features"], "out_features")
+        config = dict(entry)
+        name = config.pop("class")
+        if name in composites:
+            size += _n_numbers(config["layers"], known)
+        elif name in known:
+            size += sum(map(prod, known[name].shapes(**config).values()))
     return size
 
 
@@ -520,7 +518,7 @@ def _build_network(described: list[Mapping[str, Any]], known: Mapping[str, type[
 
 
 def _build_layers(described: list[Mapping[str, Any]], known: Mapping[str, type[Layer]]) -> list[Layer]:
-    composites = {cls.__name__: cls for cls in _COMPOSITES}
+    composites = {cls.__name__: cls for cls in COMPOSITES}
     built: list[Layer] = []
     for entry in described:
         config = dict(entry)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nnprofile as nn
-from nnprofile.compose import Composite, walk
 from nnprofile.contract import n_rows, take
+from nnprofile.layers.compose import Composite, walk
 
 
 def deep(rng: np.random.Generator, dtype: Any = np.float64) -> nn.Sequential:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Optimizer, floating, is_sparse, n_rows
-from ..layers import Dense
+from ..layers import Dense, Sequential
 from ..losses import MeanSquaredError
 from ..optimizers import SGD
 from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, Program, Rule, compile_network, compile_rule

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..activations import Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
-from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Optimizer
-from ..layers import Dense, Dropout
+from ..layers import Dense, Dropout, Identity, LeakyReLU, ReLU, Sequential, Sigmoid, Softmax, Tanh
 from ..losses import (
     BinaryCrossEntropy,
     HalfSquaredError,

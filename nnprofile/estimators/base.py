@@ -12,10 +12,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from .. import activations
-from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Optimizer, is_sparse
-from ..layers import Dense, Dropout
+from ..layers import Dense, Dropout, Identity, ReLU, Sequential, Sigmoid, Tanh
 from ..optimizers import SGD, Adam
 from ..tables import as_real, column_names
 from ..training import DivergenceError, fit
@@ -37,10 +35,10 @@ from .routing import Routed
 from .watch import Watch
 
 ACTIVATIONS: dict[str, type[Layer]] = {
-    "identity": activations.Identity,
-    "logistic": activations.Sigmoid,
-    "tanh": activations.Tanh,
-    "relu": activations.ReLU,
+    "identity": Identity,
+    "logistic": Sigmoid,
+    "tanh": Tanh,
+    "relu": ReLU,
 }
 NETWORK = ("hidden_layer_sizes", "activation", "dropout", "loss")
 OPTIMIZER = (

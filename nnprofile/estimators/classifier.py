@@ -7,10 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import activations
-from ..compose import Sequential
 from ..contract import Array, Layer, Loss
-from ..layers import Dense
+from ..layers import Dense, Identity, Sequential, Sigmoid, Softmax
 from ..losses import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ..validation import check_number
 from .base import Estimator
@@ -259,11 +257,9 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
             one_of(self.loss, ("log_loss",), "loss")
             return (SigmoidCrossEntropy() if single else SoftmaxCrossEntropy()), []
         check_loss(self.loss)
-        if not isinstance(self.loss.link, activations.Identity):
+        if not isinstance(self.loss.link, Identity):
             return self.loss, []
-        return OneHot(self.loss) if not single else self.loss, [
-            activations.Sigmoid() if single else activations.Softmax()
-        ]
+        return OneHot(self.loss) if not single else self.loss, [Sigmoid() if single else Softmax()]
 
     def _class_weighted(self, target: Array, weight: Array | None) -> Array | None:
         if self.class_weight is None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import engine
-from ..compose import Sequential
 from ..contract import Array, Loss
+from ..layers import Sequential
 
 _PIECE = 1024  # rows at a time, whose numbers stay in the cache
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations
 from ..contract import Array, Layer, Loss
+from ..layers.activations import Elementwise
 from ..losses import MeanLoss
 
 
-class Exp(activations.Elementwise):
+class Exp(Elementwise):
     """y = exp(x), dx = dy * y: a rate from its logarithm."""
 
     def forward(self, x: Array, rng: np.random.Generator | None = None) -> tuple[Array, Any]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from ..activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from ..contract import Layer
 from ..estimators.losses import Exp
-from ..layers import Dense
+from ..layers import Dense, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 
 
 class Graph(Protocol):

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..activations import Identity, Sigmoid, Softmax
 from ..contract import Array, Layer, Loss, check_filled
 from ..engine.program import flatten
-from ..layers import Dense, Dropout
+from ..layers import Dense, Dropout, Identity, Sigmoid, Softmax
 from ..validation import check_dtype, fitted_inside
 from .layers import FORMS
 

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..compose import Sequential
 from ..contract import Array, Cache, Layer, Parameters
+from ..layers import Sequential
 
 
 def one_array(layer: Any, x: Any) -> tuple[Any, Any]:

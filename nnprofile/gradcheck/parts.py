@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..compose import Composite, is_open, walk
 from ..contract import Array
+from ..layers.compose import Composite, is_open, walk
 from .check import Check
 from .contracts import Contracts
 from .diagnosis import Context

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import ReLU, Sigmoid, Tanh
-from ..compose import Sequential
 from ..contract import Array, Cache, Layer, Loss, Optimizer, Parameters
-from ..layers import Dense
+from ..layers import Dense, ReLU, Sequential, Sigmoid, Tanh
 from ..losses import HalfSquaredError, MeanLoss, SoftmaxCrossEntropy
 from .expression import Constant, Expression, Quantities, Sum, call
 from .formulas import LAYERS, Formula, LayerRule, LossRule, Place, loss_rule

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from ..contract import Array, Layer, Loss, Optimizer
-from ..layers import Dense, Dropout
+from ..layers import Dense, Dropout, Identity, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from ..losses import (
     BinaryCrossEntropy,
     HalfSquaredError,

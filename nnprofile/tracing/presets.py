@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import ReLU, Sigmoid, Tanh
-from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Optimizer
-from ..layers import Dense
+from ..layers import Dense, ReLU, Sequential, Sigmoid, Tanh
 from ..losses import HalfSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ..optimizers import SGD
 from ..training import objective

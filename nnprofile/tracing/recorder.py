@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import Softmax
-from ..compose import Sequential
 from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, forward_pair, is_sparse
-from ..layers import Dense, Dropout
+from ..layers import Dense, Dropout, Sequential, Softmax
 from ..validation import as_features, as_weights, check_number, check_rng, fitted_inside
 from .expression import PLAIN, Constant, Expression, Quantities, Square, Sum
 from .formulas import (

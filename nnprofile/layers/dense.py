@@ -1,18 +1,15 @@
-"""Layers that hold parameters or draw random numbers: Dense, the matrix product, and Dropout.
-
-``x`` is (n_samples, in_features): one row a sample, so the code line ``x @ W + b`` is the equation.
-"""
+"""Dense, the matrix product: ``x`` has one row a sample, so the code line ``x @ W + b`` is the equation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .contract import Array, Cache, Layer, Parameters, check_filled, floating, is_sparse
-from .initializers import glorot_uniform
-from .validation import check_number, check_rng, check_size
+from ..contract import Array, Cache, Layer, Parameters, Shape, check_filled, floating, is_sparse
+from ..initializers import glorot_uniform
+from ..validation import check_rng, check_size
 
 if TYPE_CHECKING:
     Rng = np.random.Generator | None
@@ -64,10 +61,16 @@ class Dense(Layer):
         if not callable(initializer):
             raise ValueError(f"initializer must be a function (fan_in, fan_out, rng) -> Array, got {initializer!r}")
         self.initializer = initializer
-        self.params = Parameters({"W": (self.in_features, self.out_features), "b": (self.out_features,)})
+        self.params = Parameters(self.shapes(**self.config()))
         if rng is not None:
             check_rng(rng)
             self.initialize(rng)
+
+    @classmethod
+    def shapes(cls, in_features: int, out_features: int) -> dict[str, Shape]:
+        """Return {"W": (in_features, out_features), "b": (out_features,)}."""
+        n_in, n_out = check_size(in_features, "in_features"), check_size(out_features, "out_features")
+        return {"W": (n_in, n_out), "b": (n_out,)}
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = x @ W + b, shape (n_samples, out_features), for an array or a CSR matrix.
@@ -112,53 +115,3 @@ class Dense(Layer):
 
     def __repr__(self) -> str:
         return f"Dense({self.in_features}, {self.out_features})"
-
-
-class Dropout(Layer):
-    """In training y = x * mask / (1 - rate), with mask 0 for a random share ``rate`` of the elements; else y = x.
-
-    dx = dy * mask / (1 - rate), with the mask of the forward pass. The mean of y is x, so inference needs no
-    scaling (docs/backprop.md, eq. 8).
-
-    Parameters
-    ----------
-    rate : float
-        The share that is dropped, in [0, 1).
-
-    References
-    ----------
-    Srivastava et al. (2014), "Dropout: a simple way to prevent neural networks from overfitting", section 10 (inverted).
-
-    Examples
-    --------
-    >>> layer = Dropout(0.5)
-    >>> layer.forward(np.ones((1, 4)))[0].tolist()
-    [[1.0, 1.0, 1.0, 1.0]]
-    >>> layer.forward(np.ones((1, 4)), np.random.default_rng(0))[0].tolist()
-    [[2.0, 2.0, 2.0, 0.0]]
-    """
-
-    config_names = ("rate",)
-
-    def __init__(self, rate: float) -> None:
-        self.rate = check_number(rate, "rate", below=1.0)
-
-    def output_width(self, width: Any) -> Any:
-        """Return the width of x."""
-        return width
-
-    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
-        """Return x * scale; scale is 1 / (1 - rate) where a float32 uniform is at least ``rate``, else 0."""
-        x = floating(x)
-        if rng is None:
-            scale = np.ones(x.shape, x.real.dtype)
-        else:
-            scale = (rng.random(x.shape, dtype=np.float32) >= self.rate) * x.real.dtype.type(1 / (1 - self.rate))
-        return x * scale, scale
-
-    def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
-        """Return dx = dy * scale and no gradients."""
-        dy = floating(dy)
-        if dy.shape != cache.shape:
-            raise ValueError(f"dy must have the output's shape {cache.shape}, got {dy.shape}")
-        return dy * cache, Parameters({})

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from .contract import Array, Cache, ContractError, Layer, Parameters, backward_pair, forward_pair, is_sparse, n_rows
-from .validation import as_input, check_dtype, check_rng
+from ..contract import Array, Cache, ContractError, Layer, Parameters, backward_pair, forward_pair, is_sparse, n_rows
+from ..validation import as_input, check_dtype, check_rng
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

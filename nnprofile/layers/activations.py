@@ -1,7 +1,6 @@
 """Activations bend the line: without them, any stack of dense layers is one dense layer.
 
-Each is an elementwise function (Softmax: a function of a row) with its derivative directly below it.
-Branches look at the real part and nothing takes an absolute value, so that the complex step can pass through.
+Each is an elementwise function with its derivative directly below it; branches look at the real part (see ``functions``).
 """
 
 from __future__ import annotations
@@ -10,36 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .contract import Array, Cache, Layer, Parameters, floating
-from .validation import check_number
+from ..contract import Array, Cache, Layer, Parameters, floating
+from ..functions import sigmoid
+from ..validation import check_number
 
 if TYPE_CHECKING:
     Rng = np.random.Generator | None
-
-
-def sigmoid(x: Array) -> tuple[Array, Array]:
-    """Return s(x) = 1 / (1 + exp(-x)) and s(-x) = 1 - s(x), each without overflow or cancellation."""
-    positive = x.real >= 0
-    e = np.exp(np.where(positive, -x, x))
-    large, small = 1 / (1 + e), e / (1 + e)
-    return np.where(positive, large, small), np.where(positive, small, large)
-
-
-def log1p(u: Array) -> Array:
-    """Return log(1 + u) for Re u >= -1, accurate near 0 for complex u too (NumPy's complex log1p is not)."""
-    if not np.iscomplexobj(u):
-        return np.log1p(u)
-    a, b = u.real, u.imag
-    tiny = np.where(a > -0.5, a * (2 + a) + b * b, 0)  # |1 + u|^2 - 1
-    with np.errstate(divide="ignore"):
-        out: Array = np.where(a > -0.5, np.log1p(tiny) / 2, np.log(np.hypot(1 + a, b))) + 1j * np.arctan2(b, 1 + a)
-    return out
-
-
-def softplus(x: Array) -> Array:
-    """Return log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which never overflows."""
-    positive = x.real > 0
-    return np.where(positive, x, 0) + log1p(np.exp(np.where(positive, -x, x)))
 
 
 class Elementwise(Layer):
@@ -177,46 +152,3 @@ class ReLU(Elementwise):
     def _slope(self, cache: Cache) -> Array:
         slope: Array = (cache.real > 0).astype(cache.dtype)
         return slope
-
-
-class Softmax(Layer):
-    """y_j = exp(x_j) / sum_k exp(x_k), row by row, with the full Jacobian behind it.
-
-    Scalar rule, then matrix rule (docs/backprop.md, eq. 7, 26)::
-
-        dy_j / dx_k = y_j * (1[j = k] - y_k)
-        dx = y * (dy - sum(dy * y, axis=1, keepdims=True))
-
-    Each row's largest x is subtracted first, which changes nothing and never overflows; so is, in backward, the dy of the
-    largest y, which keeps the digits where that y is nearly 1.
-    For training use SoftmaxCrossEntropy on the logits, not Softmax and a logarithm.
-
-    Examples
-    --------
-    >>> layer = Softmax()
-    >>> y, cache = layer.forward(np.array([[0.0, 0.0]]))
-    >>> y.tolist(), layer.backward(np.array([[1.0, 0.0]]), cache)[0].tolist()
-    ([[0.5, 0.5]], [[0.25, -0.25]])
-    """
-
-    def output_width(self, width: Any) -> Any:
-        """Return the width of x."""
-        return width
-
-    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
-        """Return y = exp(x) / sum(exp(x), axis=1, keepdims=True), shape (n_samples, n_features)."""
-        x = floating(x)
-        if x.ndim != 2:
-            raise ValueError(f"Softmax() takes x of shape (n_samples, n_features), got {x.shape}")
-        top = x.real.argmax(axis=1)[:, None]
-        e = np.exp(x - np.take_along_axis(x, top, axis=1))
-        y = e / e.sum(axis=1, keepdims=True)
-        return y, (y.copy(), top)
-
-    def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
-        """Return dx = y * (dy - sum(dy * y, axis=1, keepdims=True)) and no gradients."""
-        dy, (y, top) = floating(dy), cache
-        if dy.shape != y.shape:
-            raise ValueError(f"dy must have the output's shape {y.shape}, got {dy.shape}")
-        dy = dy - np.take_along_axis(dy, top, axis=1)
-        return y * (dy - (dy * y).sum(axis=1, keepdims=True)), Parameters({})

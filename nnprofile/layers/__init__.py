@@ -1,0 +1,33 @@
+"""The layers there are. A new one is a class in one of these modules, and its line in ``LAYERS``.
+
+``LAYERS`` is the registry: model files look up classes there, and the checker's self-test spoils each one's gradients. Beside
+each class stands what makes a small example of it, for rows of a given width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..contract import Layer
+from .activations import Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from .compose import Composite, Concatenate, Parallel, Residual, Sequential
+from .dense import Dense
+from .dropout import Dropout
+from .softmax import Softmax
+
+LAYERS: dict[type[Layer], Callable[[int], Layer]] = {
+    Dense: lambda width: Dense(width, width + 2),
+    Identity: lambda width: Identity(),
+    Sigmoid: lambda width: Sigmoid(),
+    Tanh: lambda width: Tanh(),
+    ReLU: lambda width: ReLU(),
+    LeakyReLU: lambda width: LeakyReLU(0.2),
+    Softmax: lambda width: Softmax(),
+    Dropout: lambda width: Dropout(0.4),
+}
+COMPOSITES: tuple[type[Composite], ...] = (Sequential, Residual, Concatenate, Parallel)
+
+__all__ = [
+    "Concatenate", "Dense", "Dropout", "Identity", "LeakyReLU", "Parallel",
+    "ReLU", "Residual", "Sequential", "Sigmoid", "Softmax", "Tanh",
+]  # fmt: skip
