@@ -1,6 +1,6 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
-Read the modules in this order: parameters, contract, tables, initializers, functions, layers, losses, optimizers,
+Read the modules in this order: parameters, contract, tables, initializers, functions, formulas, layers, losses, optimizers,
 engine, training, frozen, modelfile, gradcheck, tracing, estimators, export.
 """
 
@@ -17,6 +17,7 @@ from .losses import HalfSquaredError as HalfSquaredError
 from .losses import Huber as Huber
 from .losses import MeanAbsoluteError as MeanAbsoluteError
 from .losses import MeanSquaredError as MeanSquaredError
+from .losses import PoissonLoss as PoissonLoss
 from .losses import SigmoidCrossEntropy as SigmoidCrossEntropy
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .optimizers import SGD as SGD

@@ -8,7 +8,7 @@ The one invariant: every ``backward`` returns exactly the vector-Jacobian produc
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -55,6 +55,7 @@ class Layer(Configured):
     ``initialize`` if it is to draw their values. Only a Composite, such as Sequential, holds other layers: its ``children``.
     """
 
+    formula: ClassVar[Mapping[str, str]] = {}  # what it computes, in Python's syntax; see ``nnprofile.formulas``
     params: Parameters = Parameters({})  # none, unless ``__init__`` sets some
     children: tuple[Layer, ...] = ()  # of a composite
     _place: tuple[int, str] | None = None  # where the layer is bound: its number, and the network
@@ -125,6 +126,8 @@ class Loss(Configured):
     ``forward(y_pred, y_true, sample_weight)`` returns ``(value, cache)``; ``backward(cache)`` returns d value / d y_pred.
     """
 
+    formula: ClassVar[Mapping[str, str]] = {}  # "l" of one sample, and "slope", dl / dy_pred
+
     def forward(
         self, y_pred: ArrayLike, y_true: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> tuple[Any, Cache]:
@@ -159,6 +162,7 @@ class Optimizer(Configured):
     Parameter arrays are never kept, so one optimizer goes on over copies, files and further calls of ``fit``.
     """
 
+    formula: Mapping[str, str] = {}  # new values of the moments and of "w"; what is new already is called "m_new"
     learning_rate: float | Callable[[int], float]
     moments: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .contract import Array, Cache, Layer, Loss, floating
 from .functions import log1p, sigmoid, softplus
-from .layers import Identity, Sigmoid, Softmax
+from .layers import Exp, Identity, Sigmoid, Softmax
 from .validation import as_numbers, as_weights, check_number
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ class MeanSquaredError(MeanLoss):
     (2.5, [[1.0, 2.0]])
     """
 
+    formula = {"l": "sum(j, (y - t)**2) / K", "slope": "2 * (y - t) / K"}
+
     def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
         """Return l = mean(d^2, axis=1) and dl = 2 d / k, with d = y_pred - y_true."""
         d = y_pred - y_true
@@ -133,6 +135,8 @@ class HalfSquaredError(MeanLoss):
     (2.5, [[1.0, 2.0]])
     """
 
+    formula = {"l": "sum(j, (y - t)**2) / 2", "slope": "y - t"}
+
     def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
         """Return l = sum(d^2, axis=1) / 2 and dl = d, with d = y_pred - y_true."""
         d = y_pred - y_true
@@ -151,6 +155,8 @@ class MeanAbsoluteError(MeanLoss):
     >>> float(value), loss.backward(cache).tolist()
     (1.5, [[0.5, -0.5]])
     """
+
+    formula = {"l": "sum(j, abs(y - t)) / K", "slope": "sign(y - t) / K"}
 
     def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
         """Return l = mean(sign * d, axis=1) and dl = sign / k, with d = y_pred - y_true."""
@@ -185,6 +191,10 @@ class Huber(MeanLoss):
     """
 
     config_names = ("delta",)
+    formula = {
+        "l": "sum(j, (abs(y - t) <= delta) * ((y - t)**2 / 2) + (abs(y - t) > delta) * (delta * (abs(y - t) - delta / 2))) / K",
+        "slope": "((abs(y - t) <= delta) * (y - t) + (abs(y - t) > delta) * (delta * sign(y - t))) / K",
+    }
 
     def __init__(self, delta: float = 1.0) -> None:
         self.delta = check_number(delta, "delta", positive=True)
@@ -212,6 +222,11 @@ class BinaryCrossEntropy(MeanLoss):
     >>> round(float(value), 6), loss.backward(cache).tolist()
     (0.346574, [-1.0, -0.5])
     """
+
+    formula = {
+        "l": "-sum(j, t * log(y) + (1 - t) * log(1 - y)) / K",
+        "slope": "((1 - t) / (1 - y) - t / y) / K",
+    }
 
     def targets(self, y_true: ArrayLike, n_outputs: int) -> Array:
         """Return ``y_true``, in [0, 1], with shape (n_samples, n_outputs)."""
@@ -248,6 +263,12 @@ class SigmoidCrossEntropy(MeanLoss):
     (500.346574, [-0.25, 0.5])
     """
 
+    formula = {
+        "p": "1 / (1 + exp(-y))",
+        "l": "sum(j, t * log(1 + exp(-y)) + (1 - t) * log(1 + exp(y))) / K",
+        "slope": "(p - t) / K",
+    }
+
     @property
     def link(self) -> Layer:
         """Sigmoid: it turns logits into probabilities."""
@@ -282,6 +303,14 @@ class SoftmaxCrossEntropy(MeanLoss):
     >>> round(float(value), 6), loss.backward(cache).tolist()
     (0.693147, [[0.5, -0.5]])
     """
+
+    formula = {
+        "p": "exp(y) / sum(k, exp(y[n, k]))",
+        "l": "sum(j, t * (log(sum(k, exp(y[n, k]))) - y))",
+        "slope": "sum(k, t[n, k]) * p - t",
+        "l of labels": "log(sum(k, exp(y[n, k]))) - sum(j, t * y)",  # whose t are 1 and 0, and sum to 1 exactly
+        "slope of labels": "p - t",
+    }
 
     @property
     def link(self) -> Layer:
@@ -325,6 +354,47 @@ class SoftmaxCrossEntropy(MeanLoss):
         np.put_along_axis(one_minus_p, top, others / (1 + others), axis=1)
         l = np.where(t == 0, 0, t * (log1p(others) - z)).sum(axis=1)  # a masked class, z = -inf, counts nothing
         return l, (t.sum(axis=1, keepdims=True) - t) * p - t * one_minus_p
+
+
+class PoissonLoss(MeanLoss):
+    """l_n = sum_j [t log(t / r) + r - t] for logarithms z = y_nj of rates r = exp(z), and counts t = t_nj >= 0.
+
+    dl_n / dz_nj = r - t: half the deviance of a Poisson model, 0 where every rate is its count (docs/backprop.md, eq. 41).
+
+    Examples
+    --------
+    >>> loss = PoissonLoss()
+    >>> value, cache = loss.forward([0.0, 0.0], [0, 2])
+    >>> round(float(value), 6), loss.backward(cache).tolist()
+    (0.693147, [0.5, -0.5])
+    """
+
+    formula = {"p": "exp(y)", "l": "sum(j, t * log(t) - t * y + exp(y) - t)", "slope": "p - t"}
+
+    @property
+    def link(self) -> Layer:
+        """Exp: it turns logarithms into rates."""
+        return Exp()
+
+    def targets(self, y_true: ArrayLike, n_outputs: int) -> Array:
+        """Return ``y_true``, not negative, with shape (n_samples, n_outputs)."""
+        t = super().targets(y_true, n_outputs)
+        if (t < 0).any():
+            raise ValueError(f"targets must not be negative, got {t[t < 0][0]:g}")
+        return t
+
+    def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
+        """Return l and dl."""
+        z, t = y_pred, y_true
+        rate = np.exp(z)
+        logarithm = np.log(np.where(t > 0, t, 1))  # 0 log 0 is 0 here
+        return np.where(t == 0, rate, t * (logarithm - z) + rate - t).sum(axis=1), rate - t
+
+
+LOSSES: tuple[type[Loss], ...] = (
+    *(MeanSquaredError, HalfSquaredError, MeanAbsoluteError, Huber),
+    *(BinaryCrossEntropy, SigmoidCrossEntropy, SoftmaxCrossEntropy, PoissonLoss),
+)  # the registry: what a model file may name
 
 
 def _as_rows(y: Array, n_outputs: int, expected: str = "") -> Array:

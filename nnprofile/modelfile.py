@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from . import losses, optimizers
+from . import optimizers
 from .contract import Array, Configured, Layer, Loss, Optimizer, check_filled
 from .layers import COMPOSITES, LAYERS, Residual, Sequential
 from .layers.compose import Composite
+from .losses import LOSSES
 from .validation import fitted_inside
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ DTYPES = {"F64": "<f8", "F32": "<f4"}
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 _LIMITS = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
 _NAMES = {cls.__name__ for cls in (*COMPOSITES, *LAYERS)}
-_LOSSES = (
-    *(losses.MeanSquaredError, losses.HalfSquaredError, losses.MeanAbsoluteError, losses.Huber),
-    *(losses.BinaryCrossEntropy, losses.SigmoidCrossEntropy, losses.SoftmaxCrossEntropy),
-)
 _OPTIMIZERS = (optimizers.SGD, optimizers.Adam)
 _SCHEDULES = (optimizers.StepDecay, optimizers.ExponentialDecay, optimizers.CosineDecay)
 
@@ -117,7 +114,7 @@ def save_with(
         "network": _describe_network(net),
     }
     if loss is not None:
-        architecture["loss"] = _describe(loss, _LOSSES, "loss")
+        architecture["loss"] = _describe(loss, LOSSES, "loss")
     if optimizer is not None:
         optimizer.check(net.params)
         architecture["optimizer"] = _describe(optimizer, _OPTIMIZERS, "optimizer") | {"n_steps": optimizer.n_steps}
@@ -429,7 +426,7 @@ def _restore(
         _check_tensor(tensors, name, shape, net.params.dtype)
         net.params[name] = tensors.pop(name)
 
-    loss = _build(architecture["loss"], _LOSSES) if "loss" in architecture else None
+    loss = _build(architecture["loss"], LOSSES) if "loss" in architecture else None
     optimizer = None
     if "optimizer" in architecture:
         config = dict(architecture["optimizer"])

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     LearningRate = float | Callable[[int], float]
 
 
-class _DecayedOptimizer(Optimizer):
-    """What SGD and Adam share: the learning rate, decoupled weight decay (docs/backprop.md, eq. 32), and lazy rows."""
+class FirstOrder(Optimizer):
+    """What SGD and Adam share: the learning rate, decoupled weight decay (docs/backprop.md, eq. 32), and sparse rows."""
+
+    decay_formula = "(1 - learning_rate * weight_decay) * w"  # stands for w where a parameter decays
 
     def __init__(self, learning_rate: LearningRate, *, weight_decay: float, lazy: bool) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class _DecayedOptimizer(Optimizer):
         return moving.vector
 
 
-class SGD(_DecayedOptimizer):
+class SGD(FirstOrder):
     """Stochastic gradient descent, with momentum if asked: v = momentum * v - learning_rate * dw, w = w + v.
 
     Without momentum this is w = w - learning_rate * dw. With Nesterov's, w = w + momentum * v - learning_rate * dw: the
@@ -118,6 +120,14 @@ class SGD(_DecayedOptimizer):
         self.nesterov = nesterov
         self.moments = ("v",) if self.momentum else ()
 
+    @property
+    def formula(self) -> dict[str, str]:  # type: ignore[override]
+        """The rule for one element w with the gradient dw."""
+        if not self.momentum:
+            return {"w": "w - learning_rate * dw"}
+        move = "momentum * v_new - learning_rate * dw" if self.nesterov else "v_new"
+        return {"v": "momentum * v - learning_rate * dw", "w": f"w + {move}"}
+
     def _move(self, w: Array, dw: Array, learning_rate: float, rows: Any) -> None:
         if not self.momentum:
             w -= learning_rate * dw
@@ -127,7 +137,7 @@ class SGD(_DecayedOptimizer):
         w[rows] += self.momentum * v[rows] - learning_rate * dw[rows] if self.nesterov else v[rows]
 
 
-class Adam(_DecayedOptimizer):
+class Adam(FirstOrder):
     """Adaptive moments: each parameter's step is scaled by the size of its past gradients.
 
     With t = 1, 2, ... (docs/backprop.md, eq. 31)::
@@ -162,6 +172,11 @@ class Adam(_DecayedOptimizer):
 
     config_names = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "lazy")
     moments = ("m", "v")
+    formula = {
+        "m": "beta1 * m + (1 - beta1) * dw",
+        "v": "beta2 * v + (1 - beta2) * dw**2",
+        "w": "w - learning_rate * (m_new / (1 - beta1**t)) / (sqrt(v_new / (1 - beta2**t)) + epsilon)",
+    }
 
     def __init__(
         self,

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import nnprofile as nn
 
+from .layer_examples import BETWEEN, layers
+
 
 def network(dtype: Any = np.float64, width: int = 2) -> nn.Sequential:
     return nn.Sequential([nn.Dense(width, 3), nn.ReLU(), nn.Dense(3, 1)], rng=np.random.default_rng(0), dtype=dtype)
@@ -187,17 +189,13 @@ def test_forms_of_the_same_numbers_give_the_same_network(dtype: Any, kind: str) 
 
 @given(n=st.integers(0, 3), i=st.integers(1, 3), o=st.integers(1, 3), dtype=st.sampled_from([np.float64, np.float32]))
 def test_zero_rows_and_width_one(n: int, i: int, o: int, dtype: Any) -> None:
-    layers = [
+    made = [
         nn.Dense(i, 1),
-        nn.Sigmoid(),
-        nn.Tanh(),
-        nn.ReLU(),
-        nn.LeakyReLU(),
-        nn.Dropout(0.5),
+        *layers(BETWEEN, 1),
         nn.Dense(1, o),
         nn.Softmax(),
     ]
-    net = nn.Sequential(layers, rng=np.random.default_rng(0), dtype=dtype)
+    net = nn.Sequential(made, rng=np.random.default_rng(0), dtype=dtype)
     x = np.ones((n, i), dtype)
     assert net.predict(x).shape == (n, o) and net.predict(x).dtype == dtype
     y, cache = net.forward(x, np.random.default_rng(0))

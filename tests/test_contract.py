@@ -12,6 +12,8 @@ import pytest
 
 import nnprofile as nn
 
+from .layer_examples import EXAMPLES, layers
+
 COPIES: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, lambda obj: pickle.loads(pickle.dumps(obj))]
 COPY_IDS = ["copy", "deepcopy", "pickle"]
 
@@ -159,9 +161,7 @@ def test_a_network_and_its_layer_stay_together_in_one_pickle(rng: np.random.Gene
 
 def test_reprs_can_be_evaluated(rng: np.random.Generator) -> None:
     for obj in (
-        nn.Dense(2, 3),
-        nn.LeakyReLU(0.3),
-        nn.Dropout(0.5),
+        *layers(),
         nn.Huber(2.0),
         nn.SGD(0.1, momentum=0.5),
         nn.EarlyStopping(patience=3),
@@ -215,16 +215,10 @@ def test_parameters_taken_before_binding_stay_connected(rng: np.random.Generator
 
 
 def test_outputs_may_be_changed_before_backward(rng: np.random.Generator) -> None:
-    x, dy = rng.normal(size=(3, 2)), rng.normal(size=(3, 2))
-    for layer in (
-        nn.Identity(),
-        nn.Sigmoid(),
-        nn.Tanh(),
-        nn.ReLU(),
-        nn.LeakyReLU(),
-        nn.Softmax(),
-        nn.Dense(2, 2, rng=rng),
-    ):
+    x = rng.normal(size=(3, 2))
+    for layer in (example.make(2) for example in EXAMPLES):
+        layer.initialize(rng)
+        dy = rng.normal(size=layer.forward(x)[0].shape)
         y, cache = layer.forward(x)
         expected = layer.backward(dy, cache)[0]
         y -= 1
@@ -232,21 +226,14 @@ def test_outputs_may_be_changed_before_backward(rng: np.random.Generator) -> Non
 
 
 def test_whole_numbers_and_lists_mean_floats(rng: np.random.Generator) -> None:
-    for layer in (
-        nn.Sigmoid(),
-        nn.Tanh(),
-        nn.ReLU(),
-        nn.LeakyReLU(0.1),
-        nn.Softmax(),
-        nn.Dropout(0.3),
-        nn.Dense(2, 2, rng=rng),
-    ):
+    for layer in (example.make(2) for example in EXAMPLES):
+        layer.initialize(rng)
         expected, cache = layer.forward(np.array([[0.0, 3.0]]), np.random.default_rng(0))
-        dx = layer.backward(np.ones((1, 2)), cache)[0]
+        dx = layer.backward(np.ones(expected.shape), cache)[0]
         for x in ([[0, 3]], np.array([[0, 3]]), np.array([[0, 3]], np.uint8)):
             y, cache = layer.forward(x, np.random.default_rng(0))  # type: ignore[arg-type]
             np.testing.assert_array_equal(y, expected)
-            np.testing.assert_array_equal(layer.backward([[1, 1]], cache)[0], dx)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(layer.backward(np.ones(expected.shape, int).tolist(), cache)[0], dx)  # type: ignore[arg-type]
 
 
 def test_widths_that_do_not_fit_are_named_at_once(rng: np.random.Generator) -> None:

@@ -17,7 +17,7 @@ PAGES = sorted(
     path for path in DOCS.rglob("*.md") if "{code-cell}" in path.read_text("utf-8") and "_build" not in path.parts
 )
 BACKPROP = (DOCS / "backprop.md").read_text("utf-8")
-N_EQUATIONS = 39
+N_EQUATIONS = BACKPROP.count("$$ (eq-")
 
 
 def cells(text: str) -> list[str]:

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 import nnprofile as nn
 from nnprofile import engine
+from nnprofile.layers.activations import Elementwise
 
-ACTIVATIONS = [nn.ReLU(), nn.LeakyReLU(0.2), nn.Sigmoid(), nn.Tanh(), nn.Identity(), nn.Softmax(), nn.Dropout(0.4)]
+from .layer_examples import COMPILED, layers
+
 LOSSES = [
     nn.MeanSquaredError(),
     nn.HalfSquaredError(),
@@ -55,16 +57,16 @@ def jobs(draw: st.DrawFn, *, sparse: bool = False) -> dict[str, Any]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     dtype = draw(st.sampled_from([np.float64, np.float32]))
     widths = draw(st.lists(st.integers(1, 21), min_size=2, max_size=4))
-    some = st.lists(st.sampled_from(ACTIVATIONS), max_size=3)
-    layers: list[nn.Layer] = [] if sparse else copy.deepcopy(draw(some))
+    some = st.lists(st.sampled_from(COMPILED), max_size=3)
+    made: list[nn.Layer] = [] if sparse else layers(draw(some), widths[0])
     for a, b in pairwise(widths):
-        layers += [nn.Dense(a, b), *copy.deepcopy(draw(some))]
+        made += [nn.Dense(a, b), *layers(draw(some), b)]
     loss = draw(st.sampled_from(LOSSES))
     if isinstance(loss, nn.BinaryCrossEntropy):
-        layers.append(nn.Sigmoid())
-    if draw(st.booleans()) and len(layers) > 2:
-        layers[1:] = [nn.Sequential(layers[1:], rng=None)]
-    net = nn.Sequential(layers, rng=rng, dtype=dtype)
+        made.append(nn.Sigmoid())
+    if draw(st.booleans()) and len(made) > 2:
+        made[1:] = [nn.Sequential(made[1:], rng=None)]
+    net = nn.Sequential(made, rng=rng, dtype=dtype)
     net.params.vector = net.params.vector + 0.1 * rng.normal(size=net.params.vector.size).astype(dtype)
     n, k = draw(st.integers(1, 30)), widths[-1]
     x: Any = rng.normal(size=(n, widths[0]))
@@ -534,7 +536,7 @@ Z = np.array([s * z for z in (1e-300, 1e-3, 1.0, 20.0, 36.5, 80.0, 700.0, 1e30) 
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(0.3)], ids=lambda layer: repr(layer)
+    "layer", [layer for layer in layers(COMPILED) if isinstance(layer, Elementwise)], ids=lambda layer: repr(layer)
 )
 def test_activations_keep_their_digits_at_the_ends(layer: nn.Layer) -> None:
     """A step of lr 1 on W = 1: what it moves by is the slope, and its last digits are compared, not its size."""

@@ -17,7 +17,7 @@ import pytest
 
 import nnprofile as nn
 from nnprofile import MLPClassifier, MLPRegressor, modelfile
-from nnprofile.estimators.losses import OneHot, Poisson
+from nnprofile.estimators.losses import OneHot
 from nnprofile.gradcheck import check_loss
 
 sklearn = pytest.importorskip("sklearn")
@@ -494,10 +494,10 @@ def test_all_losses_regress(loss: Any, data: Any) -> None:
         MLPRegressor(loss="nothing").fit(x, y)
 
 
-@pytest.mark.parametrize("loss", [Poisson(), OneHot(nn.MeanSquaredError())])
+@pytest.mark.parametrize("loss", [nn.PoissonLoss(), OneHot(nn.MeanSquaredError())])
 def test_the_losses_of_this_module_are_gradients(loss: nn.Loss) -> None:
     rng = np.random.default_rng(0)
-    y = rng.poisson(2, (6, 3)).astype(float) if isinstance(loss, Poisson) else rng.integers(0, 3, 6)
+    y = rng.poisson(2, (6, 3)).astype(float) if isinstance(loss, nn.PoissonLoss) else rng.integers(0, 3, 6)
     report = check_loss(loss, rng.normal(size=(6, 3)), y)
     assert report.ok, report
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import nnprofile as nn
 
+from .layer_examples import layers
+
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
     *nn.layers.__all__,
     *("MeanSquaredError", "HalfSquaredError", "MeanAbsoluteError", "Huber"),
-    *("BinaryCrossEntropy", "SigmoidCrossEntropy", "SoftmaxCrossEntropy"),
+    *("BinaryCrossEntropy", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "PoissonLoss"),
     *("SGD", "Adam", "StepDecay", "ExponentialDecay", "CosineDecay"),
     *(
         "fit",
@@ -102,6 +104,17 @@ def test_the_public_names_are_the_documented_ones() -> None:
     assert not missing
 
 
+def test_every_public_layer_is_in_the_registry_and_has_its_example() -> None:
+    public = {cls for cls in vars(nn).values() if isinstance(cls, type) and issubclass(cls, nn.Layer)}
+    composites = set(nn.layers.COMPOSITES)
+    assert {type(layer) for layer in layers()} == set(nn.layers.LAYERS) == public - {nn.Layer, *composites}
+    assert {cls.__name__ for cls in (*nn.layers.LAYERS, *composites)} == set(nn.layers.__all__)
+    assert {loss for loss in vars(nn).values() if isinstance(loss, type) and issubclass(loss, nn.Loss)} == {
+        nn.Loss,
+        *nn.losses.LOSSES,
+    }
+
+
 def test_imports_point_one_way() -> None:
     """The order of the reading list in ``nnprofile/__init__.py`` is the order of imports: no module looks ahead."""
     order = [
@@ -111,6 +124,7 @@ def test_imports_point_one_way() -> None:
         "initializers",
         "validation",
         "functions",
+        "formulas",
         "layers",
         "losses",
         "optimizers",

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import nnprofile as nn
 
-ACTIVATIONS = [nn.Identity(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(0.2), nn.Softmax()]
+from .layer_examples import EXAMPLES, KINKED, Example
+
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(1, 5)
 LAYOUTS = st.sampled_from(["C", "F", "strided", "read-only"])
@@ -44,20 +45,16 @@ def arranged(a: np.ndarray, layout: str) -> np.ndarray:
     return a
 
 
-@pytest.mark.parametrize("layer", ACTIVATIONS, ids=repr)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: repr(example.make(3)))
 @given(seed=SEEDS, n=SIZES, k=SIZES, scale=st.sampled_from([0.1, 2.0, 15.0]), layout=LAYOUTS)
-def test_activations(layer: nn.Layer, seed: int, n: int, k: int, scale: float, layout: str) -> None:
+def test_every_layer(example: Example, seed: int, n: int, k: int, scale: float, layout: str) -> None:
     rng = np.random.default_rng(seed)
+    layer = example.make(k)
+    layer.initialize(rng)
+    layer.params.vector = layer.params.vector + 0.1 * rng.normal(size=layer.params.vector.size)
     x = arranged(away_from_kinks(rng, (n, k), scale), layout)
     right(nn.check_layer(layer, x, seed=seed))
     right(nn.check_layer(layer, away_from_kinks(rng, (n, k), min(scale, 2.0)).astype(np.float32), seed=seed))
-
-
-@given(seed=SEEDS, n=SIZES, i=SIZES, o=SIZES, layout=LAYOUTS)
-def test_dense(seed: int, n: int, i: int, o: int, layout: str) -> None:
-    rng = np.random.default_rng(seed)
-    layer = nn.Dense(i, o, rng=rng)
-    right(nn.check_layer(layer, arranged(rng.normal(size=(n, i)), layout), seed=seed))
 
 
 @given(seed=SEEDS, n=SIZES, k=SIZES, rate=st.floats(0, 0.9))
@@ -94,11 +91,12 @@ def test_networks_and_nested_networks(data: st.DataObject, seed: int, n: int) ->
     right(nn.check_layer(net, rng.normal(size=(n, first)), rng=rng, seed=seed))
 
 
-@given(seed=SEEDS, n=SIZES, leaky=st.booleans())
-def test_networks_with_kinks(seed: int, n: int, leaky: bool) -> None:
+@pytest.mark.parametrize("layer", [layer for layer, _ in KINKED], ids=repr)
+@given(seed=SEEDS, n=SIZES)
+def test_networks_with_kinks(layer: nn.Layer, seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     first = nn.Dense(3, 4, rng=rng)
-    net = nn.Sequential([first, nn.LeakyReLU(0.1) if leaky else nn.ReLU(), nn.Dense(4, 2)], rng=rng)
+    net = nn.Sequential([first, layer, nn.Dense(4, 2)], rng=rng)
     x = rng.normal(size=(n, 3))
     z = first.forward(x)[0]
     for j in range(4):  # move the bias until no pre-activation is within 1e-3 of the kink
@@ -108,7 +106,7 @@ def test_networks_with_kinks(seed: int, n: int, leaky: bool) -> None:
     right(nn.check_network(net, nn.HalfSquaredError(), x, rng.normal(size=(n, 2)), l2=0.1, seed=seed))
 
 
-@pytest.mark.parametrize(("layer", "low"), [(nn.ReLU(), 0.0), (nn.LeakyReLU(0.2), 0.2)], ids=repr)
+@pytest.mark.parametrize(("layer", "low"), KINKED, ids=repr)
 def test_at_the_kink_the_gradient_is_a_subgradient(layer: nn.Layer, low: float) -> None:
     for zero in (0.0, -0.0):
         _, cache = layer.forward(np.array([[zero]]))
@@ -162,7 +160,7 @@ def test_losses_at_their_kinks_pass_as_subgradients(loss: nn.Loss) -> None:
     right(nn.check_loss(loss, y_pred, y_true), kinks=True)
 
 
-@pytest.mark.parametrize("layer", [nn.ReLU(), nn.LeakyReLU(0.2)], ids=repr)
+@pytest.mark.parametrize("layer", [layer for layer, _ in KINKED], ids=repr)
 @given(seed=SEEDS)
 def test_activations_at_their_kinks_pass_as_subgradients(layer: nn.Layer, seed: int) -> None:
     rng = np.random.default_rng(seed)

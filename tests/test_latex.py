@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nnprofile as nn
-from nnprofile.tracing.expression import Constant, Quantities, Square, Sum, call
+from nnprofile.formulas.expression import Constant, Quantities, Square, Sum, call
 from nnprofile.tracing.latex import LATEX, LINE, escaped, matrix_rows, pieces_of, rows, width
 from nnprofile.tracing.presets import PRESETS
+
+from .layer_examples import KINKED
 
 SEED = 0
 PREAMBLE = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}\usepackage{amsmath,amssymb}"
@@ -42,7 +44,7 @@ def traces() -> dict[str, nn.Trace]:
     made = {
         "softmax": (net(nn.Dense(3, 4), nn.Softmax()), nn.MeanSquaredError(), np.eye(4), nn.SGD(0.1)),
         "leaky ReLU": (
-            net(nn.Dense(3, 3), nn.LeakyReLU(0.1), nn.Dense(3, 1)),
+            net(nn.Dense(3, 3), *[layer for layer, _ in KINKED], nn.Dense(3, 1)),
             nn.HalfSquaredError(),
             x[:, 0],
             nn.Adam(),

@@ -17,6 +17,7 @@ from nnprofile import modelfile
 from nnprofile.modelfile import _digest
 
 from .files import write as written
+from .layer_examples import BETWEEN, layers
 
 X = np.random.default_rng(1).normal(size=(30, 2))
 Y = (X[:, 0] > 0).astype(float)
@@ -24,7 +25,7 @@ Y = (X[:, 0] > 0).astype(float)
 
 def parts(dtype: Any = np.float64) -> tuple[nn.Sequential, nn.Loss, nn.Optimizer, np.random.Generator]:
     rng = np.random.default_rng(0)
-    inner = nn.Sequential([nn.Dense(3, 2), nn.LeakyReLU(0.2)], rng=None)
+    inner = nn.Sequential([nn.Dense(3, 2), nn.ReLU()], rng=None)
     net = nn.Sequential([nn.Dense(2, 3), nn.Tanh(), inner, nn.Dropout(0.1), nn.Dense(2, 1)], rng=rng, dtype=dtype)
     return net, nn.SigmoidCrossEntropy(), nn.Adam(nn.CosineDecay(0.05, n_steps=100, warmup=2), weight_decay=0.01), rng
 
@@ -79,21 +80,9 @@ def test_every_bit_generator(tmp_path: Path, name: str) -> None:
     assert saved.integers(1 << 60, size=20).tolist() == rng.integers(1 << 60, size=20).tolist()
 
 
-@pytest.mark.parametrize(
-    "loss", [nn.MeanSquaredError(), nn.HalfSquaredError(), nn.MeanAbsoluteError(), nn.Huber(0.3), nn.BinaryCrossEntropy(),
-             nn.SigmoidCrossEntropy(), nn.SoftmaxCrossEntropy()], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("loss", [nn.Huber(0.3), *(cls() for cls in nn.losses.LOSSES)], ids=repr)
 def test_every_layer_and_loss(tmp_path: Path, loss: nn.Loss) -> None:
-    layers = [
-        nn.Dense(2, 2),
-        nn.Identity(),
-        nn.Sigmoid(),
-        nn.Tanh(),
-        nn.ReLU(),
-        nn.LeakyReLU(0.3),
-        nn.Softmax(),
-        nn.Dropout(0.2),
-    ]
-    net = nn.Sequential(layers, rng=np.random.default_rng(0))
+    net = nn.Sequential([*layers(BETWEEN), nn.Exp(), nn.Dense(3, 2)], rng=np.random.default_rng(0))
     nn.save(net, tmp_path / "a", loss=loss)
     saved = nn.load(tmp_path / "a")
     assert repr(saved.net) == repr(net) and repr(saved.loss) == repr(loss)

@@ -19,16 +19,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nnprofile as nn
+from nnprofile.formulas.expression import flat, substituted, symbolic
 from nnprofile.tracing.bugs import BUGS, applicable
-from nnprofile.tracing.expression import flat, substituted, symbolic
 from nnprofile.tracing.page import page_data
 from nnprofile.tracing.presets import PRESETS
 from nnprofile.tracing.text import number
 
 from .equalities import compute, holds
+from .layer_examples import BETWEEN, ELEMENTWISE, KINKED, layers
 
 ROOT = Path(__file__).parents[1]
-ACTIVATIONS = (nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(0.1), nn.Identity(), nn.Softmax(), nn.Dropout(0.4))
 OPTIMIZERS: tuple[Any, ...] = (
     nn.SGD(0.1),
     nn.SGD(0.1, weight_decay=0.2),
@@ -121,21 +121,20 @@ def assert_matrix_formulas(trace: nn.Trace) -> int:
 def jobs(draw: Any) -> tuple[nn.Sequential, nn.Loss, Any, Any, Any, float, Any, np.random.Generator]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     widths = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
-    layers: list[nn.Layer] = []
+    made: list[nn.Layer] = []
     for a, b in pairwise(widths):
-        layers.append(nn.Dense(a, b))
-        layers += [copy.copy(draw(st.sampled_from(ACTIVATIONS))) for _ in range(draw(st.integers(0, 2)))]
+        made += [nn.Dense(a, b), *layers(draw(st.lists(st.sampled_from(BETWEEN), max_size=2)), b)]
     n, k = draw(st.integers(1, 4)), widths[-1]
     losses: list[nn.Loss] = [nn.HalfSquaredError(), nn.MeanSquaredError(), nn.MeanAbsoluteError(), nn.Huber(0.7)]
     loss = draw(st.sampled_from([*losses, nn.SigmoidCrossEntropy(), nn.BinaryCrossEntropy(), nn.SoftmaxCrossEntropy()]))
     if isinstance(loss, nn.BinaryCrossEntropy):
-        layers.append(nn.Sigmoid())
+        made.append(nn.Sigmoid())
     y: Any = rng.normal(size=(n, k))
     if isinstance(loss, nn.SoftmaxCrossEntropy):
         y = rng.integers(0, k, n)
     elif isinstance(loss, nn.SigmoidCrossEntropy | nn.BinaryCrossEntropy):
         y = rng.integers(0, 2, (n, k))
-    net = nn.Sequential(layers, rng=rng)
+    net = nn.Sequential(made, rng=rng)
     net.params.vector += 0.1 * rng.normal(size=net.params.vector.size)
     weights = rng.uniform(0.5, 2, n) if draw(st.booleans()) else None
     optimizer = copy.deepcopy(draw(st.sampled_from([*OPTIMIZERS, None])))
@@ -504,7 +503,7 @@ class TestVerdict:
         assert trace.wrong == ["dx"] and (abs(digits - 6) < 0.01).all()
         assert f"{int(digits[0, 0])} digits agree" in trace.to_text()
 
-    @pytest.mark.parametrize("layer", [nn.ReLU(), nn.LeakyReLU(0.1)])
+    @pytest.mark.parametrize("layer", [layer for layer, _ in KINKED])
     def test_formulas_at_a_kink(self, layer: nn.Layer) -> None:
         net = nn.Sequential([layer], rng=None)
         for loss in (nn.Huber(0.5), nn.MeanAbsoluteError()):
@@ -514,8 +513,8 @@ class TestVerdict:
     def test_kinks(self) -> None:
         net = nn.Sequential([nn.Dense(1, 2), nn.ReLU(), nn.Dense(2, 1)], rng=None)
         net.params.vector = [0.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.0]
-        for layers in (net.layers, [OnlyReal(), *map(copy.deepcopy, net.layers)]):
-            made = net if layers is net.layers else nn.Sequential(layers, rng=None)
+        for chain in (net.layers, [OnlyReal(), *map(copy.deepcopy, net.layers)]):
+            made = net if chain is net.layers else nn.Sequential(chain, rng=None)
             trace = nn.trace(made, nn.HalfSquaredError(), [[1.0]], [[3.0]])
             assert trace.ok, trace.to_text()
 
@@ -834,7 +833,7 @@ def test_command_line(tmp_path: Path) -> None:
 
 
 def test_tokens() -> None:
-    from nnprofile.tracing.expression import Constant, Quantities, Square, Sum, call
+    from nnprofile.formulas.expression import Constant, Quantities, Square, Sum, call
 
     x, W = Quantities("x"), Quantities("W1")
     e = -Sum("i", 2, x["n", "i"] * W["i", "j"]) / 2 + Square(1 - x["n", "j"]) * call("max", x["n", "j"], 0)
@@ -879,7 +878,7 @@ class Folded(nn.Layer):
         return dy.reshape(cache), nn.Parameters({})
 
 
-@pytest.mark.parametrize("middle", [nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.Sigmoid(), nn.Dropout(0.5), Kinked()])
+@pytest.mark.parametrize("middle", [*ELEMENTWISE, nn.Dropout(0.5), Kinked()])
 def test_values_of_three_axes(middle: nn.Layer, rng: np.random.Generator) -> None:
     net = nn.Sequential([nn.Dense(2, 6), Folded(2, 3), middle, Folded(6), nn.Dense(6, 1)], rng=rng)
     trace = nn.trace(net, nn.MeanSquaredError(), rng.normal(size=(3, 2)), rng.normal(size=3), nn.SGD(0.1), rng=rng)

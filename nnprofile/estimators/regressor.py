@@ -9,17 +9,16 @@ from typing import Any, Self
 import numpy as np
 
 from ..contract import Array, Layer, Loss
-from ..losses import HalfSquaredError, Huber, MeanAbsoluteError
+from ..losses import HalfSquaredError, Huber, MeanAbsoluteError, PoissonLoss
 from .base import Estimator
 from .checks import as_values, check_loss, one_of
-from .losses import Poisson
 from .watch import score_by
 
 REGRESSION_LOSSES: dict[str, type[Loss]] = {
     "squared_error": HalfSquaredError,
     "absolute_error": MeanAbsoluteError,
     "huber": Huber,
-    "poisson": Poisson,
+    "poisson": PoissonLoss,
 }
 
 

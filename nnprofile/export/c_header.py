@@ -12,7 +12,7 @@ import numpy as np
 from ..contract import Array, Layer, Loss
 from ..layers import Dense
 from ..modelfile import write_whole
-from .layers import FORMS
+from .layers import ROW_FUNCTIONS, c_expression, expression_of
 from .source import Source, source_of
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def to_c(
     {
         int i;
         tiny_dense(x, 1, tiny_W0, tiny_b0, 1, y);
-        for (i = 0; i < 1; ++i) y[i] = y[i] <= 0 ? 0 : y[i];
+        for (i = 0; i < 1; ++i) y[i] = y[i] <= 0.0 ? 0.0 : y[i];
     }
     <BLANKLINE>
     #endif
@@ -143,7 +143,7 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
 #define {name.upper()}_N_OUTPUTS {n_outputs}
 
 """
-    kinds = [FORMS[type(layer)].c for layer in steps]
+    kinds = {ROW_FUNCTIONS.get(type(layer)) for layer in steps}
     dense = [layer for layer in steps if isinstance(layer, Dense)]
     for k, layer in enumerate(dense):
         for part in ("W", "b"):
@@ -181,7 +181,7 @@ def _body(steps: list[Layer], source: Source, name: str, f: str) -> tuple[dict[s
         return to
 
     for layer in steps:
-        form, before = FORMS[type(layer)].c, (at, width)
+        before = at, width
         if isinstance(layer, Dense):
             k, width = dense.index(layer), layer.out_features
             at = "y" if layer is dense[-1] else other()
@@ -190,12 +190,11 @@ def _body(steps: list[Layer], source: Source, name: str, f: str) -> tuple[dict[s
         if at == "x":  # which is the caller's
             at = other()
             lines.append(f"for (i = 0; i < {width}; ++i) {at}[i] = x[i];")
-        if form == "softmax":
-            lines.append(f"{name}_softmax({at}, {width});")
+        if type(layer) in ROW_FUNCTIONS:
+            lines.append(f"{name}_{ROW_FUNCTIONS[type(layer)]}({at}, {width});")
         else:
-            config = {key: _number(source.dtype.type(value)) for key, value in layer.config().items()}
-            expression = re.sub(r"\b(exp|tanh)\(", rf"\1{f}(", form.format(**config))
-            expression = re.sub(r"\bx\b", f"{at}[i]", expression)
+            number = lambda value: _number(source.dtype.type(value))  # noqa: E731
+            expression = c_expression(expression_of(layer), f"{at}[i]", number, f)
             lines.append(f"for (i = 0; i < {width}; ++i) {at}[i] = {expression};")
     return arrays, lines
 

@@ -1,16 +1,17 @@
-"""How each layer is written: one row a layer, as nodes of an ONNX graph and as C.
+"""How each layer is written, as nodes of an ONNX graph and as C: from its formula, if it works element by element.
 
-A new layer that can be exported is one more row.
+A layer that mixes the numbers of a row has one row in the table below, and a C function of its name in ``c_header``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..contract import Layer
-from ..estimators.losses import Exp
-from ..layers import Dense, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from ..formulas import formula_of, parse
+from ..formulas.expression import Binary, Call, Constant, Element, Expression, Negative, Square
+from ..layers import Dense, ReLU, Softmax
 
 
 class Graph(Protocol):
@@ -23,30 +24,84 @@ class Graph(Protocol):
         """Add an array, of the graph's dtype unless another is given."""
 
 
-class Form(NamedTuple):
-    """A layer as ONNX nodes and as C."""
-
-    onnx: Callable[[Any, Any, str], str]  # (graph, layer, name of x) -> name of y
-    c: str  # an expression in x, number by number; of Dense and Softmax, the name of a function over a row
-
-
-FORMS: dict[type[Layer], Form] = {
-    Dense: Form(
-        lambda g, layer, x: g.add("Gemm", x, *(g.constant(layer.params[name]) for name in ("W", "b"))),
-        "dense",
-    ),
-    ReLU: Form(lambda g, layer, x: g.add("Relu", x), "x <= 0 ? 0 : x"),
-    LeakyReLU: Form(
-        # Not the operator LeakyRelu, which knows its slope in float32 only.
-        lambda g, layer, x: g.add("Max", x, g.add("Mul", x, g.constant(layer.negative_slope))),
-        "x > 0 ? x : {negative_slope} * x",
-    ),
-    Sigmoid: Form(
-        # Not the operator Sigmoid, which makes small probabilities 0 in ONNX Runtime.
-        lambda g, layer, x: g.add("Reciprocal", g.add("Add", g.add("Exp", g.add("Neg", x)), g.constant(1.0))),
-        "1 / (1 + exp(-x))",
-    ),
-    Tanh: Form(lambda g, layer, x: g.add("Tanh", x), "tanh(x)"),
-    Exp: Form(lambda g, layer, x: g.add("Exp", x), "exp(x)"),
-    Softmax: Form(lambda g, layer, x: g.add("Softmax", x, axis=1), "softmax"),
+# (graph, layer, name of x) -> name of y
+NODES: dict[type[Layer], Callable[[Any, Any, str], str]] = {
+    Dense: lambda g, layer, x: g.add("Gemm", x, *(g.constant(layer.params[name]) for name in ("W", "b"))),
+    ReLU: lambda g, layer, x: g.add("Relu", x),
+    Softmax: lambda g, layer, x: g.add("Softmax", x, axis=1),
 }
+ROW_FUNCTIONS: dict[type[Layer], str] = {Dense: "dense", Softmax: "softmax"}  # in C
+_OPERATORS = {"+": "Add", "−": "Sub", "·": "Mul", "/": "Div"}
+_FUNCTIONS = {"exp": "Exp", "log": "Log", "tanh": "Tanh", "sqrt": "Sqrt", "max": "Max", "abs": "Abs", "sign": "Sign"}
+_COMPARISONS = {">": "Greater", "≤": "LessOrEqual"}
+_ADD, _MULTIPLY, _ATOM = 1, 2, 3  # how tightly an expression holds together
+
+
+def can_be_written(layer: Layer) -> bool:
+    """Tell whether there is a form for a layer."""
+    return type(layer) in ROW_FUNCTIONS or "slope" in formula_of(layer)
+
+
+def expression_of(layer: Layer) -> Expression:
+    """Return y of an elementwise layer as an expression in x."""
+    return parse(formula_of(layer)["y"], {"x": "x"}.__getitem__, layer, sizes={})
+
+
+def add_nodes(g: Graph, layer: Layer, x: str) -> str:
+    """Add the nodes of a layer to a graph; return the name of y."""
+    if type(layer) in NODES:
+        return NODES[type(layer)](g, layer, x)
+    return _nodes(expression_of(layer), g, x)
+
+
+def _nodes(e: Expression, g: Graph, x: str) -> str:
+    match e:
+        case Element():
+            return x
+        case Constant(number=number):
+            return g.constant(number)
+        case Negative(argument=argument):
+            return g.add("Neg", _nodes(argument, g, x))
+        case Square(base=base):
+            root = _nodes(base, g, x)
+            return g.add("Mul", root, root)
+        case Binary(operator=operator, left=left, right=right):
+            return g.add(_OPERATORS[operator], _nodes(left, g, x), _nodes(right, g, x))
+        case Call(function=function, arguments=arguments) if function in _COMPARISONS:
+            truth = g.add(_COMPARISONS[function], *(_nodes(argument, g, x) for argument in arguments))
+            return g.add("CastLike", truth, g.constant(0.0))
+        case Call(function=function, arguments=arguments):
+            return g.add(_FUNCTIONS[function], *(_nodes(argument, g, x) for argument in arguments))
+    raise AssertionError(f"an elementwise formula has no {e!r}")
+
+
+def c_expression(e: Expression, x: str, number: Callable[[float], str], f: str) -> str:
+    """Return an elementwise formula in C; x is what stands for its x, ``f`` the end of the functions' names."""
+
+    def write(e: Expression, level: int = _ADD) -> str:
+        match e:
+            case Element():
+                return x
+            case Constant(number=value):
+                return number(value)
+            case Negative(argument=argument):
+                text = f"-{write(argument, _MULTIPLY)}"
+            case Square(base=base):
+                return f"({write(base, _ATOM)} * {write(base, _ATOM)})"
+            case Binary(operator=operator, left=left, right=right):
+                sign = {"−": "-", "·": "*"}.get(operator, operator)
+                text = f"{write(left, e.level)} {sign} {write(right, e.level + (operator in '−/'))}"
+            case Call(function=">" | "≤" as sign, arguments=(left, right)):
+                return f"({write(left)} {'<=' if sign == '≤' else sign} {write(right)})"
+            case Call(function="max", arguments=(left, right)):  # so that NaN stays NaN
+                text = f"{write(left)} <= {write(right)} ? {write(right)} : {write(left)}"
+                return text if level == 0 else f"({text})"
+            case Call(function="sign", arguments=(argument,)):
+                return f"(({write(argument)} > 0) - ({write(argument)} < 0))"
+            case Call(function=function, arguments=(argument,)):
+                return f"{'fabs' if function == 'abs' else function}{f}({write(argument)})"
+            case _:
+                raise AssertionError(f"an elementwise formula has no {e!r}")
+        return text if e.level >= level else f"({text})"
+
+    return write(e, 0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..contract import Loss
 from ..modelfile import write_whole
-from .layers import FORMS, Graph
+from .layers import Graph, add_nodes
 from .source import Source, source_of
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ def write(g: Graph, source: Source, x: str, names: Sequence[str]) -> dict[str, s
     """Add the nodes that make the outputs ``names`` of x; return the names of these in the graph."""
     made = {}
     for layer in source.layers:
-        x = FORMS[type(layer)].onnx(g, layer, x)
+        x = add_nodes(g, layer, x)
     made["logits"] = x
     for layer in source.link:
-        x = FORMS[type(layer)].onnx(g, layer, x)
+        x = add_nodes(g, layer, x)
     made["y"] = made["variable"] = made["probabilities"] = x
     if source.is_binary and "probabilities" in names:
         made["probabilities"] = g.add("Concat", g.add("Sub", g.constant(1.0), x), x, axis=1)

@@ -8,9 +8,9 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss, check_filled
 from ..engine.program import flatten
-from ..layers import Dense, Dropout, Identity, Sigmoid, Softmax
+from ..layers import LAYERS, Dense, Dropout, Identity, Sigmoid, Softmax
 from ..validation import check_dtype, fitted_inside
-from .layers import FORMS
+from .layers import can_be_written
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -109,9 +109,11 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
     layers = [layer for layer, _ in flatten(net) if not isinstance(layer, (Identity, Dropout))]
     after = [] if link is None or isinstance(link, Identity) else [link]
     for layer in (*layers, *after):
-        if type(layer) not in FORMS:
-            names = ", ".join(sorted(cls.__name__ for cls in FORMS))
-            raise ValueError(f"{layer!r} can't be exported; {names} can, and Dropout and Identity, which do nothing")
+        if not can_be_written(layer):
+            names = ", ".join(sorted(cls.__name__ for cls in LAYERS))
+            raise ValueError(
+                f"{layer!r} can't be exported; {names} can, and elementwise layers of your own that state their formula"
+            )
     dense = [layer for layer in layers if isinstance(layer, Dense)]
     if not dense:
         raise ValueError(f"{net!r} can't be exported: without a Dense layer it has no width")

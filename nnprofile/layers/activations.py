@@ -5,7 +5,7 @@ Each is an elementwise function with its derivative directly below it; branches 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 class Elementwise(Layer):
     """y_ij = f(x_ij), so dx_ij = dy_ij * f'(x_ij) (docs/backprop.md, eq. 3, 24); ``forward`` caches what f' needs."""
+
+    symbol: ClassVar[str] = ""  # of f in formulas, unless it is the name of the class
 
     def output_width(self, width: Any) -> Any:
         """Return the width of x."""
@@ -44,6 +46,9 @@ class Identity(Elementwise):
     [[1.0, -2.0]]
     """
 
+    symbol = "id"
+    formula = {"y": "x", "slope": "1"}
+
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return a copy of x."""
         x = floating(x)
@@ -68,6 +73,9 @@ class Sigmoid(Elementwise):
     [[0.25, 0.0, 0.0]]
     """
 
+    symbol = "σ"
+    formula = {"y": "1 / (1 + exp(-x))", "slope": "y * (1 - y)"}
+
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = s(x)."""
         y, one_minus_y = sigmoid(floating(x))
@@ -90,6 +98,8 @@ class Tanh(Elementwise):
     >>> y.tolist(), layer.backward(np.ones((1, 1)), cache)[0].tolist()
     ([[0.0]], [[1.0]])
     """
+
+    formula = {"y": "tanh(x)", "slope": "1 - y**2"}
 
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = tanh(x)."""
@@ -118,6 +128,8 @@ class LeakyReLU(Elementwise):
     """
 
     config_names = ("negative_slope",)
+    symbol = "lrelu"
+    formula = {"y": "max(x, negative_slope * x)", "slope": "(x > 0) + negative_slope * (x <= 0)"}
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = check_number(negative_slope, "negative_slope", below=1.0)
@@ -144,6 +156,8 @@ class ReLU(Elementwise):
     ([[2.0, 0.0]], [[5.0, 0.0]])
     """
 
+    formula = {"y": "max(x, 0)", "slope": "x > 0"}
+
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = max(x, 0)."""
         x = floating(x)
@@ -152,3 +166,26 @@ class ReLU(Elementwise):
     def _slope(self, cache: Cache) -> Array:
         slope: Array = (cache.real > 0).astype(cache.dtype)
         return slope
+
+
+class Exp(Elementwise):
+    """y = exp(x), dx = dy * y: a rate from its logarithm, the link of PoissonLoss (docs/backprop.md, eq. 40).
+
+    Examples
+    --------
+    >>> layer = Exp()
+    >>> y, cache = layer.forward(np.array([[0.0, 1.0]]))
+    >>> y.round(3).tolist(), layer.backward(np.ones((1, 2)), cache)[0].round(3).tolist()
+    ([[1.0, 2.718]], [[1.0, 2.718]])
+    """
+
+    formula = {"y": "exp(x)", "slope": "y"}
+
+    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
+        """Return y = exp(x); inf, where that is too large for a float."""
+        with np.errstate(over="ignore"):
+            y = np.exp(floating(x))
+        return y, y.copy()
+
+    def _slope(self, cache: Cache) -> Array:
+        return cache  # type: ignore[no-any-return]

@@ -47,6 +47,12 @@ class Dense(Layer):
     """
 
     config_names = ("in_features", "out_features")
+    formula = {
+        "y": "sum(i, x[n, i] * W[i, j]) + b[j]",
+        "dx": "sum(j, dy[n, j] * W[i, j])",
+        "dW": "sum(n, x[n, i] * dy[n, j])",
+        "db": "sum(n, dy[n, j])",
+    }
 
     def __init__(
         self,

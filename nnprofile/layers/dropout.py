@@ -38,6 +38,7 @@ class Dropout(Layer):
     """
 
     config_names = ("rate",)
+    formula = {"y": "x * m", "dx": "dy * m"}  # m is drawn
 
     def __init__(self, rate: float) -> None:
         self.rate = check_number(rate, "rate", below=1.0)

@@ -32,6 +32,11 @@ class Softmax(Layer):
     ([[0.5, 0.5]], [[0.25, -0.25]])
     """
 
+    formula = {
+        "y": "exp(x) / sum(k, exp(x[n, k]))",
+        "dx": "y * (dy - sum(k, dy[n, k] * y[n, k]))",
+    }
+
     def output_width(self, width: Any) -> Any:
         """Return the width of x."""
         return width

@@ -6,95 +6,64 @@ Their forwards are right, so that the check beside each gradient shows what is w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..contract import Array, Cache, Layer, Loss, Optimizer, Parameters
-from ..layers import Dense, ReLU, Sequential, Sigmoid, Tanh
+from ..formulas import formula_of
+from ..layers import LAYERS, Dense, ReLU, Sequential, Sigmoid, Tanh
+from ..layers.activations import Elementwise
 from ..losses import HalfSquaredError, MeanLoss, SoftmaxCrossEntropy
-from .expression import Constant, Expression, Quantities, Sum, call
-from .formulas import LAYERS, Formula, LayerRule, LossRule, Place, loss_rule
 
 
-class _BugLayer(Layer):
-    """A layer like another but for its backward."""
-
-    base: type
-
-    def trace_rule(self, at: Place) -> LayerRule:
-        """Return the right formulas, changed where the bug is."""
-        return self.bug(LAYERS[self.base](self, at), at)
-
-    def bug(self, rule: LayerRule, at: Place) -> LayerRule:
-        """Return the formulas with the bug in them."""
-        raise NotImplementedError
-
-
-class WithoutWeights(_BugLayer, Dense):
+class WithoutWeights(Dense):
     """dx_ni = sum_j dy_nj: the weights between the layers are missing, as in an article (docs/errata.md, 7)."""
 
     base = Dense
+    formula = {**Dense.formula, "dx": "sum(j, dy[n, j])"}
+    words = {"dx": ("{dx} = Σ_k {dy}", "", "Bug: the weights are missing.")}
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
         """Return dx without W."""
         _, grads = super().backward(dy, cache)
         return np.repeat(dy.sum(axis=1, keepdims=True), self.in_features, axis=1), grads
 
-    def bug(self, rule: LayerRule, at: Place) -> LayerRule:
-        """Change dx."""
-        dx, dy = at.name("dx"), at.name("dy")
-        element = Sum("j", at.n_out, Quantities(dy)["n", "j"])
-        return replace(
-            rule, backward=Formula(f"{{{dx}}} = Σ_k {{{dy}}}", element, ("n", "i"), "", "Bug: the weights are missing.")
-        )
 
-
-class NotTransposed(_BugLayer, Dense):
+class NotTransposed(Dense):
     """dx = dy @ W: not transposed, which goes unnoticed where W is square."""
 
     base = Dense
+    formula = {**Dense.formula, "dx": "sum(j, dy[n, j] * W[j, i])"}
+    words = {"dx": ("{dx} = {dy} {W}", "", "Bug: the transpose is missing.")}
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
         """Return dx with W in place of its transpose."""
         _, grads = super().backward(dy, cache)
         return dy @ self.params["W"], grads
 
-    def bug(self, rule: LayerRule, at: Place) -> LayerRule:
-        """Change dx."""
-        dx, dy, W = at.name("dx"), at.name("dy"), at.name("W")
-        element = Sum("j", at.n_out, Quantities(dy)["n", "j"] * Quantities(W)["j", "i"])
-        formula = Formula(f"{{{dx}}} = {{{dy}}} {{{W}}}", element, ("n", "i"), "", "Bug: the transpose is missing.")
-        return replace(rule, backward=formula)
 
-
-class UpdatedWeights(_BugLayer, Dense):
+class UpdatedWeights(Dense):
     """dx = dy @ (W - learning_rate * dW).T: the weights step before the gradient has passed through them."""
 
     base = Dense
     learning_rate = 0.0
+    formula = {**Dense.formula, "dx": "sum(j, dy[n, j] * (W[i, j] - learning_rate * dW[i, j]))"}
+    words = {"dx": ("{dx} = {dy} ({W} − η {dW})ᵀ", "", "Bug: {W} has been updated already.")}
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
         """Return dx through the updated weights."""
         _, grads = super().backward(dy, cache)
         return dy @ (self.params["W"] - self.learning_rate * grads["W"]).T, grads
 
-    def bug(self, rule: LayerRule, at: Place) -> LayerRule:
-        """Change dx."""
-        dx, dy, W, dW = (at.name(name) for name in ("dx", "dy", "W", "dW"))
-        weight = Quantities(W)["i", "j"] - Constant("η", self.learning_rate) * Quantities(dW)["i", "j"]
-        element = Sum("j", at.n_out, Quantities(dy)["n", "j"] * weight)
-        why = f"Bug: {{{W}}} has been updated already."
-        return replace(
-            rule, backward=Formula(f"{{{dx}}} = {{{dy}}} ({{{W}}} − η {{{dW}}})ᵀ", element, ("n", "i"), "", why)
-        )
 
-
-class BiasOfOneRow(_BugLayer, Dense):
+class BiasOfOneRow(Dense):
     """db = dy[0]: the bias's gradient is taken from one row, not summed over all."""
 
     base = Dense
+    formula = {**Dense.formula, "db": "dy[0, j]"}
+    words = {"db": ("{db} = the first row of {dy}", "", "Bug: the sum over rows is missing.")}
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
         """Return db of the first row."""
@@ -102,92 +71,43 @@ class BiasOfOneRow(_BugLayer, Dense):
         grads["b"] = dy[0]
         return dx, grads
 
-    def bug(self, rule: LayerRule, at: Place) -> LayerRule:
-        """Change db."""
-        db, dy = at.name("db"), at.name("dy")
-        element = Quantities(dy)["0", "j"]
-        formula = Formula(
-            f"{{{db}}} = the first row of {{{dy}}}", element, ("j",), "", "Bug: the sum over rows is missing."
-        )
-        return replace(rule, gradients={**rule.gradients, "b": formula})
 
-
-class _WrongSlope(_BugLayer):
-    """An activation whose slope is wrong."""
-
-    matrix = ""
-    why = ""
-
-    def trace_slope(self, dy: Array, cache: Cache) -> Array:
-        """Return the slope that backward uses."""
-        raise NotImplementedError
-
-    def wrong(self, at: Place) -> Expression:
-        """Return the slope's formula."""
-        raise NotImplementedError
-
-    def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
-        """Return dy times the wrong slope."""
-        return dy * self.trace_slope(dy, cache), Parameters({})
-
-    def bug(self, rule: LayerRule, at: Place) -> LayerRule:
-        """Change the slope."""
-        assert rule.slope is not None
-        names = {name: at.name(name) for name in ("x", "y", "dy")}
-        formula = Formula(
-            f"{{{rule.slope[0]}}} = " + self.matrix.format(**names), self.wrong(at), ("n", "j"), "", f"Bug: {self.why}"
-        )
-        return replace(rule, slope=(rule.slope[0], formula))
-
-
-class MaskFromDy(_WrongSlope, ReLU):
+class MaskFromDy(ReLU):
     """dx = dy where dy > 0: the mask is taken from the gradient, not from the forward pass."""
 
-    base, matrix, why = ReLU, "[{{{dy}}} > 0]", "the mask looks at dy, and should look at what went in."
+    base, symbol = ReLU, "relu"
+    formula = {**ReLU.formula, "slope": "dy > 0"}
+    words = {"slope": ("{s} = [{dy} > 0]", "", "Bug: the mask looks at dy, and should look at what went in.")}
 
     def trace_slope(self, dy: Array, cache: Cache) -> Array:
         """Return 1 where dy > 0."""
         return (dy > 0).astype(float)
 
-    def wrong(self, at: Place) -> Expression:
-        """Return [dy > 0]."""
-        return call(">", at.q("dy")["n", "j"], 0)
+    def backward(self, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
+        """Return dy where it is positive."""
+        return dy * self.trace_slope(dy, cache), Parameters({})
 
 
-class _LostSlope(_WrongSlope):
-    """dx = dy: the factor f'(z) is lost, as in an article (docs/errata.md, 3)."""
+def _without_slope(kind: type[Elementwise]) -> type[Elementwise]:
+    """Return an activation with dx = dy: the factor f'(z) is lost, as in an article (docs/errata.md, 3)."""
 
-    matrix, why = "1", "the slope of the activation is lost."
+    def backward(self: Elementwise, dy: Array, cache: Cache) -> tuple[Array, Parameters]:
+        return dy.copy(), Parameters({})
 
-    def trace_slope(self, dy: Array, cache: Cache) -> Array:
-        """Return 1."""
-        return np.ones_like(dy)
-
-    def wrong(self, at: Place) -> Expression:
-        """Return 1."""
-        return Constant("1", 1.0)
-
-
-class LostSlopeOfSigmoid(_LostSlope, Sigmoid):
-    """Of the sigmoid."""
-
-    base = Sigmoid
-
-
-class LostSlopeOfTanh(_LostSlope, Tanh):
-    """Of tanh."""
-
-    base = Tanh
-
-
-class LostSlopeOfReLU(_LostSlope, ReLU):
-    """Of relu: where the unit is off, a gradient passes."""
-
-    base = ReLU
+    body = {
+        "base": kind,
+        "symbol": kind.symbol or kind.__name__.lower(),
+        "formula": {**kind.formula, "slope": "1"},
+        "words": {"slope": ("{s} = 1", "", "Bug: the slope of the activation is lost.")},
+        "backward": backward,
+    }
+    return type(f"LostSlopeOf{kind.__name__}", (kind,), body)
 
 
 class _BugLoss(MeanLoss):
     """A loss like another but for its backward: it multiplies the right gradient by something."""
+
+    wrong = "{}"  # the wrong slope, of the right one
 
     def __init__(self, inner: Loss, n_samples: int) -> None:
         self.inner, self.n_samples = inner, n_samples
@@ -210,15 +130,11 @@ class _BugLoss(MeanLoss):
         """Return the wrong derivative."""
         raise NotImplementedError
 
-    def trace_rule(self, y_name: str, k: int, *, labels: bool) -> LossRule:
-        """Return the formulas with the bug in them."""
-        rule = loss_rule(self.inner, y_name, k, labels=labels)
-        assert rule is not None and rule.slope is not None
-        return replace(rule, slope=self.wrong(rule.slope, y_name))
-
-    def wrong(self, slope: Expression, y_name: str) -> Expression:
-        """Return the wrong formula."""
-        raise NotImplementedError
+    @property
+    def formula(self) -> dict[str, str]:  # type: ignore[override]
+        """The formulas of the loss it wraps, with the wrong slope."""
+        texts = formula_of(self.inner)
+        return {key: self.wrong.format(text) if key.startswith("slope") else text for key, text in texts.items()}
 
     def __repr__(self) -> str:
         return repr(self.inner)
@@ -227,52 +143,43 @@ class _BugLoss(MeanLoss):
 class FactorTwo(_BugLoss):
     """dl = 2 (y - t) for l = 1/2 (y - t)^2, as in an article (docs/errata.md, 5)."""
 
+    wrong = "2 * ({})"
+
     def spoil(self, y_pred: Array, dl: Array) -> Array:
         """Return twice the derivative."""
         return 2 * dl
-
-    def wrong(self, slope: Expression, y_name: str) -> Expression:
-        """Return twice the formula."""
-        return 2 * slope
 
 
 class Uphill(_BugLoss):
     """dl with the wrong sign: t - y."""
 
+    wrong = "-1 * ({})"
+
     def spoil(self, y_pred: Array, dl: Array) -> Array:
         """Return minus the derivative."""
         return -dl
-
-    def wrong(self, slope: Expression, y_name: str) -> Expression:
-        """Return minus the formula."""
-        return Constant("−1", -1.0) * slope
 
 
 class SumInsteadOfMean(_BugLoss):
     """dl without its 1/N: the loss is a mean, its gradient that of a sum."""
 
+    wrong = "n_samples * ({})"
+
     def spoil(self, y_pred: Array, dl: Array) -> Array:
         """Return N times the derivative, which the mean then divides by N."""
         return dl * self.n_samples
 
-    def wrong(self, slope: Expression, y_name: str) -> Expression:
-        """Return N times the formula."""
-        return Constant("N", self.n_samples) * slope
-
 
 class SlopeAfterSoftmax(_BugLoss):
     """dz = (p - t) p (1 - p): softmax's slope once more, although p - t has it already."""
+
+    wrong = "({}) * p * (1 - p)"
 
     def spoil(self, y_pred: Array, dl: Array) -> Array:
         """Return the derivative times p (1 - p)."""
         p, _ = self.link.forward(y_pred)
         out: Array = dl * p * (1 - p)
         return out
-
-    def wrong(self, slope: Expression, y_name: str) -> Expression:
-        """Return (p - t) p (1 - p)."""
-        p = Quantities("p")["n", "j"]
-        return slope * p * (1 - p)
 
 
 @dataclass(frozen=True)
@@ -358,7 +265,7 @@ BUGS = (
         "lost-slope",
         "the activation's slope is lost",
         "An article whose formulas we correct sets dL/dz = dL/da, and so loses a factor f′(z) at every layer.",
-        _in_layers(LostSlopeOfSigmoid, LostSlopeOfTanh, LostSlopeOfReLU),
+        _in_layers(*map(_without_slope, (Sigmoid, Tanh, ReLU))),
     ),
     Bug(
         "updated-weights",

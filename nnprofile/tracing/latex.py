@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .expression import Binary, Call, Constant, Element, Expression, Lookup, Negative, Square, Sum, Terms
+from ..formulas.expression import Binary, Call, Constant, Element, Expression, Lookup, Negative, Square, Sum, Terms
 
 if TYPE_CHECKING:
     from ..contract import Array

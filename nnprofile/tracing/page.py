@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..contract import Array, Layer, Loss
+from ..formulas.expression import PLAIN, Expression, flat
 from ..training import objective
 from ..validation import check_size
 from .bugs import applicable
-from .expression import PLAIN, Expression, flat
 from .large import MAX_CELLS, blocks
 from .paths import MAX_PATHS, n_paths, paths, total
 from .recorder import trace

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .expression import total as summed
+from ..formulas.expression import total as summed
 
 if TYPE_CHECKING:
     from .record import Trace

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer
+from ..formulas.expression import PLAIN
 from ..layers import Dense, ReLU, Sequential, Sigmoid, Tanh
 from ..losses import HalfSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ..optimizers import SGD
 from ..training import objective
-from .expression import PLAIN
 from .record import Trace
 from .recorder import trace
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contract import Array, Layer, Loss, Optimizer
-from .expression import PLAIN
-from .formulas import Formula
+from ..formulas.expression import PLAIN
 from .reference import Check
+from .rules import Formula
 
 if TYPE_CHECKING:
     from .presets import Preset

@@ -16,24 +16,26 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, forward_pair, is_sparse
-from ..layers import Dense, Dropout, Sequential, Softmax
+from ..formulas import formula_of
+from ..formulas.expression import PLAIN, Constant, Expression, Quantities, Square, Sum
+from ..layers import Dense, Dropout, Sequential
 from ..validation import as_features, as_weights, check_number, check_rng, fitted_inside
-from .expression import PLAIN, Constant, Expression, Quantities, Square, Sum
-from .formulas import (
-    Formula,
-    LayerRule,
-    Place,
-    has_formulas,
-    layer_rule,
-    loss_rule,
-    slope_formula,
-    slope_of,
-    update_rule,
-)
 from .large import wanted
 from .record import EMPTY, Link, Quantity, Step, Trace
 from .reference import check
 from .replay import Replay
+from .rules import (
+    Formula,
+    LayerRule,
+    Place,
+    inner_values,
+    layer_rule,
+    loss_rule,
+    own_names,
+    slope_formula,
+    slope_of,
+    update_rule,
+)
 from .slope import Slope, elementwise_slope
 
 
@@ -225,7 +227,7 @@ class _Recorder:
             count += bool(len(layer.params))
             last = i == len(flat) - 1
             letter = "z" if isinstance(layer, Dense) else "h" if isinstance(layer, Dropout) else "a"
-            extra = ["m"] if type(layer) is Dropout else [] if isinstance(layer, (Dense, Softmax)) else ["s"]
+            extra = own_names(layer)
             own = _letters(list(layer.params), {letter, *extra})
             tail = self.tail(count, [letter, *own.values(), *extra])
             y_name = "y" if last and letter == "a" else letter + tail
@@ -233,9 +235,9 @@ class _Recorder:
             y, cache = forward_pair(layer, layer.forward(x, rng))
             width = (x.shape[-1], y.shape[-1])
             params = {name: letters + tail for name, letters in own.items()}
-            place = Place(x_name, y_name, tail, self.n, *width, params)
+            place = Place(x_name, y_name, tail, self.n, *width, params, extra)
             rule = layer_rule(layer, place)
-            slope = None if has_formulas(layer) else elementwise_slope(layer, x, before)
+            slope = None if formula_of(layer) else elementwise_slope(layer, x, before)
             if slope is not None:
                 rule = replace(rule, slope=slope_formula(layer, place, slope.method))
             x_axes = self.axes[x_name]
@@ -261,6 +263,10 @@ class _Recorder:
                     rule.slope[1] if rng is not None else replace(rule.slope[1], why="Inference: nothing is dropped.")
                 )
                 names.append(self.add(f"m{tail}", cache, y_axes, "slope", mask))
+            known = {name: self.trace[name].value for name in (x_name, *params.values())}
+            for (inner, formula), value in zip(rule.inner.items(), inner_values(rule, known).values(), strict=True):
+                axes = (x_axes[0], y_axes[1])[: value.ndim]
+                names.append(self.add(place.name(inner), value, axes, "forward", formula))
             names.append(self.add(y_name, y, y_axes, "forward", rule.forward))
             self.step(f"Forward: {rule.title}", "forward", names, rule.forward.why)
             x_name, x = y_name, y

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..formulas.expression import MAX_TERMS, PLAIN, Plain
 from ..validation import check_size
-from .expression import MAX_TERMS, PLAIN, Plain
 from .large import shown_in_text
 from .latex import LATEX, Latex, escaped, finite, matrix_rows, pieces_of, prose, rows
 from .reference import ENOUGH

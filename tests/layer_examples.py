@@ -1,0 +1,58 @@
+"""One row a layer: the tests of what holds for every layer run over this table. A new layer is one more row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import nnprofile as nn
+from nnprofile.layers.activations import Elementwise
+
+
+class Example(NamedTuple):
+    """A layer for rows of a given width, without values yet.
+
+    Attributes
+    ----------
+    make : function (width) -> Layer
+    kink : float or None
+        The slope on the left of 0, where the slope jumps there; the right one is 1.
+    engine : bool
+        Whether the compiled engine runs it.
+    grows : bool
+        Whether some of it, one behind the other, overflow.
+    """
+
+    make: Callable[[int], nn.Layer]
+    kink: float | None = None
+    engine: bool = True
+    grows: bool = False
+
+
+EXAMPLES = (
+    Example(lambda width: nn.Dense(width, width + 2)),
+    Example(lambda width: nn.Identity()),
+    Example(lambda width: nn.Sigmoid()),
+    Example(lambda width: nn.Tanh()),
+    Example(lambda width: nn.ReLU(), kink=0.0),
+    Example(lambda width: nn.LeakyReLU(0.2), kink=0.2),
+    Example(lambda width: nn.Exp(), engine=False, grows=True),
+    Example(lambda width: nn.Softmax()),
+    Example(lambda width: nn.Dropout(0.4)),
+)
+
+
+def keeps_width(example: Example) -> bool:
+    """Tell whether y is as wide as x."""
+    return example.make(3).output_width(3) == 3
+
+
+def layers(examples: Iterable[Example] = EXAMPLES, width: int = 3) -> list[nn.Layer]:
+    """Return one layer of each."""
+    return [example.make(width) for example in examples]
+
+
+BETWEEN = [example for example in EXAMPLES if keeps_width(example) and not example.grows]  # may stand anywhere
+COMPILED = [example for example in BETWEEN if example.engine]
+ELEMENTWISE = [example.make(3) for example in EXAMPLES if isinstance(example.make(3), Elementwise)]
+KINKED = [(example.make(3), example.kink) for example in EXAMPLES if example.kink is not None]
