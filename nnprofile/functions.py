@@ -29,6 +29,41 @@ def log1p(u: Array) -> Array:
     return out
 
 
+def erfc(x: Array) -> Array:
+    """Return 1 - erf(x) = 2 / sqrt(pi) * the integral of exp(-t^2) from x on, which keeps its digits where it is small.
+
+    Real numbers by SciPy, if it is there, else one by one. For z = x + iy a series around x, where SciPy's has no better digits:
+    Abramowitz and Stegun (1964), 7.1.29.
+    """
+    if np.iscomplexobj(x):
+        return _complex_erfc(x)
+    try:
+        from scipy.special import erfc as real
+    except ImportError:
+        import math
+
+        real = np.vectorize(math.erfc, otypes=[x.dtype])
+    out: Array = np.asarray(real(x))
+    return out
+
+
+def _complex_erfc(z: Array) -> Array:
+    x, y = z.real.astype(float), z.imag.astype(float)
+    near, xy = np.clip(x, -30, 30), np.clip(x, -30, 30) * y  # beyond 30, exp(-x^2) is 0
+    total = np.sinc(xy / np.pi) * y / np.pi * (np.sin(xy) + 1j * np.cos(xy))
+    largest = np.abs(y[np.isfinite(y)]).max(initial=0.0)
+    for n in range(1, int(14 + 4 * largest)):
+        least = np.exp(-n * n / 4)
+        up, down = np.exp(n * y - n * n / 4), np.exp(-n * y - n * n / 4)
+        rise = (up + down) / 2  # cosh(n y) exp(-n^2 / 4), and so with sinh, which keeps its digits near 0
+        fall = np.where(abs(n * y) < 1, least * np.sinh(np.clip(n * y, -1, 1)), (up - down) / 2)
+        real = 2 * near * (least - rise * np.cos(2 * xy)) + n * fall * np.sin(2 * xy)
+        imaginary = 2 * near * rise * np.sin(2 * xy) + n * fall * np.cos(2 * xy)
+        total = total + 2 / np.pi * (real + 1j * imaginary) / (n * n + 4 * near * near)
+    out: Array = (erfc(x) - np.exp(-x * x) * total).astype(z.dtype)
+    return out
+
+
 def softplus(x: Array) -> Array:
     """Return log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which never overflows."""
     positive = x.real > 0

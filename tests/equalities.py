@@ -37,6 +37,9 @@ def _call(name: str, arguments: list[Bounded]) -> Bounded:
     if name == "sqrt":
         value = math.sqrt(a.value)
         return Bounded(value, (a.error / (2 * value) if value else math.sqrt(a.error)) + 2 * EPS * value)
+    if name == "erfc":
+        value = math.erfc(a.value)
+        return Bounded(value, a.error * 2 * math.exp(-(max(abs(a.value) - a.error, 0) ** 2)) + 4 * EPS * value)
     if name == "max":
         return Bounded(max(a.value, arguments[1].value), max(a.error, arguments[1].error))
     if name == "abs":

@@ -532,6 +532,30 @@ def test_exp_and_log1p_have_all_their_digits() -> None:
         assert np.isnan(l[2]) and l[0] == 0
 
 
+def test_the_normal_distribution_has_its_digits() -> None:
+    from numba import njit
+
+    from nnprofile.engine import elementary
+
+    @njit
+    def call(x: Any, density: Any, above: Any) -> None:
+        for i in range(x.size):
+            density[i], above[i] = elementary.normal(x[i])
+
+    for dtype, last in ((np.float32, 13.0), (np.float64, 37.0)):
+        x = np.concatenate([np.linspace(0, last, 3001), np.geomspace(1e-30, 1, 500)]).astype(dtype)
+        density, above = np.empty_like(x), np.empty_like(x)
+        call(x, density, above)
+        exact = x.astype(np.longdouble)
+        np.testing.assert_allclose(density, np.exp(-exact * exact / 2).astype(dtype), rtol=3 * np.finfo(dtype).eps)
+        share = np.exp(-exact * exact / 2) * scipy.special.erfcx(x / np.sqrt(2.0)) / 2
+        np.testing.assert_allclose(above, share.astype(dtype), rtol=8 * np.finfo(dtype).eps)
+        ends = np.array([0, 1e4, np.inf, np.nan], dtype)
+        call(ends, density, above)
+        np.testing.assert_array_equal(density[:4], np.array([1, 0, 0, np.nan], dtype))
+        assert above[0] == 0.5 and not above[1:2].any() and np.isnan(above[3])
+
+
 Z = np.array([s * z for z in (1e-300, 1e-3, 1.0, 20.0, 36.5, 80.0, 700.0, 1e30) for s in (1, -1)])
 
 

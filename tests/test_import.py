@@ -69,6 +69,8 @@ def test_only_numpy_is_needed() -> None:
         rng = np.random.default_rng(0)
         net = nn.Sequential([nn.Dense(2, 3), nn.ReLU(), nn.Dense(3, 1)], rng=rng)
         nn.fit(net, nn.SigmoidCrossEntropy(), nn.Adam(), [[0, 1], [1, 0]], [0, 1], n_epochs=2, rng=rng, progress=True)
+        from nnprofile.functions import erfc
+        assert erfc(np.array([0.0, np.inf], np.float32)).tolist() == [1.0, 0.0]
         with tempfile.TemporaryDirectory() as folder:
             nn.save(net, os.path.join(folder, "a"), rng=rng)
             assert (nn.load(os.path.join(folder, "a")).net.params.vector == net.params.vector).all()

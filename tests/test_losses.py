@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nnprofile as nn
+from nnprofile.functions import erfc
 
 from .layer_examples import BETWEEN, layers
 
@@ -31,6 +32,20 @@ def test_activations_equal_scipys(seed: int, scale: float, dtype: Any) -> None:
         assert y.dtype == dx.dtype == dtype and len(grads) == 0 and np.isfinite(dx).all()
         loose = tiny | {"rtol": 4 * np.finfo(dtype).eps * (1 + 2 * scale)} if isinstance(layer, nn.Softmax) else tiny
         np.testing.assert_allclose(y, expected.astype(dtype), **loose)
+
+
+@given(seed=st.integers(0, 1000), height=st.sampled_from([1e-300, 1e-100, 1e-8, 0.1, 1.0, 4.0]))
+def test_erfc_of_complex_numbers_equals_scipys(seed: int, height: float) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 3, (50, 2))
+    z = x + 1j * height * rng.uniform(0.1, 1, x.shape)
+    found, expected = erfc(z), scipy.special.erfc(z)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    if height <= 1e-8:  # the derivative, which a complex step reads there
+        np.testing.assert_allclose(found.imag, -2 / np.sqrt(np.pi) * np.exp(-x * x) * z.imag, rtol=1e-6, atol=1e-320)
+    ends = np.array([np.inf, -np.inf, 40.0, -40.0]) + 1e-30j
+    assert erfc(ends).real.tolist() == [0.0, 2.0, 0.0, 2.0] and not erfc(ends).imag.any()
+    assert erfc(z.astype(np.complex64)).dtype == np.complex64 and erfc(x.astype(np.float32)).dtype == np.float32
 
 
 def test_slopes_keep_their_digits_in_saturation() -> None:

@@ -67,6 +67,8 @@ def _nodes(e: Expression, g: Graph, x: str) -> str:
             return g.add("Mul", root, root)
         case Binary(operator=operator, left=left, right=right):
             return g.add(_OPERATORS[operator], _nodes(left, g, x), _nodes(right, g, x))
+        case Call(function="erfc", arguments=(argument,)):  # there is no Erfc
+            return g.add("Sub", g.constant(1.0), g.add("Erf", _nodes(argument, g, x)))
         case Call(function=function, arguments=arguments) if function in _COMPARISONS:
             truth = g.add(_COMPARISONS[function], *(_nodes(argument, g, x) for argument in arguments))
             return g.add("CastLike", truth, g.constant(0.0))

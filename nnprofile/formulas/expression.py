@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import fsum
+from math import erfc, fsum
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "log": np.log,
     "tanh": np.tanh,
     "sqrt": np.sqrt,
+    "erfc": erfc,
     "max": max,
     "abs": abs,
     "sign": np.sign,

@@ -14,7 +14,7 @@ from typing import Any
 
 from .expression import Binary, Call, Constant, Element, Expression, Negative, Square, Sum, call
 
-FUNCTIONS = ("exp", "log", "tanh", "sqrt", "max", "abs", "sign")
+FUNCTIONS = ("exp", "log", "tanh", "sqrt", "erfc", "max", "abs", "sign")
 _OPERATORS: dict[type, str] = {ast.Add: "+", ast.Sub: "−", ast.Mult: "·", ast.Div: "/"}
 _COMPARISONS: dict[type, str] = {ast.Gt: ">", ast.LtE: "≤"}
 _SYMBOLS = {

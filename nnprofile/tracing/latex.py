@@ -24,10 +24,10 @@ _WORDS = {
     **{"·": r" \cdot ", "−": "-", "²": "^2", "≤": r"\le ", "⊙": r"\odot ", "½": r"\tfrac{1}{2}", "∂": r"\partial "},
     **{"ᵀ": r"^\top", "′": "'", "σ": r"\sigma ", "Σ": r"\sum ", "Δ": r"\Delta ", "…": r"\dots "},
     **{"η": r"\eta ", "λ": r"\lambda ", "μ": r"\mu ", "δ": r"\delta ", "ε": r"\varepsilon "},
-    **{"β₁ᵗ": r"\beta_1^t", "β₂ᵗ": r"\beta_2^t", "β₁": r"\beta_1", "β₂": r"\beta_2"},
+    **{"β₁ᵗ": r"\beta_1^t", "β₂ᵗ": r"\beta_2^t", "β₁": r"\beta_1", "β₂": r"\beta_2", "π": r"\pi "},
     **{word: rf"\{word}" for word in ("exp", "log", "max", "tanh")},
     "from": r"\text{ from }",
-    **{word: rf"\operatorname{{{word}}}" for word in ("softmax", "lrelu", "relu", "sqrt", "sign")},
+    **{word: rf"\operatorname{{{word}}}" for word in ("softmax", "lrelu", "relu", "sqrt", "sign", "erfc")},
 }
 # All words at once, the longest first: "softmax(" holds "max(", and "lrelu" holds "relu". Names may be Chinese.
 _LETTERS = r"A-Za-z_\u00c0-\u024f\u2e80-\u9fff"
