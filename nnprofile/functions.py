@@ -32,18 +32,54 @@ def log1p(u: Array) -> Array:
 def erfc(x: Array) -> Array:
     """Return 1 - erf(x) = 2 / sqrt(pi) * the integral of exp(-t^2) from x on, which keeps its digits where it is small.
 
-    Real numbers by SciPy, if it is there, else one by one. For z = x + iy a series around x, where SciPy's has no better digits:
-    Abramowitz and Stegun (1964), 7.1.29.
+    Real numbers by SciPy, if it is there, else by ``NORMAL_TAIL``; long doubles have the digits of float64. Complex numbers by a
+    series around their real part: Abramowitz and Stegun (1964), 7.1.29.
     """
     if np.iscomplexobj(x):
         return _complex_erfc(x)
     try:
         from scipy.special import erfc as real
     except ImportError:
-        import math
+        real = _real_erfc
+    out: Array = np.asarray(real(x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)), dtype=x.dtype)
+    return out
 
-        real = np.vectorize(math.erfc, otypes=[x.dtype])
-    out: Array = np.asarray(real(x))
+
+# The coefficients of t^0, t^1, ... in exp(x^2 / 2) (x + 4) Phi(-x), for x >= 0 and t = (x - 4) / (x + 4): the polynomial that is
+# right at Chebyshev's 25 points, found with 50 digits, and within 1e-16 of its size in between.
+NORMAL_TAIL = (
+    0.7552851304157515,
+    -0.6078966419718923,
+    0.38713740074221453,
+    -0.18652185795963533,
+    0.06039657489093607,
+    -0.007540188967419565,
+    -0.0034796923673884156,
+    0.0016308184678064444,
+    0.00013334431270030784,
+    -0.00023109501999200649,
+    -1.908265085342679e-06,
+    3.5145122560125815e-05,
+    7.167263978705016e-07,
+    -5.921638801978817e-06,
+    -6.299974265164222e-07,
+    1.0248325060946323e-06,
+    2.727176083262385e-07,
+    -1.5982676610438677e-07,
+    -8.713294621467491e-08,
+    1.7881872409503415e-08,
+    2.1604426842720404e-08,
+    -6.021003727951476e-10,
+    -3.798041859957449e-09,
+    -1.1742107539247065e-10,
+    3.51569242668093e-10,
+)
+
+
+def _real_erfc(x: Array) -> Array:
+    u = np.minimum(np.abs(x), 30) * 2**0.5
+    tail = 2 * np.exp(-x * x) * np.polynomial.polynomial.polyval((u - 4) / (u + 4), NORMAL_TAIL) / (u + 4)
+    out: Array = np.where(x < 0, 2 - tail, tail)
     return out
 
 

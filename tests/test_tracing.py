@@ -23,6 +23,7 @@ from nnprofile.formulas.expression import flat, substituted, symbolic
 from nnprofile.tracing.bugs import BUGS, applicable
 from nnprofile.tracing.page import page_data
 from nnprofile.tracing.presets import PRESETS
+from nnprofile.tracing.rules import symbol_of
 from nnprofile.tracing.text import number
 
 from .equalities import compute, holds
@@ -58,6 +59,7 @@ def assert_equalities(trace: nn.Trace) -> int:
 def assert_matrix_formulas(trace: nn.Trace) -> int:
     """Evaluate the formulas for whole arrays, as NumPy; return how many could be."""
     functions = {
+        **{symbol_of(layer): lambda z, layer=layer: layer.forward(z)[0] for layer in ELEMENTWISE},
         "softmax": lambda z: np.exp(z) / np.exp(z).sum(axis=1, keepdims=True),
         "relu": lambda z: np.maximum(z, 0),
         "tanh": np.tanh,

@@ -16,6 +16,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
+from ..functions import NORMAL_TAIL
+
 # Called by compiled code alone: without the wrappers that make a function callable from Python, it compiles faster.
 HELPER = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 ONCE = HELPER | {"inline": "always"}  # called in one place: a call would copy each array's description
@@ -206,40 +208,40 @@ def exp(x):
     return (scale + scale * p) * small
 
 
-@njit(**INLINE)
+@njit(**INLINE, inline="always")  # too long for LLVM to do so by itself
 def normal(x):
     """Return exp(-x^2 / 2) and Phi(-x), the share of a normal distribution that is above x, for x >= 0.
 
-    Phi(-x) = exp(-x^2 / 2) p(t) / (x + 4) with t = (x - 4) / (x + 4), where p is the polynomial of degree 24 that is right at
-    Chebyshev's points, within 1e-16 in between. With h = x to sixteenths, x^2 = h^2 + (x - h)(x + h), and h^2 has all its digits.
+    Phi(-x) = exp(-x^2 / 2) p(t) / (x + 4) with t = (x - 4) / (x + 4), and p of ``NORMAL_TAIL``.
+    With h = x to sixteenths, x^2 = h^2 + (x - h)(x + h), and h^2 has all its digits.
     """
     four, half = like(x, 4), like(x, 0.5)
     t = (x - four) / (x + four)
-    p = like(x, 3.51569242668093e-10)
-    p = p * t + like(x, -1.1742107539247065e-10)
-    p = p * t + like(x, -3.798041859957449e-09)
-    p = p * t + like(x, -6.021003727951476e-10)
-    p = p * t + like(x, 2.1604426842720404e-08)
-    p = p * t + like(x, 1.7881872409503415e-08)
-    p = p * t + like(x, -8.713294621467491e-08)
-    p = p * t + like(x, -1.5982676610438677e-07)
-    p = p * t + like(x, 2.727176083262385e-07)
-    p = p * t + like(x, 1.0248325060946323e-06)
-    p = p * t + like(x, -6.299974265164222e-07)
-    p = p * t + like(x, -5.921638801978817e-06)
-    p = p * t + like(x, 7.167263978705016e-07)
-    p = p * t + like(x, 3.5145122560125815e-05)
-    p = p * t + like(x, -1.908265085342679e-06)
-    p = p * t + like(x, -0.00023109501999200649)
-    p = p * t + like(x, 0.00013334431270030784)
-    p = p * t + like(x, 0.0016308184678064444)
-    p = p * t + like(x, -0.0034796923673884156)
-    p = p * t + like(x, -0.007540188967419565)
-    p = p * t + like(x, 0.06039657489093607)
-    p = p * t + like(x, -0.18652185795963533)
-    p = p * t + like(x, 0.38713740074221453)
-    p = p * t + like(x, -0.6078966419718923)
-    p = p * t + like(x, 0.7552851304157515)
+    p = like(x, NORMAL_TAIL[24])
+    p = p * t + like(x, NORMAL_TAIL[23])
+    p = p * t + like(x, NORMAL_TAIL[22])
+    p = p * t + like(x, NORMAL_TAIL[21])
+    p = p * t + like(x, NORMAL_TAIL[20])
+    p = p * t + like(x, NORMAL_TAIL[19])
+    p = p * t + like(x, NORMAL_TAIL[18])
+    p = p * t + like(x, NORMAL_TAIL[17])
+    p = p * t + like(x, NORMAL_TAIL[16])
+    p = p * t + like(x, NORMAL_TAIL[15])
+    p = p * t + like(x, NORMAL_TAIL[14])
+    p = p * t + like(x, NORMAL_TAIL[13])
+    p = p * t + like(x, NORMAL_TAIL[12])
+    p = p * t + like(x, NORMAL_TAIL[11])
+    p = p * t + like(x, NORMAL_TAIL[10])
+    p = p * t + like(x, NORMAL_TAIL[9])
+    p = p * t + like(x, NORMAL_TAIL[8])
+    p = p * t + like(x, NORMAL_TAIL[7])
+    p = p * t + like(x, NORMAL_TAIL[6])
+    p = p * t + like(x, NORMAL_TAIL[5])
+    p = p * t + like(x, NORMAL_TAIL[4])
+    p = p * t + like(x, NORMAL_TAIL[3])
+    p = p * t + like(x, NORMAL_TAIL[2])
+    p = p * t + like(x, NORMAL_TAIL[1])
+    p = p * t + like(x, NORMAL_TAIL[0])
     h = nearest(x * like(x, 16)) * like(x, 1 / 16)
     e, scale, small = _exp_parts(-half * h * h, -half * (x - h) * (x + h))
     density = (scale + scale * e) * small

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from ..contract import Layer
 from ..formulas import formula_of, parse
 from ..formulas.expression import Binary, Call, Constant, Element, Expression, Negative, Square
+from ..functions import NORMAL_TAIL
 from ..layers import Dense, ReLU, Softmax
 
 
@@ -67,14 +68,26 @@ def _nodes(e: Expression, g: Graph, x: str) -> str:
             return g.add("Mul", root, root)
         case Binary(operator=operator, left=left, right=right):
             return g.add(_OPERATORS[operator], _nodes(left, g, x), _nodes(right, g, x))
-        case Call(function="erfc", arguments=(argument,)):  # there is no Erfc
-            return g.add("Sub", g.constant(1.0), g.add("Erf", _nodes(argument, g, x)))
+        case Call(function="erfc", arguments=(argument,)):
+            return _erfc(g, _nodes(argument, g, x))
         case Call(function=function, arguments=arguments) if function in _COMPARISONS:
             truth = g.add(_COMPARISONS[function], *(_nodes(argument, g, x) for argument in arguments))
             return g.add("CastLike", truth, g.constant(0.0))
         case Call(function=function, arguments=arguments):
             return g.add(_FUNCTIONS[function], *(_nodes(argument, g, x) for argument in arguments))
     raise AssertionError(f"an elementwise formula has no {e!r}")
+
+
+def _erfc(g: Graph, x: str) -> str:
+    """Add erfc(x) by ``NORMAL_TAIL``: 1 - Erf(x) would lose its digits, and ONNX Runtime has no Erf of float64."""
+    u = g.add("Mul", g.add("Abs", x), g.constant(2**0.5))
+    to_four, four = g.add("Sub", u, g.constant(4.0)), g.add("Add", u, g.constant(4.0))
+    t, p = g.add("Div", to_four, four), g.constant(NORMAL_TAIL[-1])
+    for coefficient in NORMAL_TAIL[-2::-1]:
+        p = g.add("Add", g.add("Mul", p, t), g.constant(coefficient))
+    density = g.add("Exp", g.add("Neg", g.add("Mul", x, x)))
+    tail = g.add("Mul", g.add("Mul", density, g.constant(2.0)), g.add("Div", p, four))
+    return g.add("Where", g.add("Less", x, g.constant(0.0)), g.add("Sub", g.constant(2.0), tail), tail)
 
 
 def c_expression(e: Expression, x: str, number: Callable[[float], str], f: str) -> str:
