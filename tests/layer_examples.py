@@ -37,6 +37,7 @@ EXAMPLES = (
     Example(lambda width: nn.ReLU(), kink=0.0),
     Example(lambda width: nn.LeakyReLU(0.2), kink=0.2),
     Example(lambda width: nn.Exp(), engine=False, grows=True),
+    Example(lambda width: nn.GELU()),
     Example(lambda width: nn.Softmax()),
     Example(lambda width: nn.Dropout(0.4)),
 )

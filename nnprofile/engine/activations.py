@@ -1,15 +1,17 @@
 """Activations on flat arrays, in place: y = f(y) and dy = dy f'(x), number by number; softmax row by row.
 
-Sigmoid and tanh note f'(x) on the way forward, where it comes without loss of digits; ReLU reads it from the sign of y.
+Sigmoid, tanh and GELU note f'(x) on the way forward, where it comes without loss of digits; ReLU reads it from the sign of y.
 (In place, because a loop over two arrays is only vectorised where they do not overlap.)
 """
 
 from __future__ import annotations
 
+from math import pi, sqrt
+
 from numba import njit
 
-from .elementary import INLINE, exp, exp_parts, like, total, view
-from .program import LEAKY_RELU, RELU, SIGMOID, SOFTMAX, TANH
+from .elementary import INLINE, exp, exp_parts, like, normal, total, view
+from .program import GELU_UNIT, LEAKY_RELU, RELU, SIGMOID, SOFTMAX, TANH
 
 
 @njit(**INLINE)
@@ -72,6 +74,18 @@ def tanh(y, slope):
 
 
 @njit(**INLINE)
+def gelu(y, slope):
+    """Write y = x Phi(x) and slope = Phi(x) + x phi(x), from the share above abs(x) and the density."""
+    one, factor = like(y, 1), like(y, 1 / sqrt(2 * pi))
+    for i in range(y.size):
+        x = y[i]
+        density, above = normal(abs(x))
+        below = above if x < 0 else one - above
+        y[i] = x * below
+        slope[i] = below + x * (density * factor)
+
+
+@njit(**INLINE)
 def times(dy, slope):
     """Write dx = dy * slope."""
     for i in range(dy.size):
@@ -128,6 +142,8 @@ def activate(kind, number, y, n_columns, slope):
         sigmoid(y, slope)
     elif kind == TANH:
         tanh(y, slope)
+    elif kind == GELU_UNIT:
+        gelu(y, slope)
     elif kind == SOFTMAX:
         softmax(y, n_columns)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer
-from ..layers import Dense, Dropout, Identity, LeakyReLU, ReLU, Sequential, Sigmoid, Softmax, Tanh
+from ..layers import GELU, Dense, Dropout, Identity, LeakyReLU, ReLU, Sequential, Sigmoid, Softmax, Tanh
 from ..losses import (
     BinaryCrossEntropy,
     HalfSquaredError,
@@ -32,13 +32,13 @@ KIND = 0
 N_IN, N_OUT = 1, 2
 W = 3  # Dense: where W starts in the vector of parameters; b follows it
 X, Y = 4, 5  # where input and output lie in the buffer; the same, if the layer works in place
-SLOPE = 6  # Sigmoid, Tanh: where f'(x) lies
+SLOPE = 6  # Sigmoid, Tanh, GELU: where f'(x) lies
 TRANSPOSED = 7  # Dense: where W.T is kept for the backward pass; -1 for the first, whose dx nobody asks for
 UNIFORMS = 8  # Dropout: how many uniforms are drawn before its own, per row
 BY_BLAS = 9  # Dense: W is too large for the tile
 N_COLUMNS = 10
 
-DENSE, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTMAX, DROPOUT = range(7)
+DENSE, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTMAX, DROPOUT, GELU_UNIT = range(8)
 _LAYERS: dict[type[Layer], int] = {
     Dense: DENSE,
     ReLU: RELU,
@@ -47,8 +47,10 @@ _LAYERS: dict[type[Layer], int] = {
     Tanh: TANH,
     Softmax: SOFTMAX,
     Dropout: DROPOUT,
+    GELU: GELU_UNIT,
 }
 
+_SLOPED = (SIGMOID, TANH, GELU_UNIT)  # note f'(x) on the way forward
 _READERS = (RELU, LEAKY_RELU, SOFTMAX)  # read their own output in the backward pass
 
 SQUARED, HALF_SQUARED, ABSOLUTE, HUBER, BINARY, SIGMOID_BINARY, SOFTMAX_LABELS, SOFTMAX_ROWS = range(8)
@@ -134,7 +136,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
             n_transposed += 0 if first else row[N_IN] * width
         elif kind == DROPOUT:
             row[UNIFORMS], n_uniforms = n_uniforms, n_uniforms + width
-        elif kind in (SIGMOID, TANH):
+        elif kind in _SLOPED:
             row[SLOPE], n_buffer = n_buffer, n_buffer + width
         row[N_OUT] = width
 

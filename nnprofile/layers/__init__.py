@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..contract import Layer
-from .activations import Exp, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from .activations import GELU, Exp, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from .compose import Composite, Concatenate, Parallel, Residual, Sequential
 from .dense import Dense
 from .dropout import Dropout
@@ -23,12 +23,25 @@ LAYERS: dict[type[Layer], Callable[[int], Layer]] = {
     ReLU: lambda width: ReLU(),
     LeakyReLU: lambda width: LeakyReLU(0.2),
     Exp: lambda width: Exp(),
+    GELU: lambda width: GELU(),
     Softmax: lambda width: Softmax(),
     Dropout: lambda width: Dropout(0.4),
 }
 COMPOSITES: tuple[type[Composite], ...] = (Sequential, Residual, Concatenate, Parallel)
 
 __all__ = [
-    "Concatenate", "Dense", "Dropout", "Exp", "Identity", "LeakyReLU", "Parallel",
-    "ReLU", "Residual", "Sequential", "Sigmoid", "Softmax", "Tanh",
-]  # fmt: skip
+    "GELU",
+    "Concatenate",
+    "Dense",
+    "Dropout",
+    "Exp",
+    "Identity",
+    "LeakyReLU",
+    "Parallel",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+]

@@ -5,12 +5,13 @@ Each is an elementwise function with its derivative directly below it; branches 
 
 from __future__ import annotations
 
+from math import pi, sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..contract import Array, Cache, Layer, Parameters, floating
-from ..functions import sigmoid
+from ..functions import erfc, sigmoid
 from ..validation import check_number
 
 if TYPE_CHECKING:
@@ -189,3 +190,39 @@ class Exp(Elementwise):
 
     def _slope(self, cache: Cache) -> Array:
         return cache  # type: ignore[no-any-return]
+
+
+class GELU(Elementwise):
+    """y = x Phi(x), with the share Phi(x) of a normal distribution that is below x; dx = dy * (Phi(x) + x phi(x)).
+
+    Phi(x) is computed as erfc(-x / sqrt(2)) / 2, which keeps its digits where it is small, and its density is
+    phi(x) = exp(-x^2 / 2) / sqrt(2 pi) (docs/backprop.md, eq. 42). This is the exact form, not the one with tanh.
+
+    References
+    ----------
+    Hendrycks and Gimpel (2016), "Gaussian error linear units (GELUs)", section 2.
+
+    Examples
+    --------
+    >>> layer = GELU()
+    >>> y, cache = layer.forward(np.array([[0.0, 1.0, -1.0]]))
+    >>> y.round(3).tolist(), layer.backward(np.ones((1, 3)), cache)[0].round(3).tolist()
+    ([[0.0, 0.841, -0.159]], [[0.5, 1.083, -0.083]])
+    """
+
+    formula = {
+        "y": "x * erfc(-x / sqrt(2)) / 2",
+        "slope": "erfc(-x / sqrt(2)) / 2 + x * exp(-x**2 / 2) / sqrt(2 * pi)",
+    }
+
+    def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
+        """Return y = x Phi(x)."""
+        x = floating(x)
+        below = erfc(x / -sqrt(2)) / 2
+        return x * below, (x, below)
+
+    def _slope(self, cache: Cache) -> Array:
+        x, below = cache
+        with np.errstate(over="ignore"):  # of x^2, where the density is 0
+            out: Array = below + x * (np.exp(x * x / -2) / sqrt(2 * pi))
+        return out
