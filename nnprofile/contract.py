@@ -92,6 +92,10 @@ class Layer(Configured):
             raise ValueError(f"{self!r} takes {takes} features, got {width}")
         return getattr(self, "out_features", None)
 
+    def inner(self, cache: Cache) -> dict[str, Array]:
+        """Return, of what ``forward`` kept, the quantities that ``formula`` names between x and y; none by default."""
+        return {}
+
     def initialize(self, rng: np.random.Generator) -> None:
         """Give values to the parameters that have none yet."""
 

@@ -38,6 +38,7 @@ EXAMPLES = (
     Example(lambda width: nn.LeakyReLU(0.2), kink=0.2),
     Example(lambda width: nn.Exp(), engine=False, grows=True),
     Example(lambda width: nn.GELU()),
+    Example(lambda width: nn.LayerNorm(width)),
     Example(lambda width: nn.Softmax()),
     Example(lambda width: nn.Dropout(0.4)),
 )

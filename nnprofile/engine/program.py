@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer
-from ..layers import GELU, Dense, Dropout, Identity, LeakyReLU, ReLU, Sequential, Sigmoid, Softmax, Tanh
+from ..layers import GELU, Dense, Dropout, Identity, LayerNorm, LeakyReLU, ReLU, Sequential, Sigmoid, Softmax, Tanh
 from ..losses import (
     BinaryCrossEntropy,
     HalfSquaredError,
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 # Columns of the table: one row a layer. Places in a buffer are columns too: times the rows of a block they are offsets.
 KIND = 0
 N_IN, N_OUT = 1, 2
-W = 3  # Dense: where W starts in the vector of parameters; b follows it
+PARAMS = 3  # where the layer's parameters start in the vector: a matrix, and behind it what does not decay
 X, Y = 4, 5  # where input and output lie in the buffer; the same, if the layer works in place
-SLOPE = 6  # Sigmoid, Tanh, GELU: where f'(x) lies
-TRANSPOSED = 7  # Dense: where W.T is kept for the backward pass; -1 for the first, whose dx nobody asks for
+SLOPE = 6  # Sigmoid, Tanh, GELU: where f'(x) lies; LayerNorm: h and r
+TRANSPOSED = 7  # Dense: where W.T is kept for the backward pass; -1 where no layer before has parameters
 UNIFORMS = 8  # Dropout: how many uniforms are drawn before its own, per row
 BY_BLAS = 9  # Dense: W is too large for the tile
-N_COLUMNS = 10
+MATRIX, VECTOR = 10, 11  # how many parameters are in the matrix, and behind it
+N_COLUMNS = 12
 
-DENSE, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTMAX, DROPOUT, GELU_UNIT = range(8)
+DENSE, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTMAX, DROPOUT, GELU_UNIT, LAYER_NORM = range(9)
 _LAYERS: dict[type[Layer], int] = {
     Dense: DENSE,
     ReLU: RELU,
@@ -48,7 +49,9 @@ _LAYERS: dict[type[Layer], int] = {
     Softmax: SOFTMAX,
     Dropout: DROPOUT,
     GELU: GELU_UNIT,
+    LayerNorm: LAYER_NORM,
 }
+_NUMBERS = {LEAKY_RELU: "negative_slope", DROPOUT: "rate", LAYER_NORM: "epsilon"}  # a layer's number
 
 _SLOPED = (SIGMOID, TANH, GELU_UNIT)  # note f'(x) on the way forward
 _READERS = (RELU, LEAKY_RELU, SOFTMAX)  # read their own output in the backward pass
@@ -119,25 +122,30 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
 
     itemsize = np.dtype(dtype).itemsize
     width = dense[0].in_features
-    table, numbers = [], []
+    table: list[list[int]] = []
+    numbers: list[float] = []
     x, n_buffer, n_transposed, n_uniforms = 0, 0 if sparse else width, 0, 0
     reader = DENSE  # the kind of the layer that will read x again as its own output; Dense and the input do not
     for layer, start in layers:
         row = [0] * N_COLUMNS
         kind = row[KIND] = _LAYERS[type(layer)]
-        row[N_IN], row[X] = width, x
+        row[N_IN], row[X], row[PARAMS] = width, x, start
+        row[MATRIX] = sum(layer.params[name].size for name in layer.params.matrices())
+        row[VECTOR] = layer.params.vector.size - row[MATRIX]
+        if getattr(layer, "in_features", width) != width:
+            raise Unknown(f"{layer!r} comes after a layer of {width} features")
         if isinstance(layer, Dense):
-            if layer.in_features != width:
-                raise Unknown(f"{layer!r} comes after a layer of {width} features")
-            first = layer is dense[0]
+            first = not any(row[VECTOR] for row in table)
             width = layer.out_features
-            row[W], row[TRANSPOSED] = start, -1 if first else n_transposed
+            row[TRANSPOSED] = -1 if first else n_transposed
             row[BY_BLAS] = layer.params.vector.size * itemsize >= LARGE
             n_transposed += 0 if first else row[N_IN] * width
         elif kind == DROPOUT:
             row[UNIFORMS], n_uniforms = n_uniforms, n_uniforms + width
         elif kind in _SLOPED:
             row[SLOPE], n_buffer = n_buffer, n_buffer + width
+        elif kind == LAYER_NORM:
+            row[SLOPE], n_buffer = n_buffer, n_buffer + width + 1
         row[N_OUT] = width
 
         # What ReLU asks of its output, its sign, dropout leaves as it is wherever it lets a gradient through.
@@ -148,7 +156,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
             reader = kind
         row[Y] = x
         table.append(row)
-        numbers.append(getattr(layer, "negative_slope", getattr(layer, "rate", 0.0)))
+        numbers.append(getattr(layer, _NUMBERS[kind]) if kind in _NUMBERS else 0.0)
     return Program(
         np.array(table, np.int64),
         np.array(numbers, np.float64),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from . import activations, losses, products, sparse
+from . import activations, losses, norm, products, sparse
 from .cache import compiled
 from .elementary import HELPER, INLINE, ONCE, SUM, flush_subnormals, like, nought, restore_subnormals, total, view
 from .program import (
@@ -20,15 +20,18 @@ from .program import (
     DENSE,
     DROPOUT,
     KIND,
+    LAYER_NORM,
+    MATRIX,
     N_IN,
     N_OUT,
+    PARAMS,
     PLAIN,
     SLOPE,
     TRANSPOSED,
     UNIFORMS,
+    VECTOR,
     Program,
     Rule,
-    W,
     X,
     Y,
 )
@@ -70,7 +73,7 @@ class Work(NamedTuple):
     """The memory of a training step, made once; a block of rows at a time goes through it."""
 
     n_block: int
-    first_dense: int  # the layer
+    first: int  # the layer with the first parameters
     is_compact: bool  # the gradient of a sparse first W has rows only for the features that occur
     is_direct: bool  # or there is none: plain SGD on a batch of one block needs no such gradient
     shift: int  # how much earlier than its parameter a gradient lies, as a compact one is shorter
@@ -112,7 +115,7 @@ def work_for(program: Program, rule: Rule, slots: Slots, n_params: int, n_batch:
     buffer, dy, dx, grads, transposed = (aligned_zeros(n, dtype) for n in sizes)
     return Work(
         n_block=n_block,
-        first_dense=int(np.argmax(table[:, KIND] == DENSE)),
+        first=int(np.argmax(table[:, VECTOR] > 0)),
         is_compact=is_compact,
         is_direct=is_direct,
         shift=shift,
@@ -239,9 +242,9 @@ def _steps(
 def _prepare(program, data, slots, params, work, batch):
     """Make W.T and an empty gradient of a sparse first W; return how many slots there are."""
     table, n_slots = program.table, 0
-    for l in range(work.first_dense + 1, len(table)):
+    for l in range(work.first + 1, len(table)):
         if table[l, KIND] == DENSE and table[l, BY_BLAS] == 0 and len(batch) >= products.MANY:
-            w_0, n_in, n_out = table[l, W], table[l, N_IN], table[l, N_OUT]
+            w_0, n_in, n_out = table[l, PARAMS], table[l, N_IN], table[l, N_OUT]
             products.transpose(params, w_0, n_in, n_out, work.transposed, table[l, TRANSPOSED])
     n_out = table[0, N_OUT]
     if work.is_compact:
@@ -266,16 +269,19 @@ def _forward(program, data, params, uniforms, work, block):
         kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
         x_0, y_0 = work.n_block * table[l, X], work.n_block * table[l, Y]
         if kind == DENSE and is_csr and l == 0:
-            sparse.csr_forward(data.csr, rows, params, table[l, W], n_in, n_out, buffer, y_0)
+            sparse.csr_forward(data.csr, rows, params, table[l, PARAMS], n_in, n_out, buffer, y_0)
         elif kind == DENSE:
             by_blas = table[l, BY_BLAS] != 0
-            products.forward(buffer, x_0, params, table[l, W], n_in, n_out, buffer, y_0, n, by_blas)
+            products.forward(buffer, x_0, params, table[l, PARAMS], n_in, n_out, buffer, y_0, n, by_blas)
         else:
             y = view(buffer, y_0, n * n_out)
             if y_0 != x_0:
                 _copy(view(buffer, x_0, n * n_in), y)
             if kind == DROPOUT:
                 activations.dropout(y, _drawn(uniforms, block, table[l, UNIFORMS], n_out), program.numbers[l])
+            elif kind == LAYER_NORM:
+                kept = view(buffer, work.n_block * table[l, SLOPE], n * (n_out + 1))
+                norm.forward(y, params, table[l, PARAMS], n_out, program.numbers[l], kept)
             else:
                 slope = view(buffer, work.n_block * table[l, SLOPE], n * n_out)
                 activations.activate(kind, program.numbers[l], y, n_out, slope)
@@ -287,11 +293,11 @@ def _backward(program, data, slots, params, uniforms, work, block, dy, dx):
     """Send dy back to the first Dense layer and add up gradients; return dy and dx, which may have changed places."""
     table, buffer, n, first = program.table, work.buffer, len(block.rows), block.start == 0
     n_numbers = block.n_numbers
-    for l in range(len(table) - 1, work.first_dense - 1, -1):
+    for l in range(len(table) - 1, work.first - 1, -1):
         kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
         d = view(dy, 0, n * n_out)
         if kind == DENSE:
-            by_blas, w_0 = table[l, BY_BLAS] != 0, table[l, W]
+            by_blas, w_0 = table[l, BY_BLAS] != 0, table[l, PARAMS]
             g_0 = w_0 - work.shift
             products.bias_gradient(d, n_out, work.grads, w_0 + n_in * n_out - work.shift, n, first)
             if data.csr.indptr.size == 0 or l > 0:
@@ -301,7 +307,7 @@ def _backward(program, data, slots, params, uniforms, work, block, dy, dx):
                 n_numbers = sparse.csr_weight_gradient(
                     data.csr, block.rows, d, n_out, work.grads, slots, n_numbers, work.is_compact, work.finite
                 )
-            if l > work.first_dense:
+            if l > work.first:
                 products.input_gradient(
                     dy,
                     params,
@@ -319,6 +325,9 @@ def _backward(program, data, slots, params, uniforms, work, block, dy, dx):
                 dy, dx = dx, dy
         elif kind == DROPOUT:
             activations.dropout(d, _drawn(uniforms, block, table[l, UNIFORMS], n_out), program.numbers[l])
+        elif kind == LAYER_NORM:
+            kept, start = view(buffer, work.n_block * table[l, SLOPE], n * (n_out + 1)), table[l, PARAMS]
+            norm.backward(d, params, start, n_out, kept, work.grads, start - work.shift, first)
         else:
             y = view(buffer, work.n_block * table[l, Y], n * n_out)
             slope = view(buffer, work.n_block * table[l, SLOPE], n * n_out)
@@ -336,10 +345,10 @@ def _drawn(uniforms, block, before, n_out):
 def _add_l2(program, params, work, share):
     """Add the L2 term to the gradients; return its value."""
     table, value = program.table, 0.0
-    for l in range(work.first_dense, len(table)):
-        if table[l, KIND] == DENSE:
-            w_0 = table[l, W]
-            value += add_l2(params, w_0, work.grads, w_0 - work.shift, table[l, N_IN] * table[l, N_OUT], share)
+    for l in range(work.first, len(table)):
+        if table[l, MATRIX] > 0:
+            w_0 = table[l, PARAMS]
+            value += add_l2(params, w_0, work.grads, w_0 - work.shift, table[l, MATRIX], share)
     return value
 
 
@@ -350,21 +359,21 @@ def _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, 
     decay, check = 1 - pace.learning_rate * rule.weight_decay, like(params, 0)
     if decay == 1 and not rule.lazy and not work.is_compact:  # all are moved alike
         return update(rule, params, 0, grads, 0, m, v, params.size, 1.0, pace)
-    for l in range(work.first_dense, len(table)):
-        if table[l, KIND] != DENSE:
+    for l in range(work.first, len(table)):
+        w_0, n_matrix, n_out = table[l, PARAMS], table[l, MATRIX], table[l, N_OUT]
+        if n_matrix + table[l, VECTOR] == 0:
             continue
-        w_0, n_in, n_out = table[l, W], table[l, N_IN], table[l, N_OUT]
         if l == 0 and work.is_direct:
             sparse.csr_sgd(data.csr, batch, dy, n_out, params, pace.learning_rate, decay, slots, work.finite)
             check += total(work.finite)
         elif l == 0 and work.is_compact:
             check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_slots, decay, pace)
         elif rule.lazy:
-            check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_in, n_out, decay, pace)
+            check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_matrix // n_out, n_out, decay, pace)
         else:
-            check += update(rule, params, w_0, grads, w_0 - shift, m, v, n_in * n_out, decay, pace)
-        b_0 = w_0 + n_in * n_out
-        check += update(rule, params, b_0, grads, b_0 - shift, m, v, n_out, 1.0, pace)
+            check += update(rule, params, w_0, grads, w_0 - shift, m, v, n_matrix, decay, pace)
+        b_0 = w_0 + n_matrix
+        check += update(rule, params, b_0, grads, b_0 - shift, m, v, table[l, VECTOR], 1.0, pace)
     if work.is_compact:
         check += sparse.keep_scale(params, table[0, N_OUT], decay, slots)
     return check
@@ -377,7 +386,8 @@ def _infer(table, numbers, n_block, n_widest, params, x, csr, first, y):
     n_features, n_outputs, n_block = table[0, N_IN], table[-1, N_OUT], max(1, min(n_block, n_rows))
     x_all, y_all = view(x, 0, x.size), view(y, 0, y.size)
     side = n_block * n_widest
-    buffer = _empty(3 * side, params)  # two to go from one to the other, and one for slopes, which nobody reads
+    # Two to go from one to the other, and one for slopes, or for what LayerNorm notes: nobody reads those.
+    buffer = _empty(3 * side + n_block, params)
     last_dense = len(table) - 1
     while table[last_dense, KIND] != DENSE:
         last_dense -= 1
@@ -398,10 +408,15 @@ def _infer(table, numbers, n_block, n_widest, params, x, csr, first, y):
                 goal, to = (y_all, start * n_outputs) if l == last_dense else (buffer, other)
                 if csr is not None and l == 0:
                     rows = np.arange(first + start, first + start + n)
-                    sparse.csr_forward(csr, rows, params, table[l, W], n_in, n_out, goal, to)
+                    sparse.csr_forward(csr, rows, params, table[l, PARAMS], n_in, n_out, goal, to)
                 else:
-                    products.forward(source, at, params, table[l, W], n_in, n_out, goal, to, n, table[l, BY_BLAS] != 0)
+                    products.forward(
+                        source, at, params, table[l, PARAMS], n_in, n_out, goal, to, n, table[l, BY_BLAS] != 0
+                    )
                 source, at, other = goal, to, side - other
+            elif kind == LAYER_NORM:
+                z, kept = view(source, at, n * n_out), view(buffer, 2 * side, n * (n_out + 1))
+                norm.forward(z, params, table[l, PARAMS], n_out, numbers[l], kept)
             elif kind != DROPOUT:
                 z = view(source, at, n * n_out)
                 activations.activate(kind, numbers[l], z, n_out, view(buffer, 2 * side, n * n_out))

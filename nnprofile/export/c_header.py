@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..contract import Array, Layer, Loss
-from ..layers import Dense
+from ..layers import Dense, LayerNorm
 from ..modelfile import write_whole
 from .layers import ROW_FUNCTIONS, c_expression, expression_of
 from .source import Source, source_of
@@ -28,6 +28,19 @@ static inline void {name}_dense(const {T} *x, int n_in, const {T} *W, const {T} 
     for (j = 0; j < n_out; ++j) y[j] = b[j];
     for (i = 0; i < n_in; ++i, W += n_out)
         for (j = 0; j < n_out; ++j) y[j] += x[i] * W[j];
+}}
+""",
+    "layer_norm": """\
+/* y_j = g_j (y_j - m) / sqrt(v + epsilon) + b_j, in place, with the mean m and the variance v of all y. */
+static inline void {name}_layer_norm({T} *y, int n, const {T} *g, const {T} *b, {T} epsilon)
+{{
+    {T} m = 0, v = 0;
+    int j;
+    for (j = 0; j < n; ++j) m += y[j];
+    m /= n;
+    for (j = 0; j < n; ++j) v += (y[j] - m) * (y[j] - m);
+    v = sqrt{f}(v / n + epsilon);
+    for (j = 0; j < n; ++j) y[j] = g[j] * ((y[j] - m) / v) + b[j];
 }}
 """,
     "softmax": """\
@@ -144,9 +157,8 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
 
 """
     kinds = {ROW_FUNCTIONS.get(type(layer)) for layer in steps}
-    dense = [layer for layer in steps if isinstance(layer, Dense)]
-    for k, layer in enumerate(dense):
-        for part in ("W", "b"):
+    for k, layer in enumerate(layer for layer in steps if len(layer.params)):
+        for part in layer.params:
             yield f"static const {T} {name}_{part}{k}[] = {_numbers(layer.params[part].astype(source.dtype))};\n"
     for helper, text in _HELPERS.items():
         if helper in kinds:
@@ -172,8 +184,12 @@ static inline void {name}_score(const {T} *x, {T} *y)
 def _body(steps: list[Layer], source: Source, name: str, f: str) -> tuple[dict[str, int], list[str]]:
     """Return the lines of the score function and the arrays that they need: x goes from a to b and back, at last to y."""
     arrays: dict[str, int] = {}
-    lines, dense = [], [layer for layer in steps if isinstance(layer, Dense)]
+    lines, last = [], [layer for layer in steps if isinstance(layer, Dense)][-1]
+    k = 0  # how many layers with parameters there were
     at, width = "x", source.n_features
+
+    def number(value: float) -> str:
+        return _number(source.dtype.type(value))
 
     def other() -> str:
         to = "b" if at == "a" else "a"
@@ -183,17 +199,20 @@ def _body(steps: list[Layer], source: Source, name: str, f: str) -> tuple[dict[s
     for layer in steps:
         before = at, width
         if isinstance(layer, Dense):
-            k, width = dense.index(layer), layer.out_features
-            at = "y" if layer is dense[-1] else other()
+            width = layer.out_features
+            at = "y" if layer is last else other()
             lines.append(f"{name}_dense({before[0]}, {before[1]}, {name}_W{k}, {name}_b{k}, {width}, {at});")
+            k += 1
             continue
         if at == "x":  # which is the caller's
             at = other()
             lines.append(f"for (i = 0; i < {width}; ++i) {at}[i] = x[i];")
-        if type(layer) in ROW_FUNCTIONS:
+        if isinstance(layer, LayerNorm):
+            lines.append(f"{name}_layer_norm({at}, {width}, {name}_g{k}, {name}_b{k}, {number(layer.epsilon)});")
+            k += 1
+        elif type(layer) in ROW_FUNCTIONS:
             lines.append(f"{name}_{ROW_FUNCTIONS[type(layer)]}({at}, {width});")
         else:
-            number = lambda value: _number(source.dtype.type(value))  # noqa: E731
             expression = c_expression(expression_of(layer), f"{at}[i]", number, f)
             lines.append(f"for (i = 0; i < {width}; ++i) {at}[i] = {expression};")
     return arrays, lines

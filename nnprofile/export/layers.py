@@ -12,7 +12,7 @@ from ..contract import Layer
 from ..formulas import formula_of, parse
 from ..formulas.expression import Binary, Call, Constant, Element, Expression, Negative, Square
 from ..functions import NORMAL_TAIL
-from ..layers import Dense, ReLU, Softmax
+from ..layers import Dense, LayerNorm, ReLU, Softmax
 
 
 class Graph(Protocol):
@@ -30,8 +30,9 @@ NODES: dict[type[Layer], Callable[[Any, Any, str], str]] = {
     Dense: lambda g, layer, x: g.add("Gemm", x, *(g.constant(layer.params[name]) for name in ("W", "b"))),
     ReLU: lambda g, layer, x: g.add("Relu", x),
     Softmax: lambda g, layer, x: g.add("Softmax", x, axis=1),
+    LayerNorm: lambda g, layer, x: _layer_norm(g, layer, x),
 }
-ROW_FUNCTIONS: dict[type[Layer], str] = {Dense: "dense", Softmax: "softmax"}  # in C
+ROW_FUNCTIONS: dict[type[Layer], str] = {Dense: "dense", LayerNorm: "layer_norm", Softmax: "softmax"}  # in C
 _OPERATORS = {"+": "Add", "−": "Sub", "·": "Mul", "/": "Div"}
 _FUNCTIONS = {"exp": "Exp", "log": "Log", "tanh": "Tanh", "sqrt": "Sqrt", "max": "Max", "abs": "Abs", "sign": "Sign"}
 _COMPARISONS = {">": "Greater", "≤": "LessOrEqual"}
@@ -76,6 +77,15 @@ def _nodes(e: Expression, g: Graph, x: str) -> str:
         case Call(function=function, arguments=arguments):
             return g.add(_FUNCTIONS[function], *(_nodes(argument, g, x) for argument in arguments))
     raise AssertionError(f"an elementwise formula has no {e!r}")
+
+
+def _layer_norm(g: Graph, layer: LayerNorm, x: str) -> str:
+    """Add the nodes of a LayerNorm: ONNX's own knows its epsilon in float32 only."""
+    apart = g.add("Sub", x, g.add("ReduceMean", x, axes=[1]))
+    variance = g.add("ReduceMean", g.add("Mul", apart, apart), axes=[1])
+    h = g.add("Div", apart, g.add("Sqrt", g.add("Add", variance, g.constant(layer.epsilon))))
+    g_, b = (g.constant(layer.params[name]) for name in ("g", "b"))
+    return g.add("Add", g.add("Mul", h, g_), b)
 
 
 def _erfc(g: Graph, x: str) -> str:

@@ -13,6 +13,7 @@ from .activations import GELU, Exp, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from .compose import Composite, Concatenate, Parallel, Residual, Sequential
 from .dense import Dense
 from .dropout import Dropout
+from .norm import LayerNorm
 from .softmax import Softmax
 
 LAYERS: dict[type[Layer], Callable[[int], Layer]] = {
@@ -24,6 +25,7 @@ LAYERS: dict[type[Layer], Callable[[int], Layer]] = {
     LeakyReLU: lambda width: LeakyReLU(0.2),
     Exp: lambda width: Exp(),
     GELU: lambda width: GELU(),
+    LayerNorm: lambda width: LayerNorm(width),
     Softmax: lambda width: Softmax(),
     Dropout: lambda width: Dropout(0.4),
 }
@@ -36,6 +38,7 @@ __all__ = [
     "Dropout",
     "Exp",
     "Identity",
+    "LayerNorm",
     "LeakyReLU",
     "Parallel",
     "ReLU",

@@ -238,11 +238,9 @@ def _paths(found: Trace) -> dict[str, Any]:
         if q.role != "parameter":
             continue
         behind = next(found.links[k:] for k, link in enumerate(found.links) if name in link.parameters)
-        if behind[0].kind != "dense" or any(link.kind == "unknown" for link in behind):
-            blocking = (
-                behind[0] if behind[0].kind != "dense" else next(link for link in behind if link.kind == "unknown")
-            )
-            out[name] = {"why": _no_paths(name, blocking)}
+        blocking = [link for k, link in enumerate(behind) if (link.kind == "unknown" if k else name not in link.starts)]
+        if blocking:
+            out[name] = {"why": _no_paths(name, blocking[0])}
             continue
         each = n_paths(found, name)
         if each > MAX_PATHS or listed + each * q.value.size > MAX_LISTED:

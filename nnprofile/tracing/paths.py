@@ -57,7 +57,8 @@ def paths(trace: Trace, name: str, index: int | Sequence[int]) -> list[ChainPath
     Raises
     ------
     ValueError
-        If it is not a parameter of a Dense layer, there are more than 512 paths, or a layer behind it has no formulas.
+        If it is not a parameter whose gradient has a formula, there are more than 512 paths, or a layer behind it has no
+        formulas.
     """
     links = trace.links
     if name not in trace or trace[name].role != "parameter":
@@ -71,22 +72,23 @@ def paths(trace: Trace, name: str, index: int | Sequence[int]) -> list[ChainPath
         letters = ", ".join("ijkl"[: value.ndim]) if value.ndim > 1 else "j"
         raise ValueError(f"{name} has shape {value.shape}: its index is {letters}, each from 0; got {given!r}")
     start = _start(trace, name)
-    if links[start].kind != "dense":
-        raise ValueError(f"paths start at a parameter of a Dense layer; {name} belongs to a layer without formulas")
-    if any(link.kind == "unknown" for link in links[start:]):
+    link = links[start]
+    if name not in link.starts:
+        raise ValueError(f"paths start at a parameter whose gradient has a formula; {name} belongs to a layer without")
+    if any(behind.kind == "unknown" for behind in links[start + 1 :]):
         raise ValueError(
             f"paths from {name} lead through a layer without formulas that mixes elements: no local derivatives are known"
         )
     count = n_paths(trace, name)
     if count > MAX_PATHS:
         raise ValueError(f"{count} paths lead from an element of {name} to the loss; at most {MAX_PATHS} are listed")
-    link = links[start]
     found: list[ChainPath] = []
+    at = dict(zip(trace["d" + name].index, index, strict=True))
     for n in range(len(trace["x"].value)):
-        if value.ndim == 2:
-            first: tuple[Factor, ...] = (_element(trace, link.x, (n, index[0])),)
-        else:
-            first = ()
+        factor = link.starts[name]
+        first: tuple[Factor, ...] = ()
+        if factor is not None:
+            first = (_element(trace, factor.name, tuple(n if i == "n" else at[i] for i in factor.index)),)
         _walk(trace, start + 1, n, index[-1], ((link.y, index[-1]),), first, found)
     if value.ndim == 2 and "R" in trace:
         share = trace.l2 / _total(trace)

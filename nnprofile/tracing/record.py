@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contract import Array, Layer, Loss, Optimizer
-from ..formulas.expression import PLAIN
+from ..formulas.expression import PLAIN, Element
 from .reference import Check
 from .rules import Formula
 
@@ -81,6 +81,7 @@ class Link:
     y: str
     kind: str  # "dense", "elementwise", "rows" (within a row all act on all) or "unknown"
     local: str = ""  # the name of W, or of the slope
+    starts: dict[str, Element | None] = field(default_factory=dict)  # parameter -> dy/dp, an element, or None: 1
     parameters: tuple[str, ...] = ()
     jacobian: Callable[[int], Array] | None = None  # sample -> (n_in, n_out), of "rows"
 

@@ -28,7 +28,7 @@ from .rules import (
     Formula,
     LayerRule,
     Place,
-    inner_values,
+    first_factors,
     layer_rule,
     loss_rule,
     own_names,
@@ -253,8 +253,10 @@ class _Recorder:
             for name in layer.params:
                 value = layer.params[name]
                 axes: tuple[str, ...] = ()
-                if isinstance(layer, Dense) and len(x_axes) == 2:
-                    axes = (x_axes[1], y_axes[1]) if name == "W" else (y_axes[1],)
+                if value.shape == width and len(x_axes) == 2:
+                    axes = x_axes[1], y_axes[1]
+                elif value.shape == width[1:]:
+                    axes = (y_axes[1],)
                 axes = axes if len(axes) == value.ndim else tuple(f"axis {a}" for a in range(value.ndim))
                 given.append(self.add(params[name], value, axes, "parameter", parameter=prefix + name))
             names = []
@@ -263,10 +265,9 @@ class _Recorder:
                     rule.slope[1] if rng is not None else replace(rule.slope[1], why="Inference: nothing is dropped.")
                 )
                 names.append(self.add(f"m{tail}", cache, y_axes, "slope", mask))
-            known = {name: self.trace[name].value for name in (x_name, *params.values())}
-            for (inner, formula), value in zip(rule.inner.items(), inner_values(rule, known).values(), strict=True):
+            for inner, value in layer.inner(cache).items():
                 axes = (x_axes[0], y_axes[1])[: value.ndim]
-                names.append(self.add(place.name(inner), value, axes, "forward", formula))
+                names.append(self.add(place.name(inner), value, axes, "forward", rule.inner[inner]))
             names.append(self.add(y_name, y, y_axes, "forward", rule.forward))
             self.step(f"Forward: {rule.title}", "forward", names, rule.forward.why)
             x_name, x = y_name, y
@@ -372,10 +373,12 @@ class _Recorder:
             if dx is not None:
                 names.append(self.gradient(place.name("dx"), dx, self.axes[place.x], rule.backward, k))
             self.step(f"Backward: {rule.title}", "backward", names)
-            jacobian = None
+            jacobian, starts = None, first_factors(rule, place)
             if kind == "unknown" and rule.forward.element is not None:
                 kind, jacobian = "rows", _jacobian(part)
-            self.trace.links.insert(0, Link(place.x, place.y, kind, local, tuple(place.params.values()), jacobian))
+            self.trace.links.insert(
+                0, Link(place.x, place.y, kind, local, starts, tuple(place.params.values()), jacobian)
+            )
             dy = dx
 
     def with_l2(self, part: _Part, name: str, value: Array, formula: Formula) -> tuple[Array, Formula]:

@@ -1,8 +1,7 @@
 """What a trace says of each layer, loss and optimizer: its formulas, read from the class, and the words beside them.
 
-Nothing is computed from the formulas, but for a layer's inner quantities, such as the mean in a LayerNorm. The numbers of a trace
-are the library's own; a formula says how a number came about, and a test evaluates every one and compares. Equations are those of
-docs/backprop.md.
+Nothing is computed from the formulas. The numbers of a trace are the library's own; a formula says how a number came about, and a
+test evaluates every one and compares. Equations are those of docs/backprop.md.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer
 from ..formulas import formula_of, parse
-from ..formulas.expression import Element, Expression, Token
+from ..formulas.expression import Binary, Element, Expression, Sum, Token
 from ..formulas.parse import free_letters
-from ..layers import Dense, Dropout, Softmax
+from ..layers import Dense, Dropout, LayerNorm, Softmax
 from ..losses import (
     BinaryCrossEntropy,
     HalfSquaredError,
@@ -121,7 +120,12 @@ class LayerRule:
 
 # For whole arrays; the equation; why.
 Words = Mapping[str, tuple[str, str, str]]
-_TITLES: dict[type[Layer], str] = {Dense: "Dense layer {tail}", Dropout: "Dropout", Softmax: "Softmax"}
+_TITLES: dict[type[Layer], str] = {
+    Dense: "Dense layer {tail}",
+    Dropout: "Dropout",
+    LayerNorm: "Layer norm {tail}",
+    Softmax: "Softmax",
+}
 _WORDS: dict[type[Layer], Words] = {
     Dense: {
         "y": ("{y} = {x} {W} + {b}", "2", "Each unit j weighs all inputs of a row, and adds its bias."),
@@ -146,6 +150,24 @@ _WORDS: dict[type[Layer], Words] = {
         "y": ("{y} = {x} ⊙ {m}", "8", "What is dropped is multiplied by 0."),
         "dx": ("{dx} = {dy} ⊙ {m}", "8", "With the mask of the forward pass."),
         "m": ("{m} = mask", "8", "Drawn: 0 for the share that is dropped, else 1 / (1 − rate)."),
+    },
+    LayerNorm: {
+        "m": ("{m} = 1/K Σ_k {x}", "43", "The mean of each row."),
+        "r": ("{r} = 1 / sqrt(1/K Σ_k ({x} − {m})² + ε)", "43", "One over the spread of each row."),
+        "h": ("{h} = ({x} − {m}) {r}", "43", "Each row with mean 0 and variance 1."),
+        "y": ("{y} = {g} ⊙ {h} + {b}", "43", "Each column gets a scale and a shift of its own, which are learnt."),
+        "dx": (
+            "{dx} = {r} ({dy} ⊙ {g} − mean({dy} ⊙ {g}) − {h} mean({dy} ⊙ {g} ⊙ {h}))",
+            "44",
+            "What moves all numbers of a row alike changes nothing behind the mean, and what stretches them nothing behind the "
+            "variance: both parts are taken out of the gradient.",
+        ),
+        "dg": ("{dg} = Σ_n {dy} ⊙ {h}", "44", "The scale [j] is used once in every row, times h."),
+        "db": (
+            "{db} = Σ_n {dy}",
+            "44",
+            "The shift [j] is added once in every row: so its gradient is the sum over rows.",
+        ),
     },
     Softmax: {
         "y": ("{y} = softmax({x})", "7", "Exponentials, divided by their sum over the row."),
@@ -233,6 +255,18 @@ def layer_rule(layer: Layer, at: Place) -> LayerRule:
         {name: formula(name, texts[name]) for name in at.own if name in texts},
         slope,
     )
+
+
+def first_factors(rule: LayerRule, at: Place) -> dict[str, Element | None]:
+    """Return, for each parameter whose gradient is a sum over rows of dy times something, that something; None, if it is 1."""
+    out: dict[str, Element | None] = {}
+    for name, formula in rule.gradients.items():
+        match formula.element:
+            case Sum(index="n", body=Element(name=dy)) if dy == at.name("dy"):
+                out[at.name(name)] = None
+            case Sum(index="n", body=Binary(operator="·", left=Element() as a, right=Element() as b)):
+                out[at.name(name)] = a if b.name == at.name("dy") else b
+    return out
 
 
 @dataclass(frozen=True)
@@ -357,37 +391,3 @@ def slope_of(layer: Layer, y: Array, dy: Array, cache: Any) -> Array:
     """Return dy/dx of an elementwise layer as its backward has it; ``trace_slope`` is that of a backward that is wrong."""
     own = getattr(layer, "trace_slope", None)
     return own(dy, cache) if own is not None else layer.backward(np.ones_like(y), cache)[0]  # type: ignore[return-value]
-
-
-def inner_values(rule: LayerRule, known: Mapping[str, Array]) -> dict[str, Array]:
-    """Return a layer's inner quantities, computed from their formulas and from ``known``, by the names in the trace."""
-    known = dict(known)
-    out = {}
-    for formula in rule.inner.values():
-        name = formula.matrix[1 : formula.matrix.index("}")]
-        shape = known_shape(formula, known)
-        value = np.empty(shape)
-        for at in np.ndindex(shape):
-            assert formula.element is not None
-            value[at] = formula.element.value(
-                dict(zip(formula.index, at, strict=True)), lambda other, index: float(known[other][index])
-            )
-        out[name] = known[name] = value
-    return out
-
-
-def known_shape(formula: Formula, known: Mapping[str, Array]) -> tuple[int, ...]:
-    """Return the shape of an inner quantity: how far its letters run, in the quantities that it is made of."""
-    sizes: dict[str, int] = {}
-
-    def look(e: Any) -> None:
-        if isinstance(e, Element):
-            sizes.update(dict(zip(e.index, known[e.name].shape, strict=True)))
-        for part in (getattr(e, name, None) for name in ("left", "right", "argument", "base", "body")):
-            if part is not None:
-                look(part)
-        for argument in getattr(e, "arguments", ()):
-            look(argument)
-
-    look(formula.element)
-    return tuple(sizes[letter] for letter in formula.index)
