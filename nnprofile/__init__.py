@@ -1,7 +1,7 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
 Read the modules in this order: parameters, contract, tables, initializers, functions, formulas, layers, losses, optimizers,
-engine, training, frozen, modelfile, gradcheck, tracing, estimators, export.
+objectives, engine, training, frozen, modelfile, gradcheck, tracing, estimators, export.
 """
 
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from .losses import MeanSquaredError as MeanSquaredError
 from .losses import PoissonLoss as PoissonLoss
 from .losses import SigmoidCrossEntropy as SigmoidCrossEntropy
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+from .objectives import objective as objective
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import CosineDecay as CosineDecay
@@ -30,7 +31,6 @@ from .training import DivergenceError as DivergenceError
 from .training import EarlyStopping as EarlyStopping
 from .training import History as History
 from .training import fit as fit
-from .training import objective as objective
 
 if TYPE_CHECKING:
     from .engine import warmup as warmup

@@ -79,6 +79,10 @@ class Layer(Configured):
         """
         return {}
 
+    def gradients(self, dy: Array, cache: Cache) -> Parameters:
+        """Return what ``backward`` returns as grads, for who needs no dx: a layer may then spare itself to compute it."""
+        return backward_pair(self, self.backward(dy, cache))[1]
+
     def output_width(self, width: Any) -> int | None:
         """Return the width of y for an x of this width, None if that is not known; by default ``out_features``, if there is one.
 

@@ -1,6 +1,6 @@
 """The only training loop: shuffle, cut into mini-batches, forward, loss, backward, step; again.
 
-``objective`` is what a step descends; a *runner* does the steps of one chunk, and ``fit`` does everything around them.
+A *runner* does the steps of one chunk, and ``fit`` does everything around them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from .contract import (
     Layer,
     Loss,
     Optimizer,
-    Parameters,
-    backward_pair,
     check_filled,
-    forward_pair,
     n_rows,
     take,
 )
 from .engine import check_choice
+from .objectives import Objective
 from .validation import as_input, as_numbers, as_weights, check_number, check_rng, check_size, fitted_inside
 
 if TYPE_CHECKING:
@@ -118,47 +116,6 @@ class EarlyStopping(Configured):
         if mode not in ("min", "max"):
             raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
         self.monitor, self.mode = monitor, mode
-
-
-def objective(
-    net: Layer,
-    loss: Loss,
-    x: Any,
-    y: Array,
-    *,
-    sample_weight: Array | None = None,
-    l2: float = 0.0,
-    rng: np.random.Generator | None = None,
-) -> tuple[Any, Parameters]:
-    """Return J and its gradients: J = L(net(x), y) + l2 / (2 sum_n w_n) * sum W^2 over all matrices W, not biases.
-
-    So dJ/dW = dL/dW + l2 / (sum_n w_n) * W (docs/backprop.md, eq. 17, 27). Without sample weights, sum_n w_n is the
-    number of these rows: in ``fit``, of the mini-batch, as in scikit-learn.
-    """
-    return _objective(net, loss, loss.forward, x, y, sample_weight, l2, rng)
-
-
-def _objective(
-    net: Layer,
-    loss: Loss,
-    forward: Callable[..., tuple[Any, Any]],
-    x: Any,
-    y: Array,
-    sample_weight: Array | None,
-    l2: float,
-    rng: np.random.Generator | None,
-) -> tuple[Any, Parameters]:
-    """Return what ``objective`` does; ``forward`` is the loss's, or its ``of_targets``, if y has passed the gate."""
-    y_pred, cache = forward_pair(net, net.forward(x, rng))
-    value, loss_cache = forward(y_pred, y, sample_weight)
-    _, grads = backward_pair(net, net.backward(loss.backward(loss_cache), cache))
-    total = float(len(y_pred) if sample_weight is None else np.sum(sample_weight, dtype=np.float64))
-    if l2 and total:
-        for name in net.params.matrices():
-            W = net.params[name]
-            value = value + l2 / (2 * total) * (W * W).sum()
-            grads[name] += (l2 / total) * W
-    return value, grads
 
 
 def fit(
@@ -367,10 +324,11 @@ def _numpy_runner(
     net: Layer, loss: Loss, optimizer: Optimizer, x: Any, y: Array, weight: Array | None, batch_size: int, l2: float
 ) -> Runner:
     """Return the reference runner, which the engine's must equal."""
+    objective = Objective(net, loss, l2, trusted=True)
 
     def step(rows: Array, rng: np.random.Generator) -> tuple[float, float]:
         w = None if weight is None else weight[rows]
-        value, grads = _objective(net, loss, loss.of_targets, take(x, rows), y[rows], w, l2, rng)
+        value, grads = objective.value_and_gradient(take(x, rows), y[rows], w, rng)
         total = float(len(rows) if w is None else w.sum())
         if np.isfinite(value) and total:
             try:

@@ -12,7 +12,7 @@ import pytest
 
 import nnprofile as nn
 
-from .layer_examples import EXAMPLES, layers
+from .layer_examples import EXAMPLES, Example, layers
 
 COPIES: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, lambda obj: pickle.loads(pickle.dumps(obj))]
 COPY_IDS = ["copy", "deepcopy", "pickle"]
@@ -392,3 +392,27 @@ def test_matrices_are_what_decays(rng: np.random.Generator) -> None:
     params.vector = np.ones(len(params.vector))
     nn.SGD(0.1, weight_decay=1.0).step(params, params.like())
     assert {name: float(params[name].ravel()[0]) for name in params} == {"g": 1, "U": 0.9, "0.E": 0.9, "K": 0.9, "W": 1}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: repr(example.make(3)))
+def test_gradients_are_those_of_backward_without_dx(example: Example, rng: np.random.Generator) -> None:
+    x = rng.normal(size=(4, 3))
+    alone = example.make(3)
+    alone.initialize(rng)
+    nested = nn.Sequential([nn.Concatenate([example.make(3), nn.Residual([nn.Dense(3, 3), nn.Tanh()])])], rng=rng)
+    for layer in (alone, nested):
+        y, cache = layer.forward(x, np.random.default_rng(0))
+        dy = rng.normal(size=y.shape)
+        np.testing.assert_array_equal(layer.gradients(dy, cache).vector, layer.backward(dy, cache)[1].vector)
+        with pytest.raises(ValueError, match="shape"):
+            layer.gradients(dy[:2], cache)
+
+
+def test_gradients_of_a_dense_whose_backward_is_anothers(rng: np.random.Generator) -> None:
+    class Doubled(nn.Dense):
+        def backward(self, dy: Any, cache: Any) -> Any:
+            return super().backward(2 * dy, cache)
+
+    layer = Doubled(2, 2, rng=rng)
+    y, cache = layer.forward(rng.normal(size=(3, 2)))
+    np.testing.assert_array_equal(layer.gradients(y, cache).vector, layer.backward(y, cache)[1].vector)

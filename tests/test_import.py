@@ -130,6 +130,7 @@ def test_imports_point_one_way() -> None:
         "layers",
         "losses",
         "optimizers",
+        "objectives",
         "engine",
         "training",
         "frozen",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Layer, Loss, backward_pair
+from ..objectives import penalty
 from ..validation import check_number, fitted_inside
 from .foreign import foreign
 from .stateful import Stateful, StatefulLoss, StatefulValue, as_loss, is_stateful
@@ -405,9 +406,9 @@ class ObjectiveProcedure(LayerProcedure):
         with self.bound(arrays) as (obj, x):
             y_pred, cache = self._forward(obj, x)
             value, loss_cache = self.loss.forward(y_pred, self.y)
-            n = len(y_pred) if np.ndim(y_pred) else 1
-            for k in self.penalised:
-                value = value + self.l2 / (2 * n) * (arrays[k] * arrays[k]).sum()
+            share = self.l2 / (len(y_pred) if np.ndim(y_pred) else 1)
+            if self.penalised:
+                value = value + penalty((arrays[k] for k in self.penalised), share)
             if dy is None:
                 return np.asarray(value), []
             if between:
@@ -416,7 +417,7 @@ class ObjectiveProcedure(LayerProcedure):
             for k in self.penalised:
                 g = grads[k]
                 if g is not None:
-                    grads[k] = g + self.l2 / n * arrays[k]
+                    grads[k] = g + share * arrays[k]
             return np.asarray(value), [None if g is None else g * dy for g in grads]
 
     def shake_constants(self, eps: float, rng: np.random.Generator) -> None:

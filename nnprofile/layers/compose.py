@@ -7,7 +7,7 @@ How a composite runs is stated once, by ``_forward`` and ``_backward``, which le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     Rng = np.random.Generator | None
+    Change = Callable[[str, str, Any], Any]
     RunForward = Callable[[int, Any], tuple[Any, Cache]]  # of the child with this number: x -> (y, cache)
-    RunBackward = Callable[[int, Array, Cache], Any]  # dy, cache -> dx
+    RunBackward = Callable[[int, Array, Cache, bool], Any]  # dy, cache, whether dx is needed -> dx
 
 _REQUIRED: Any = object()
 
@@ -74,6 +75,14 @@ class Composite(Layer):
         dx = self._backward_into(dy, cache, grads, 0)
         return dx, grads.finished()
 
+    def gradients(self, dy: Array, cache: Cache) -> Parameters:
+        """Return the gradients of all layers, without dx."""
+        if not is_open(self):
+            return super().gradients(dy, cache)
+        grads = _Gradients(self.params)
+        self._backward_into(dy, cache, grads, 0, needs_dx=False)
+        return grads.finished()
+
     def initialize(self, rng: np.random.Generator) -> None:
         """Give values to the layers that have none, first to last."""
         for layer in self.children:
@@ -93,21 +102,23 @@ class Composite(Layer):
     def _forward(self, x: Any, run: RunForward) -> tuple[Any, Cache]:
         raise NotImplementedError
 
-    def _backward(self, dy: Array, cache: Cache, run: RunBackward) -> Any:
+    def _backward(self, dy: Array, cache: Cache, run: RunBackward, needs_dx: bool) -> Any:
         raise NotImplementedError
 
-    def _backward_into(self, dy: Array, cache: Cache, grads: _Gradients, start: int) -> Any:
-        """Return dx; write the gradients into the root's vector, from ``start`` on."""
+    def _backward_into(self, dy: Array, cache: Cache, grads: _Gradients, start: int, *, needs_dx: bool = True) -> Any:
+        """Return dx, if it is needed; write the gradients into the root's vector, from ``start`` on."""
 
-        def run(i: int, dy: Array, cache: Cache) -> Any:
+        def run(i: int, dy: Array, cache: Cache, needs_dx: bool) -> Any:
             layer, at = self.children[i], start + self._places[i].start
             if isinstance(layer, Composite) and is_open(layer):
-                return layer._backward_into(dy, cache, grads, at)
-            dx, own = backward_pair(layer, layer.backward(dy, cache))
+                return layer._backward_into(dy, cache, grads, at, needs_dx=needs_dx)
+            dx, own = (
+                backward_pair(layer, layer.backward(dy, cache)) if needs_dx else (None, layer.gradients(dy, cache))
+            )
             grads.put(at, own)
             return dx
 
-        return self._backward(dy, cache, run)
+        return self._backward(dy, cache, run, needs_dx)
 
     def _check_children(self) -> None:
         if not self.children:
@@ -261,9 +272,9 @@ class Sequential(Composite):
             caches.append(cache)
         return x, caches
 
-    def _backward(self, dy: Array, cache: Cache, run: RunBackward) -> Any:
+    def _backward(self, dy: Array, cache: Cache, run: RunBackward, needs_dx: bool) -> Any:
         for i in reversed(range(len(self.children))):
-            dy = run(i, dy, cache[i])
+            dy = run(i, dy, cache[i], needs_dx or i > 0)
             if dy is None and i:
                 raise ContractError(
                     f"{self.children[i]!r}.backward returned None for dx, which the layer before it needs"
@@ -319,8 +330,10 @@ class Residual(Composite):
             )
         return x + y, cache
 
-    def _backward(self, dy: Array, cache: Cache, run: RunBackward) -> Any:
-        dx = run(0, dy, cache)
+    def _backward(self, dy: Array, cache: Cache, run: RunBackward, needs_dx: bool) -> Any:
+        dx = run(0, dy, cache, needs_dx)
+        if not needs_dx:
+            return None
         if dx is None:
             raise ContractError(f"{self.children[0]!r}.backward returned None for dx, to which Residual adds dy")
         return dy + dx
@@ -363,8 +376,10 @@ class Concatenate(Composite):
     def _forward(self, x: Any, run: RunForward) -> tuple[Any, Cache]:
         return _side_by_side(self, [run(i, x) for i in range(len(self.children))])
 
-    def _backward(self, dy: Array, cache: Cache, run: RunBackward) -> Any:
-        parts = [run(i, part, own) for i, (part, own) in enumerate(zip(*_apart(self, dy, cache), strict=True))]
+    def _backward(self, dy: Array, cache: Cache, run: RunBackward, needs_dx: bool) -> Any:
+        parts = [
+            run(i, part, own, needs_dx) for i, (part, own) in enumerate(zip(*_apart(self, dy, cache), strict=True))
+        ]
         if any(dx is None for dx in parts):
             return None
         return sum(parts[1:], start=parts[0])
@@ -406,8 +421,10 @@ class Parallel(Composite):
         n_rows(x)  # the same of all parts
         return _side_by_side(self, [run(i, part) for i, part in enumerate(x)])
 
-    def _backward(self, dy: Array, cache: Cache, run: RunBackward) -> Any:
-        return tuple(run(i, part, own) for i, (part, own) in enumerate(zip(*_apart(self, dy, cache), strict=True)))
+    def _backward(self, dy: Array, cache: Cache, run: RunBackward, needs_dx: bool) -> Any:
+        return tuple(
+            run(i, part, own, needs_dx) for i, (part, own) in enumerate(zip(*_apart(self, dy, cache), strict=True))
+        )
 
 
 def _total(widths: Iterable[int | None]) -> int | None:
@@ -473,11 +490,17 @@ def walk(net: Layer, x: Any, rng: Rng = None, dy: Array | None = None) -> list[S
     With ``dy``, the gradient with respect to y, each step also has dy, dx and grads. A composite whose forward or backward is
     somebody's own is one step.
     """
-    steps: list[Step] = []
-    whole = _run(net, "", x, rng, steps)
+    whole = run_steps(net, x, rng)
     if dy is not None:
-        _run_back(whole, dy)
-    return steps
+        run_back(whole, dy)
+    return list(_in_order(whole))
+
+
+def _in_order(step: Step) -> Iterator[Step]:
+    for i in sorted(step.parts):
+        yield from _in_order(step.parts[i])
+    if not (step.parts and isinstance(step.layer, Sequential)):
+        yield step
 
 
 def is_open(layer: Layer) -> bool:
@@ -486,29 +509,35 @@ def is_open(layer: Layer) -> bool:
     return isinstance(layer, Composite) and cls.forward is Composite.forward and cls.backward is Composite.backward
 
 
-def _run(layer: Layer, name: str, x: Any, rng: Rng, steps: list[Step]) -> Step:
+def run_steps(net: Layer, x: Any, rng: Rng = None, *, change: Change | None = None, name: str = "") -> Step:
+    """Run a network; return it as a step, with those inside as its parts.
+
+    ``change(name, side, value)`` may put another value in the place of what goes into ("x") or comes out of ("y") a step.
+    """
     parts: dict[int, Step] = {}
-    if is_open(layer):
-        assert isinstance(layer, Composite)
+    if change is not None:
+        x = change(name, "x", x)
+    if is_open(net):
+        assert isinstance(net, Composite)
 
         def run(i: int, x: Any) -> tuple[Any, Cache]:
-            parts[i] = _run(layer.children[i], f"{name}.{i}".lstrip("."), x, rng, steps)
+            parts[i] = run_steps(net.children[i], x, rng, change=change, name=f"{name}.{i}".lstrip("."))
             return parts[i].y, parts[i].cache
 
-        y, cache = layer._forward(x, run)
+        y, cache = net._forward(x, run)
     else:
-        y, cache = forward_pair(layer, layer.forward(x, rng))
-    step = Step(name, layer, x, y, cache, parts)
-    if not (parts and isinstance(layer, Sequential)):
-        steps.append(step)
-    return step
+        y, cache = forward_pair(net, net.forward(x, rng))
+    if change is not None:
+        y = change(name, "y", y)
+    return Step(name, net, x, y, cache, parts)
 
 
-def _run_back(step: Step, dy: Any) -> Any:
+def run_back(step: Step, dy: Any) -> Any:
+    """Send dy back through a step; its dy, dx and grads, and those of its parts, are noted. Return dx."""
     step.dy = dy
     if step.parts:
         assert isinstance(step.layer, Composite)
-        step.dx = step.layer._backward(dy, step.cache, lambda i, dy, _: _run_back(step.parts[i], dy))
+        step.dx = step.layer._backward(dy, step.cache, lambda i, dy, _, needs_dx: run_back(step.parts[i], dy), True)
     else:
         step.dx, step.grads = backward_pair(step.layer, step.layer.backward(dy, step.cache))
     return step.dx

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss
 from ..formulas.expression import PLAIN, Expression, flat
-from ..training import objective
+from ..objectives import objective
 from ..validation import check_size
 from .bugs import applicable
 from .large import MAX_CELLS, blocks

@@ -16,8 +16,8 @@ from ..contract import Array, Layer, Loss, Optimizer
 from ..formulas.expression import PLAIN
 from ..layers import Dense, ReLU, Sequential, Sigmoid, Tanh
 from ..losses import HalfSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from ..objectives import objective
 from ..optimizers import SGD
-from ..training import objective
 from .record import Trace
 from .recorder import trace
 
