@@ -22,6 +22,7 @@ import nnprofile as nn
 from nnprofile.formulas.expression import flat, substituted, symbolic
 from nnprofile.tracing.bugs import BUGS, applicable
 from nnprofile.tracing.page import page_data
+from nnprofile.tracing.paths import n_paths
 from nnprofile.tracing.presets import PRESETS
 from nnprofile.tracing.rules import symbol_of
 from nnprofile.tracing.text import number
@@ -901,3 +902,99 @@ def test_numbers_that_overflow_are_shown(size: float) -> None:
         trace = nn.trace(net, nn.HalfSquaredError(), [[1.0, 2.0]], [1.0], nn.SGD(50.0), 0.1)
         assert trace.to_text() and trace.to_markdown() and trace.to_latex() and trace._repr_html_()
         assert trace.to_html(n_steps=3)
+
+
+def _branches(draw: Any, depth: int, width: int) -> nn.Layer | list[nn.Layer]:
+    """Draw a layer for rows of this width: a chain, or something that branches, to this depth."""
+    kind = draw(st.sampled_from(["chain", "residual", "concatenate"] if depth else ["chain"]))
+    if kind == "chain":
+        keeping = layers(draw(st.lists(st.sampled_from(BETWEEN), max_size=1)), width)
+        return [*keeping, nn.Dense(width, width), *layers(draw(st.lists(st.sampled_from(BETWEEN), max_size=1)), width)]
+    if kind == "residual":
+        return nn.Residual(_branches(draw, depth - 1, width))
+    parts = [_branches(draw, depth - 1, width) for _ in range(2)]
+    return [nn.Concatenate(parts), nn.Dense(2 * width, width)]
+
+
+@st.composite
+def branching(draw: Any) -> tuple[nn.Sequential, Any]:
+    """A network with branches nested up to three deep, on an array, or on a tuple of two."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, width = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    x = rng.normal(size=(2, n, width))
+    if draw(st.booleans()):
+        first, given = nn.Parallel([_branches(draw, 2, width), _branches(draw, 2, width)]), tuple(x)
+        net = nn.Sequential([first, nn.Dense(2 * width, 1)], rng=rng)
+    else:
+        given = x[0]
+        net = nn.Sequential([_branches(draw, 3, width), nn.Dense(width, 1)], rng=rng)
+    net.params.vector = net.params.vector + 0.1 * rng.normal(size=net.params.vector.size)
+    return net, given
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=25)
+@given(branching(), st.sampled_from([0.0, 0.2]), st.sampled_from(OPTIMIZERS))
+def test_branches_are_traced_with_all_paths_through_their_joins(
+    job: tuple[nn.Sequential, Any], l2: float, optimizer: nn.Optimizer
+) -> None:
+    net, x = job
+    y = np.linspace(-1, 1, len(x[0]) if isinstance(x, tuple) else len(x))
+    trace = nn.trace(net, nn.HalfSquaredError(), x, y, optimizer, l2, rng=np.random.default_rng(0))
+    assert trace.ok, trace.to_text()
+    assert assert_equalities(trace)
+    _, grads = nn.objective(net, nn.HalfSquaredError(), x, y, l2=l2, rng=np.random.default_rng(0))
+    for name, q in trace.items():
+        if q.role != "parameter":
+            continue
+        np.testing.assert_allclose(trace[f"d{name}"].value, grads[q.parameter], rtol=1e-12, atol=1e-14)
+        index = tuple(size - 1 for size in q.value.shape)
+        if n_paths(trace, name) <= 200:
+            ways = trace.paths(name, index)
+            assert len({(*way.units, (str(way.sample), 0)) for way in ways}) == len(ways)
+            total = sum(way.contribution for way in ways)
+            assert total == pytest.approx(trace[f"d{name}"].value[index], rel=1e-9, abs=1e-12)
+
+
+class TestBranches:
+    def trace(self, *branch: nn.Layer) -> nn.Trace:
+        rng = np.random.default_rng(0)
+        net = nn.Sequential([nn.Dense(2, 3), nn.Residual([*branch]), nn.Dense(3, 1)], rng=rng)
+        return nn.trace(net, nn.HalfSquaredError(), rng.normal(size=(4, 2)), rng.normal(size=4), nn.SGD(0.1))
+
+    def test_a_value_that_is_used_twice_gets_two_gradients(self) -> None:
+        trace = self.trace(nn.Dense(3, 3), nn.Tanh())
+        np.testing.assert_array_equal(trace["r2"].value, trace["z1"].value + trace["a2"].value)
+        np.testing.assert_array_equal(trace["dz1"].value, trace["dr2"].value + trace["du1"].value)
+        assert "dz₁ = dr₂ + du₁" in trace.to_text() and trace["dz1"].formula.equation == "37"
+        assert {way.units[0] for way in trace.paths("W1", (0, 1))} == {("z1", 1)}
+        through = [way for way in trace.paths("W1", (0, 1)) if ("u1", 1) in way.units]
+        assert len(through) == 4 * 3 and len(trace.paths("W1", (0, 1))) == 4 * 3 + 4
+
+    def test_a_wrong_layer_in_a_branch_is_named(self) -> None:
+        trace = self.trace(nn.Dense(3, 3), Doubled(3.0))
+        assert trace.wrong == ["dz2", "dW2", "db2", "du1", "dz1", "dW1", "db1", "dx"]
+
+    def test_the_page_shows_branches(self) -> None:
+        trace = self.trace(nn.Dense(3, 3), nn.Tanh())
+        data = page_data(trace)
+        assert [column["names"] for column in data["columns"]] == [["x"], ["z1", "u1", "r2"], ["z2", "a2"], ["z3"]]
+        assert [(edge["W"], edge["from"], edge["to"]) for edge in data["edges"]] == [
+            ("W1", 0, 1),
+            ("W2", 1, 2),
+            ("W3", 1, 3),
+        ]
+        assert all("rows" in data["paths"][name] for name in ("W1", "b1", "W2", "b2", "W3"))
+
+    def test_several_inputs(self) -> None:
+        rng = np.random.default_rng(0)
+        net = nn.Sequential([nn.Parallel([nn.Dense(2, 1), nn.Identity()]), nn.Dense(3, 1)], rng=rng)
+        trace = nn.trace(
+            net, nn.HalfSquaredError(), (rng.normal(size=(3, 2)), rng.normal(size=(3, 2))), rng.normal(size=3)
+        )
+        assert trace.ok and trace.inputs == ("x1", "x2") and "dx2" in trace
+        assert trace.to_text() and trace.to_latex() and trace.to_html(n_steps=2)
+        with pytest.raises(ValueError, match="x must be a tuple of 2 parts"):
+            nn.trace(net, nn.HalfSquaredError(), rng.normal(size=(3, 2)), rng.normal(size=3))
+        both = nn.Sequential([nn.Concatenate([copy.deepcopy(net), copy.deepcopy(net)])], rng=None)
+        with pytest.raises(ValueError, match="a tuple x where Parallel takes it"):
+            nn.trace(both, nn.HalfSquaredError(), (np.ones((1, 2)), np.ones((1, 2))), np.ones((1, 2)))

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     Rng = np.random.Generator | None
-    Change = Callable[[str, str, Any], Any]
     RunForward = Callable[[int, Any], tuple[Any, Cache]]  # of the child with this number: x -> (y, cache)
     RunBackward = Callable[[int, Array, Cache, bool], Any]  # dy, cache, whether dx is needed -> dx
 
+Change = Callable[[str, str, Any], Any]  # (name of a step, "x" or "y", value) -> value
 _REQUIRED: Any = object()
 
 
@@ -481,6 +481,13 @@ class Step:
         self.dy: Any = None
         self.dx: Any = None
         self.grads: Parameters | None = None
+
+    def at(self, name: str) -> Step:
+        """Return the step of this name, inside of this one."""
+        step = self
+        for i in filter(None, name.removeprefix(self.name).split(".")):
+            step = step.parts[int(i)]
+        return step
 
 
 def walk(net: Layer, x: Any, rng: Rng = None, dy: Array | None = None) -> list[Step]:

@@ -23,13 +23,13 @@ from ..objectives import objective
 from ..validation import check_size
 from .bugs import applicable
 from .large import MAX_CELLS, blocks
-from .paths import MAX_PATHS, n_paths, paths, total
-from .recorder import trace
-from .text import KEPT, gives, left_out, summary, verdict
+from .paths import MAX_PATHS, blocking, n_paths, owner, paths, total
+from .record import Link, Record
+from .recorder import record
+from .text import KEPT, gives, left_out, summary, to_text, verdict
 
 if TYPE_CHECKING:
     from .presets import Preset
-    from .record import Link, Trace
 
 MAX_LISTED = 4096  # paths in the page
 MAX_BROKEN = 20_000  # parameters: a larger network would take minutes to break and train
@@ -37,7 +37,7 @@ N_STEPS = 200  # of training, right and with a bug
 
 
 def to_html(
-    found: Trace,
+    found: Record,
     *,
     title: str | None = None,
     preset: Preset | None = None,
@@ -66,7 +66,7 @@ def to_html(
     parts = {
         "POLICY": policy,
         "TITLE": escape(data["title"]),
-        "TEXT": escape(found.to_text()),
+        "TEXT": escape(to_text(found, digits=6, max_elements=64)),
         "STYLE": style,
         "SCRIPT": script,
         "DATA": json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
@@ -80,7 +80,7 @@ def _hash(text: str) -> str:
 
 
 def page_data(
-    found: Trace,
+    found: Record,
     *,
     title: str | None = None,
     preset: Preset | None = None,
@@ -132,7 +132,8 @@ def page_data(
     if break_it and small:
         x, y, weights, rng = found.data
         for bug, net, loss in applicable(found.net, found.loss, x, found.optimizer, found.l2):
-            broken = trace(net, loss, x, y, found.optimizer, found.l2, found.frozen, sample_weight=weights, rng=rng)
+            step = (net, loss, x, y, found.optimizer, found.l2, found.frozen)
+            broken = record(*step, sample_weight=weights, rng=rng, kind=Record)
             if broken.ok:
                 continue  # it changes nothing here
             side = _side(broken, n_steps, cells)
@@ -147,7 +148,7 @@ def page_data(
     return data
 
 
-def _side(found: Trace, n_steps: int, cells: dict[str, Any] | None = None) -> dict[str, Any]:
+def _side(found: Record, n_steps: int, cells: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return what differs between the right step and one with a bug."""
     return {
         "quantities": {name: _quantity(found, name, (cells or {}).get(name)) for name in found},
@@ -157,7 +158,7 @@ def _side(found: Trace, n_steps: int, cells: dict[str, Any] | None = None) -> di
     }
 
 
-def _quantity(found: Trace, name: str, cells: list[list[int]] | None = None) -> dict[str, Any]:
+def _quantity(found: Record, name: str, cells: list[list[int]] | None = None) -> dict[str, Any]:
     """Return a quantity; of a large one the largest element of each block, or the ``cells`` that another side shows."""
     q = found[name]
     element = q.formula.element
@@ -201,7 +202,7 @@ def _quantity(found: Trace, name: str, cells: list[list[int]] | None = None) -> 
     return out
 
 
-def _is_long(found: Trace, element: Expression) -> bool:
+def _is_long(found: Record, element: Expression) -> bool:
     """Tell whether a formula has sums to be abridged, or looks into arrays that are shown in blocks."""
 
     def search(tokens: list[Any]) -> bool:
@@ -215,7 +216,7 @@ def _is_long(found: Trace, element: Expression) -> bool:
     return search(element.tokens())
 
 
-def _resolved(found: Trace, element: Expression, at: dict[str, int]) -> list[Any]:
+def _resolved(found: Record, element: Expression, at: dict[str, int]) -> list[Any]:
     """Return the tokens of one element, with the values in them."""
 
     def lookup(name: str, index: tuple[int, ...]) -> float:
@@ -230,17 +231,17 @@ def _rms(value: Array, start: list[int], stop: list[int]) -> Any:
     return _plain(np.sqrt((part * part).mean()))
 
 
-def _paths(found: Trace) -> dict[str, Any]:
+def _paths(found: Record) -> dict[str, Any]:
     """Return, for each element of each parameter, its paths: [sample, units, factors, contribution]; and their sum."""
     out: dict[str, Any] = {}
     listed = 0
     for name, q in list(found.items()):
         if q.role != "parameter":
             continue
-        behind = next(found.links[k:] for k, link in enumerate(found.links) if name in link.parameters)
-        blocking = [link for k, link in enumerate(behind) if (link.kind == "unknown" if k else name not in link.starts)]
-        if blocking:
-            out[name] = {"why": _no_paths(name, blocking[0])}
+        link = owner(found, name)
+        barrier = link if name not in link.starts else blocking(found, name)
+        if barrier is not None:
+            out[name] = {"why": _no_paths(name, barrier)}
             continue
         each = n_paths(found, name)
         if each > MAX_PATHS or listed + each * q.value.size > MAX_LISTED:
@@ -278,7 +279,7 @@ def _no_paths(name: str, link: Link) -> str:
     return f"The paths from {symbol} lead through the layer from {x} to {y}, which mixes elements and has no formulas here."
 
 
-def diagnosis(found: Trace) -> list[str]:
+def diagnosis(found: Record) -> list[str]:
     """Return what the gradient checker says of a step whose gradients are wrong; nothing of a right one."""
     from ..gradcheck import check_network
 
@@ -307,24 +308,28 @@ class _Weighted:
         return self.loss.backward(cache)
 
 
-def _columns(found: Trace) -> list[dict[str, Any]]:
+def _columns(found: Record) -> list[dict[str, Any]]:
     """Return the columns of the network's picture: the inputs, and each layer that has parameters or another width."""
-    columns: list[dict[str, Any]] = [{"label": "inputs", "names": ["x"], "size": _width(found, "x"), "b": ""}]
+    size = sum(_width(found, name) for name in found.inputs)
+    columns: list[dict[str, Any]] = [{"label": "inputs", "names": list(found.inputs), "size": size, "b": ""}]
     for link in found.links:
-        if link.kind == "dense" or link.parameters or _width(found, link.y) != columns[-1]["size"]:
-            bias = next((name for name in link.parameters if name != link.local), "") if link.kind == "dense" else ""
-            label = PLAIN.name(found[link.y].axes[-1])
-            columns.append({"label": label, "names": [link.y], "size": _width(found, link.y), "b": bias})
-        else:
-            columns[-1]["names"].append(link.y)
+        seen = {name: column for column in columns for name in column["names"]}
+        if link.y in seen:
+            continue  # the other end of a join
+        if link.kind != "dense" and not link.parameters and _width(found, link.y) == seen[link.x]["size"]:
+            seen[link.x]["names"].append(link.y)
+            continue
+        bias = next((name for name in link.parameters if name != link.local), "") if link.kind == "dense" else ""
+        label = PLAIN.name(found[link.y].axes[-1])
+        columns.append({"label": label, "names": [link.y], "size": _width(found, link.y), "b": bias})
     return columns
 
 
-def _width(found: Trace, name: str) -> int:
+def _width(found: Record, name: str) -> int:
     return int(found[name].value.shape[-1])
 
 
-def _edges(found: Trace) -> list[dict[str, Any]]:
+def _edges(found: Record) -> list[dict[str, Any]]:
     """Return the lines of the picture: those of each dense layer, between the columns of what goes in and comes out."""
     place = {name: k for k, column in enumerate(_columns(found)) for name in column["names"]}
     return [
@@ -332,7 +337,7 @@ def _edges(found: Trace) -> list[dict[str, Any]]:
     ]
 
 
-def _curve(found: Trace, n_steps: int) -> list[Any] | None:
+def _curve(found: Record, n_steps: int) -> list[Any] | None:
     """Return the objective before each step of training on this batch, as the trace trains; it ends where it diverges."""
     net, loss = copy.deepcopy(found.net), found.loss
     optimizer = copy.deepcopy(found.optimizer)

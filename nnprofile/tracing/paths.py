@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..contract import n_rows
 from ..formulas.expression import total as summed
 
 if TYPE_CHECKING:
-    from .record import Trace
+    from .record import Link, Record
 
 MAX_PATHS = 512  # of one weight
 
@@ -51,7 +52,7 @@ class ChainPath:
     contribution: float
 
 
-def paths(trace: Trace, name: str, index: int | Sequence[int]) -> list[ChainPath]:
+def paths(trace: Record, name: str, index: int | Sequence[int]) -> list[ChainPath]:
     """Return all paths from one element of the parameter ``name`` to the loss.
 
     Raises
@@ -60,7 +61,6 @@ def paths(trace: Trace, name: str, index: int | Sequence[int]) -> list[ChainPath
         If it is not a parameter whose gradient has a formula, there are more than 512 paths, or a layer behind it has no
         formulas.
     """
-    links = trace.links
     if name not in trace or trace[name].role != "parameter":
         known = [q.name for q in trace.values() if q.role == "parameter"]
         raise ValueError(f"paths start at a parameter: {', '.join(known)}; got {name!r}")
@@ -71,11 +71,10 @@ def paths(trace: Trace, name: str, index: int | Sequence[int]) -> list[ChainPath
     if not whole or len(index) != value.ndim or not all(0 <= i < n for i, n in zip(index, value.shape, strict=True)):
         letters = ", ".join("ijkl"[: value.ndim]) if value.ndim > 1 else "j"
         raise ValueError(f"{name} has shape {value.shape}: its index is {letters}, each from 0; got {given!r}")
-    start = _start(trace, name)
-    link = links[start]
+    link = owner(trace, name)
     if name not in link.starts:
         raise ValueError(f"paths start at a parameter whose gradient has a formula; {name} belongs to a layer without")
-    if any(behind.kind == "unknown" for behind in links[start + 1 :]):
+    if blocking(trace, name):
         raise ValueError(
             f"paths from {name} lead through a layer without formulas that mixes elements: no local derivatives are known"
         )
@@ -84,12 +83,12 @@ def paths(trace: Trace, name: str, index: int | Sequence[int]) -> list[ChainPath
         raise ValueError(f"{count} paths lead from an element of {name} to the loss; at most {MAX_PATHS} are listed")
     found: list[ChainPath] = []
     at = dict(zip(trace["d" + name].index, index, strict=True))
-    for n in range(len(trace["x"].value)):
+    for n in range(n_rows(trace.data[0])):
         factor = link.starts[name]
         first: tuple[Factor, ...] = ()
         if factor is not None:
             first = (_element(trace, factor.name, tuple(n if i == "n" else at[i] for i in factor.index)),)
-        _walk(trace, start + 1, n, index[-1], ((link.y, index[-1]),), first, found)
+        _walk(trace, n, index[-1], ((link.y, index[-1]),), first, found)
     if value.ndim == 2 and "R" in trace:
         share = trace.l2 / _total(trace)
         factors = (Factor("", (), share, "λ/N"), _element(trace, name, index))
@@ -97,49 +96,63 @@ def paths(trace: Trace, name: str, index: int | Sequence[int]) -> list[ChainPath
     return found
 
 
-def n_paths(trace: Trace, name: str) -> int:
+def owner(trace: Record, name: str) -> Link:
+    """Return the layer that a parameter belongs to."""
+    return next(link for link in trace.links if name in link.parameters)
+
+
+def blocking(trace: Record, name: str) -> Link | None:
+    """Return the first layer, on a way from a parameter to the loss, whose local derivatives are not known."""
+    reached = {owner(trace, name).y}
+    for link in trace.links:  # in the order of the forward pass
+        if link.x in reached:
+            if link.kind == "unknown":
+                return link
+            reached.add(link.y)
+    return None
+
+
+def n_paths(trace: Record, name: str) -> int:
     """Return how many paths lead from one element of a parameter to the loss."""
-    count = len(trace["x"].value)
-    for link in trace.links[_start(trace, name) + 1 :]:
-        if link.kind != "elementwise":
-            count *= trace[link.y].value.shape[1]
-    return count
-
-
-def _start(trace: Trace, name: str) -> int:
-    """Return the layer that the parameter belongs to."""
-    return next(k for k, link in enumerate(trace.links) if name in link.parameters)
+    count: dict[str, int] = {}  # from one column of a quantity on
+    for link in reversed(trace.links):
+        width = 1 if link.kind in ("elementwise", "copy") else trace[link.y].value.shape[1]
+        count[link.x] = count.get(link.x, 0) + width * count.get(link.y, 1)
+    return n_rows(trace.data[0]) * count.get(owner(trace, name).y, 1)
 
 
 def _walk(
-    trace: Trace,
-    k: int,
+    trace: Record,
     n: int,
     unit: int,
     units: tuple[tuple[str, int], ...],
     factors: tuple[Factor, ...],
     found: list[ChainPath],
 ) -> None:
-    """Go on from column ``unit`` of what goes into layer k."""
-    if k == len(trace.links):
-        end = (*factors, _element(trace, "d" + units[-1][0], (n, unit)))
+    """Go on from column ``unit`` of the quantity that ``units`` has come to, by all ways."""
+    at = units[-1][0]
+    ways = [link for link in trace.links if link.x == at]
+    if not ways:
+        end = (*factors, _element(trace, "d" + at, (n, unit)))
         found.append(ChainPath(n, units, end, _product(end)))
-        return
-    link = trace.links[k]
-    if link.kind == "elementwise":
-        factor = _element(trace, link.local, (n, unit))
-        _walk(trace, k + 1, n, unit, (*units, (link.y, unit)), (*factors, factor), found)
-        return
-    for j in range(trace[link.y].value.shape[1]):
-        if link.kind == "dense":
-            factor = _element(trace, link.local, (unit, j))
-        else:
-            assert link.jacobian is not None
-            factor = Factor("", (), float(link.jacobian(n)[unit, j]), f"∂{link.y}[{n},{j}]/∂{link.x}[{n},{unit}]")
-        _walk(trace, k + 1, n, j, (*units, (link.y, j)), (*factors, factor), found)
+    for link in ways:
+        if link.kind == "elementwise":
+            factor = _element(trace, link.local, (n, unit))
+            _walk(trace, n, unit, (*units, (link.y, unit)), (*factors, factor), found)
+            continue
+        if link.kind == "copy":
+            _walk(trace, n, unit + link.offset, (*units, (link.y, unit + link.offset)), factors, found)
+            continue
+        for j in range(trace[link.y].value.shape[1]):
+            if link.kind == "dense":
+                factor = _element(trace, link.local, (unit, j))
+            else:
+                assert link.jacobian is not None
+                factor = Factor("", (), float(link.jacobian(n)[unit, j]), f"∂{link.y}[{n},{j}]/∂{link.x}[{n},{unit}]")
+            _walk(trace, n, j, (*units, (link.y, j)), (*factors, factor), found)
 
 
-def _element(trace: Trace, name: str, index: tuple[int, ...]) -> Factor:
+def _element(trace: Record, name: str, index: tuple[int, ...]) -> Factor:
     return Factor(name, index, float(trace[name].value[index]))
 
 
@@ -148,9 +161,9 @@ def _product(factors: tuple[Factor, ...]) -> float:
         return float(np.prod([factor.value for factor in factors]))
 
 
-def _total(trace: Trace) -> float:
+def _total(trace: Record) -> float:
     weights = trace.data[2]
-    return float(len(trace["x"].value) if weights is None else weights.sum())
+    return float(n_rows(trace.data[0]) if weights is None else weights.sum())
 
 
 def total(found: list[ChainPath]) -> float:

@@ -18,8 +18,8 @@ from ..layers import Dense, ReLU, Sequential, Sigmoid, Tanh
 from ..losses import HalfSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ..objectives import objective
 from ..optimizers import SGD
-from .record import Trace
-from .recorder import trace
+from .record import Record
+from .traces import Trace, trace
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class At:
     name: str
     index: tuple[int, ...]
 
-    def __call__(self, found: Trace) -> float:
+    def __call__(self, found: Record) -> float:
         """Return the number."""
         return float(found[self.name].value[self.index])
 
@@ -47,7 +47,7 @@ class Printed:
         What the source calls it.
     text : str
         As printed.
-    value : function (Trace) -> float
+    value : function (Record) -> float
         Ours.
     note : str
         Why they differ, where they do.
@@ -55,7 +55,7 @@ class Printed:
 
     label: str
     text: str
-    value: Callable[[Trace], float]
+    value: Callable[[Record], float]
     note: str = ""
 
 
@@ -93,7 +93,7 @@ class Preset:
         net, loss, x, y, optimizer = self.make()
         return trace(net, loss, x, y, optimizer, frozen=self.frozen)
 
-    def compare(self, found: Trace) -> list[Comparison]:
+    def compare(self, found: Record) -> list[Comparison]:
         """Put the printed numbers beside ours."""
         out = []
         for p in self.printed:

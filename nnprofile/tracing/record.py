@@ -1,19 +1,15 @@
-"""What a trace is made of: quantities, the steps that make them, and the links that paths follow."""
+"""What a trace is made of: quantities, the steps that make them, and the links that paths follow; data alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..contract import Array, Layer, Loss, Optimizer
 from ..formulas.expression import PLAIN, Element
 from .reference import Check
 from .rules import Formula
-
-if TYPE_CHECKING:
-    from .presets import Preset
 
 EMPTY = Formula("")
 
@@ -79,15 +75,16 @@ class Link:
 
     x: str
     y: str
-    kind: str  # "dense", "elementwise", "rows" (within a row all act on all) or "unknown"
+    kind: str  # "dense", "elementwise", "copy", "rows" (within a row all act on all) or "unknown"
     local: str = ""  # the name of W, or of the slope
     starts: dict[str, Element | None] = field(default_factory=dict)  # parameter -> dy/dp, an element, or None: 1
     parameters: tuple[str, ...] = ()
     jacobian: Callable[[int], Array] | None = None  # sample -> (n_in, n_out), of "rows"
+    offset: int = 0  # of a "copy": the column of y at which x begins
 
 
 @dataclass(eq=False)
-class Trace(Mapping[str, Quantity]):
+class Record(Mapping[str, Quantity]):
     """One training step: a mapping from names to quantities, in the order in which they come about.
 
     Attributes
@@ -96,7 +93,9 @@ class Trace(Mapping[str, Quantity]):
         What was traced.
     steps : list of Step
     links : list of Link
-        The layers, first to last.
+        The layers, and the forks and joins of those that branch, first to last.
+    inputs : tuple of str
+        The names of what goes in: "x", or "x1", "x2", ...
     net, loss, optimizer : Layer, Loss, Optimizer or None
         Copies, as they were before the step.
     l2 : float
@@ -114,6 +113,7 @@ class Trace(Mapping[str, Quantity]):
     quantities: dict[str, Quantity] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
+    inputs: tuple[str, ...] = ("x",)
 
     def __getitem__(self, name: str) -> Quantity:
         try:
@@ -146,69 +146,10 @@ class Trace(Mapping[str, Quantity]):
         """The gradients that nobody can judge here, because something is not finite."""
         return [name for name, q in self.items() if q.check is not None and q.check.verdict == "unclear"]
 
-    def paths(self, name: str, index: int | Sequence[int]) -> list[Any]:
-        """Return every path from one element of a parameter to the loss; see ``nnprofile.tracing.paths``.
-
-        ``index`` is a tuple, (i, j) of a weight, or a number, j of a bias.
-        """
-        from .paths import paths
-
-        return paths(self, name, index)
-
-    def to_text(self, *, digits: int = 6, max_elements: int = 64) -> str:
-        """Return the step as plain text: formulas, shapes, numbers, and the check beside each gradient.
-
-        A quantity with more than ``max_elements`` elements is summed up, and its largest elements are shown.
-        """
-        from .text import to_text
-
-        return to_text(self, digits=digits, max_elements=max_elements)
-
-    def to_markdown(self, *, digits: int = 6, max_elements: int = 64) -> str:
-        """Return the same as Markdown, with formulas in LaTeX between dollars."""
-        from .text import to_markdown
-
-        return to_markdown(self, digits=digits, max_elements=max_elements)
-
-    def to_latex(self, *, digits: int = 6, max_elements: int = 64) -> str:
-        r"""Return the same as LaTeX, to ``\input`` into homework; it needs amsmath and amssymb."""
-        from .text import to_latex
-
-        return to_latex(self, digits=digits, max_elements=max_elements)
-
-    def to_html(
-        self,
-        path: str | Path | None = None,
-        *,
-        title: str | None = None,
-        preset: Preset | None = None,
-        break_it: bool = True,
-        n_steps: int = 200,
-    ) -> str:
-        """Return the page that shows the step, one file that needs nothing else; write it to ``path`` if there is one.
-
-        ``title`` is its heading; ``preset`` adds its story and its printed numbers; ``break_it`` the known bugs that the network
-        can have; the page shows ``n_steps`` steps of training, right and with each bug.
-        """
-        from .page import to_html
-
-        page = to_html(self, title=title, preset=preset, break_it=break_it, n_steps=n_steps)
-        if path is not None:
-            Path(path).write_text(page, encoding="utf-8")
-        return page
-
-    def _repr_html_(self) -> str:
-        from .text import to_table
-
-        return to_table(self)
-
-    def __str__(self) -> str:
-        return self.to_text()
-
     def __repr__(self) -> str:
         n = sum(q.check is not None for q in self.values())
         bad = [
             f"{word}: {', '.join(names)}" for word, names in (("wrong", self.wrong), ("unclear", self.unclear)) if names
         ]
         state = "; ".join(bad) or "all agree with their check"
-        return f"<Trace of {self.title}: {len(self.steps)} steps, {len(self)} quantities, {n} gradients, {state}>"
+        return f"<{type(self).__name__} of {self.title}: {len(self.steps)} steps, {len(self)} quantities, {n} gradients, {state}>"

@@ -11,20 +11,25 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, forward_pair, is_sparse
+from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, is_sparse, n_rows
 from ..formulas import formula_of
 from ..formulas.expression import PLAIN, Constant, Expression, Quantities, Square, Sum
-from ..layers import Dense, Dropout, Sequential
-from ..validation import as_features, as_weights, check_number, check_rng, fitted_inside
+from ..gradcheck.reference import Subject
+from ..layers import Concatenate, Dense, Dropout, Parallel, Residual, Sequential
+from ..layers.compose import Step as LayerStep
+from ..layers.compose import run_steps
+from ..objectives import penalty
+from ..validation import as_input, as_weights, check_number, check_rng, fitted_inside
 from .large import wanted
-from .record import EMPTY, Link, Quantity, Step, Trace
+from .record import EMPTY, Link, Quantity, Record, Step
 from .reference import check
 from .replay import Replay
 from .rules import (
+    NJ,
     Formula,
     LayerRule,
     Place,
@@ -34,62 +39,28 @@ from .rules import (
     own_names,
     slope_formula,
     slope_of,
-    update_rule,
 )
 from .slope import Slope, elementwise_slope
+from .update import record_update
+
+R = TypeVar("R", bound=Record)
+Names = Any  # the name of x, or a tuple of names
 
 
-def trace(
+def record(
     net: Layer,
     loss: Loss,
     x: Any,
     y: Any,
-    optimizer: Optimizer | None = None,
-    l2: float = 0.0,
-    frozen: str | Sequence[str] = (),
+    optimizer: Optimizer | None,
+    l2: float,
+    frozen: str | Sequence[str],
     *,
-    sample_weight: Any = None,
-    rng: np.random.Generator | None = None,
-) -> Trace:
-    """Record one training step of ``net`` on the batch x, y: eq. 1-36 of docs/backprop.md with the numbers in.
-
-    Parameters
-    ----------
-    net : Layer
-        Not changed. A layer without known formulas is shown with its values and checks alone.
-    loss : Loss
-    x : Array, shape (n_samples, n_features)
-    y : Array
-        As the loss takes it.
-    optimizer : Optimizer, optional
-        Not changed: a copy takes the step. Without one there is no update.
-    l2 : float, default 0.0
-        As in ``fit``: l2 / (2 n) * sum W^2 belongs to the objective J.
-    frozen : str or sequence of str
-        Names, ``"0.b"``, or patterns, ``"*.b"``, of parameters that the update leaves alone.
-    sample_weight : Array, shape (n_samples,), optional
-    rng : numpy.random.Generator, optional
-        Training mode, for layers that draw. Not changed: a copy draws.
-
-    Returns
-    -------
-    Trace
-        A mapping from names to quantities, with ``to_text``, ``to_markdown``, ``to_latex`` and ``to_html``.
-
-    Raises
-    ------
-    ValueError
-        If x, y, the weights or a name in ``frozen`` do not fit.
-
-    Examples
-    --------
-    >>> from nnprofile import SGD, HalfSquaredError
-    >>> net = Sequential([Dense(1, 1)], rng=None)
-    >>> net.params["0.W"], net.params["0.b"] = [[2.0]], [1.0]
-    >>> step = trace(net, HalfSquaredError(), [[3.0]], [[5.0]], SGD(0.1))
-    >>> step["dW1"].value.tolist(), step["dW1"].check.digits.tolist(), round(float(step["W1+"].value[0, 0]), 12)
-    ([[6.0]], [[16.0]], 1.4)
-    """
+    sample_weight: Any,
+    rng: np.random.Generator | None,
+    kind: type[R],
+) -> R:
+    """Return a record of one training step, of the class ``kind``; what the arguments are, ``trace`` says."""
     if not isinstance(net, Layer) or not isinstance(loss, Loss):
         model = fitted_inside(net)
         hint = f"; of a fitted estimator pass {model}.network_ and {model}.loss_function_" if model else ""
@@ -97,23 +68,25 @@ def trace(
     if rng is not None:
         check_rng(rng)
     dtype = net.params.dtype if len(net.params) else np.dtype(np.float64)
-    width = getattr(net, "in_features", None)
-    if isinstance(width, tuple):
-        raise ValueError(f"trace shows networks of one array x; {net!r} takes a tuple")
-    x = as_features(x, dtype, width)
-    if is_sparse(x):
-        x = x.toarray()  # every element is shown, zeros too
-    if not len(x):
+    x = _dense(as_input(x, dtype, getattr(net, "in_features", None)))
+    if not n_rows(x):
         raise ValueError("x has no rows: there is nothing to trace")
-    weights = None if sample_weight is None else as_weights(sample_weight, len(x))
+    weights = None if sample_weight is None else as_weights(sample_weight, n_rows(x))
     frozen = _frozen(frozen, net.params)
     title = f"{net!r} with {loss!r}"
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise ValueError(f"optimizer must be an Optimizer, such as SGD(0.1), got {optimizer!r}")
-    given = copy.deepcopy((np.array(x), y, weights, rng))  # the trace is a record: training may go on
-    found = Trace(title, copy.deepcopy(net), loss, copy.deepcopy(optimizer), check_number(l2, "l2"), frozen, given)
+    given = copy.deepcopy((x, y, weights, rng))  # the trace is a record: training may go on
+    found = kind(title, copy.deepcopy(net), loss, copy.deepcopy(optimizer), check_number(l2, "l2"), frozen, given)
     _Recorder(found).record()
     return found
+
+
+def _dense(x: Any) -> Any:
+    """Return copies of the arrays of x; every element is shown, zeros of a sparse matrix too."""
+    if isinstance(x, tuple):
+        return tuple(map(_dense, x))
+    return x.toarray() if is_sparse(x) else np.array(x)
 
 
 def _frozen(patterns: str | Sequence[str], params: Parameters) -> tuple[str, ...]:
@@ -127,54 +100,78 @@ def _frozen(patterns: str | Sequence[str], params: Parameters) -> tuple[str, ...
 
 
 @dataclass
-class _Part:
-    """A layer of the flattened network, what it was given and what it returned."""
+class _Leaf:
+    """A layer that holds no others, what it was given and what it returned."""
 
-    layer: Layer
-    prefix: str  # of its parameters in the network: "2."
+    step: LayerStep
     place: Place
     rule: LayerRule
-    rng: np.random.Generator | None
-    cache: Any
-    y: Array
     slope: Slope | None = None  # of an elementwise layer without formulas
 
+    @property
+    def prefix(self) -> str:
+        """Of the names of its parameters in the network: "2."."""
+        return f"{self.step.name}." if self.step.name else ""
 
-def flatten(net: Layer, prefix: str = "") -> list[tuple[str, Layer]]:
-    """Return the layers of a network at any depth, with the prefix of their parameters."""
-    whole = type(net).forward is not Sequential.forward or type(net).backward is not Sequential.backward  # a user's own
-    if not isinstance(net, Sequential) or whole:
-        return [(prefix, net)]
-    return [part for i, layer in enumerate(net.layers) for part in flatten(layer, f"{prefix}{i}.")]
+
+@dataclass
+class _Fork:
+    """A quantity that several branches use, each by a copy of its own; a shortcut uses it directly."""
+
+    title: str
+    x: str
+    copies: list[str]
+    shortcut: str = ""  # the name of what it is added to
+    equation: str = "38"
+
+
+@dataclass
+class _Join:
+    """Branches that come together: added to the shortcut, or side by side."""
+
+    title: str
+    y: str
+    parts: list[str]
+    side_by_side: bool
+    equation: str
 
 
 class _Recorder:
-    """Walk forward, backward and through the update, and write down what comes by."""
+    """Walk forward, backward and through the update, and record every quantity."""
 
-    def __init__(self, found: Trace) -> None:
+    def __init__(self, found: Record) -> None:
         self.trace = found
         self.net = copy.deepcopy(found.net)  # a layer of a user's may change as it computes
         self.x, self.y_true, self.weights, self.rng = found.data
-        self.n = len(self.x)
+        self.n = n_rows(self.x)
         total = float(self.n if self.weights is None else self.weights.sum())
         self.total = Constant("N" if self.weights is None else "Σw", total)
         self.decay = found.l2 / total if total else 0.0
-        self.parts: list[_Part] = []
+        self.nodes: list[_Leaf | _Fork | _Join] = []
+        self.places: dict[str, tuple[str, str]] = {}  # quantity -> the step whose x or y it is, and which of the two
+        self.d: dict[str, Array] = {}  # quantity -> its gradient
         self.steepest = 0.0  # the largest element of all gradients so far
+        self.n_weighted = self.n_copies = 0
         self.taken = {"x", "y", "t", "w", "p", "l", "L", "R", "J", "P", "D"}
         self.axes: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def leaves(self) -> list[_Leaf]:
+        """The layers that hold no others."""
+        return [node for node in self.nodes if isinstance(node, _Leaf)]
 
     def record(self) -> None:
         """Record everything."""
         with np.errstate(all="ignore"):
             y_name, y = self.forward()
-            inputs = [self.x, *(part.y for part in self.parts)]
-            layers = [(part.layer, x, part.rng) for part, x in zip(self.parts, inputs, strict=False)]
-            self.replay = Replay(layers, self.trace.loss, self.y_true, self.weights, self.decay)
-            dy = self.measure(y_name, y)
-            self.backward(y_name, dy)
+            self.replay = Replay(
+                self.trace.net, self.trace.loss, self.x, self.y_true, self.weights, self.decay, self.rng
+            )
+            self.y_name = y_name
+            self.d[y_name] = self.measure(y_name, y)
+            self.backward()
             if self.trace.optimizer is not None:
-                self.update()
+                record_update(self)
         found = self.trace.quantities
         self.trace.quantities = {name: found[name] for step in self.trace.steps for name in step.names}
 
@@ -218,60 +215,161 @@ class _Recorder:
 
     def forward(self) -> tuple[str, Array]:
         """Record x, the parameters and the forward pass."""
-        flat = flatten(self.net)
-        given = [self.add("x", self.x, ("samples", "inputs"), "data")]
-        self.step("What is given", "given", given, self.given())
-        x_name, x, count = "x", self.x, 0
+        states: dict[str, np.random.Generator | None] = {}  # before each layer
         rng = copy.deepcopy(self.rng)
-        for i, (prefix, layer) in enumerate(flat):
-            count += bool(len(layer.params))
-            last = i == len(flat) - 1
-            letter = "z" if isinstance(layer, Dense) else "h" if isinstance(layer, Dropout) else "a"
-            extra = own_names(layer)
-            own = _letters(list(layer.params), {letter, *extra})
-            tail = self.tail(count, [letter, *own.values(), *extra])
-            y_name = "y" if last and letter == "a" else letter + tail
-            before = copy.deepcopy(rng)
-            y, cache = forward_pair(layer, layer.forward(x, rng))
-            width = (x.shape[-1], y.shape[-1])
-            params = {name: letters + tail for name, letters in own.items()}
-            place = Place(x_name, y_name, tail, self.n, *width, params, extra)
-            rule = layer_rule(layer, place)
-            slope = None if formula_of(layer) else elementwise_slope(layer, x, before)
-            if slope is not None:
-                rule = replace(rule, slope=slope_formula(layer, place, slope.method))
-            x_axes = self.axes[x_name]
-            units = (
-                "outputs" if last or all(len(p.params) == 0 for _, p in flat[i + 1 :]) else PLAIN.name(f"hidden{count}")
+
+        def noting(name: str, side: str, value: Any) -> Any:
+            if side == "x":
+                states[name] = copy.deepcopy(rng)
+            return value
+
+        whole = run_steps(self.net, self.x, rng, change=noting)
+        self.states = states
+        self.given_names: list[str] = []
+        self.step("What is given", "given", self.given_names, self.given())
+        x_name = self.inputs(self.x)
+        self.trace.inputs = tuple(self.given_names)
+        flat = _leaves(whole)
+        weighted = [i for i, leaf in enumerate(flat) if len(leaf.layer.params)]
+        self.last = flat[-1].name
+        self.outputs = {leaf.name for leaf in flat[weighted[-1] if weighted else 0 :]}  # no parameters behind them
+        return self.through(whole, x_name, inside=False), whole.y
+
+    def inputs(self, x: Any) -> Names:
+        """Record what goes in; return its name, or names."""
+        if isinstance(x, tuple):
+            return tuple(map(self.inputs, x))
+        name = f"x{len(self.given_names) + 1}" if isinstance(self.x, tuple) else "x"
+        self.taken.add(name)
+        self.given_names.append(self.add(name, x, ("samples", "inputs"), "data"))
+        self.places[name] = ("", "x")
+        return name
+
+    def through(self, step: LayerStep, x_name: Names, *, inside: bool) -> str:
+        """Record a step of the forward pass; return the name of y. ``inside``: in a branch."""
+        if step.parts and isinstance(step.layer, Sequential):
+            for i in sorted(step.parts):
+                x_name = self.through(step.parts[i], x_name, inside=inside)
+            return str(x_name)
+        if isinstance(x_name, tuple) and not (step.parts and isinstance(step.layer, Parallel)):
+            raise ValueError(f"trace shows a tuple x where Parallel takes it; {step.layer!r} takes one too")
+        return self.branches(step, x_name) if step.parts else self.leaf(step, x_name, inside=inside)
+
+    def branches(self, step: LayerStep, x_name: Names) -> str:
+        """Record a fork, the branches behind it, and their join."""
+        layer, kind = step.layer, type(step.layer).__name__
+        parts, names = [step.parts[i] for i in sorted(step.parts)], list(x_name) if isinstance(x_name, tuple) else []
+        if isinstance(layer, Parallel):
+            for part, name in zip(parts, names, strict=True):
+                self.places[name] = (part.name, "x")
+        else:
+            for part in parts:
+                self.n_copies += 1
+                name = f"u{self.tail(self.n_copies, ['u'])}"
+                names.append(name)
+                self.places[name] = (part.name, "x")
+                formula = Formula(f"{{{name}}} = {{{x_name}}}", Quantities(x_name)["n", "j"], NJ, "37")
+                self.add(name, part.x, self.axes[x_name], "forward", formula)
+                self.link(Link(x_name, name, "copy"))
+            fork = _Fork(kind, x_name, names[:])
+            fork.equation = "37" if isinstance(layer, Residual) else "38"
+            why = "A value that is used twice counts as two: each use gets a gradient of its own, and they are added."
+            self.step(
+                f"Forward: a branch of {kind}" if len(names) == 1 else f"Forward: branches of {kind}",
+                "forward",
+                names,
+                why,
             )
-            y_axes = ("samples", units) if len(layer.params) else x_axes
-            if not len(layer.params) and y.ndim == 2 and y.shape[1:] != x.shape[1:]:
+            self.nodes.append(fork)
+        ends = [self.through(part, name, inside=True) for part, name in zip(parts, names, strict=True)]
+        letter = "r" if isinstance(layer, Residual) else "c"
+        y_name = letter + self.tail(self.n_weighted, [letter])
+        self.places[y_name] = (step.name, "y")
+        equation = {Residual: "37", Concatenate: "38", Parallel: "39"}[type(layer)]
+        if isinstance(layer, Residual):
+            fork.shortcut = y_name
+            element: Expression | None = Quantities(x_name)["n", "j"] + Quantities(ends[0])["n", "j"]
+            why, axes = "The shortcut: x itself, beside what the layers make of it.", self.axes[x_name]
+            head = f"{{{x_name}}} + {{{ends[0]}}}"
+            self.link(Link(x_name, y_name, "copy"))
+        else:
+            element, why = None, "The outputs of the branches, side by side."
+            head, axes = f"[{', '.join(f'{{{end}}}' for end in ends)}]", ("samples", f"columns of {PLAIN.name(y_name)}")
+        offset = 0
+        for end in ends:
+            self.link(Link(end, y_name, "copy", offset=offset))
+            offset += 0 if isinstance(layer, Residual) else self.trace[end].value.shape[1]
+        formula = Formula(f"{{{y_name}}} = {head}", element, NJ if element is not None else (), equation, why)
+        self.add(y_name, step.y, axes, "forward", formula)
+        self.step(f"Forward: {kind}", "forward", [y_name], why)
+        self.nodes.append(_Join(kind, y_name, ends, not isinstance(layer, Residual), equation))
+        return y_name
+
+    def leaf(self, step: LayerStep, x_name: str, *, inside: bool) -> str:
+        """Record a layer that holds no others."""
+        layer, x, y = step.layer, step.x, step.y
+        self.n_weighted += bool(len(layer.params))
+        letter = "z" if isinstance(layer, Dense) else "h" if isinstance(layer, Dropout) else "a"
+        extra = own_names(layer)
+        own = _letters(list(layer.params), {letter, *extra})
+        tail = self.tail(self.n_weighted, [letter, *own.values(), *extra])
+        y_name = "y" if step.name == self.last and not inside and letter == "a" else letter + tail
+        width = (x.shape[-1], y.shape[-1])
+        params = {name: letters + tail for name, letters in own.items()}
+        place = Place(x_name, y_name, tail, self.n, *width, params, extra)
+        rule, before = layer_rule(layer, place), self.states[step.name]
+        slope = None if formula_of(layer) else elementwise_slope(layer, x, before)
+        if slope is not None:
+            rule = replace(rule, slope=slope_formula(layer, place, slope.method))
+        x_axes = self.axes[x_name]
+        is_output = step.name in self.outputs and not inside
+        y_axes = ("samples", "outputs" if is_output else PLAIN.name(f"hidden{self.n_weighted}"))
+        if not len(layer.params):
+            y_axes = x_axes  # type: ignore[assignment]
+            if y.ndim == 2 and y.shape[1:] != x.shape[1:]:
                 y_axes = ("samples", f"columns of {PLAIN.name(y_name)}")
-            if y.ndim != len(y_axes):
-                y_axes = ("samples", *(f"axis {a}" for a in range(1, y.ndim)))
-            self.parts.append(_Part(layer, prefix, place, rule, before, cache, y, slope))
-            for name in layer.params:
-                value = layer.params[name]
-                axes: tuple[str, ...] = ()
-                if value.shape == width and len(x_axes) == 2:
-                    axes = x_axes[1], y_axes[1]
-                elif value.shape == width[1:]:
-                    axes = (y_axes[1],)
-                axes = axes if len(axes) == value.ndim else tuple(f"axis {a}" for a in range(value.ndim))
-                given.append(self.add(params[name], value, axes, "parameter", parameter=prefix + name))
-            names = []
-            if type(layer) is Dropout and rule.slope is not None:
-                mask = (
-                    rule.slope[1] if rng is not None else replace(rule.slope[1], why="Inference: nothing is dropped.")
-                )
-                names.append(self.add(f"m{tail}", cache, y_axes, "slope", mask))
-            for inner, value in layer.inner(cache).items():
-                axes = (x_axes[0], y_axes[1])[: value.ndim]
-                names.append(self.add(place.name(inner), value, axes, "forward", rule.inner[inner]))
-            names.append(self.add(y_name, y, y_axes, "forward", rule.forward))
-            self.step(f"Forward: {rule.title}", "forward", names, rule.forward.why)
-            x_name, x = y_name, y
-        return x_name, x
+        if y.ndim != len(y_axes):
+            y_axes = ("samples", *(f"axis {a}" for a in range(1, y.ndim)))  # type: ignore[assignment]
+        node = _Leaf(step, place, rule, slope)
+        self.nodes.append(node)
+        self.places[y_name] = (step.name, "y")
+        for name in layer.params:
+            value = layer.params[name]
+            axes = tuple(f"axis {a}" for a in range(value.ndim))
+            if value.shape == width and len(x_axes) == 2:
+                axes = x_axes[1], y_axes[1]
+            elif value.shape == width[1:]:
+                axes = (y_axes[1],)
+            self.given_names.append(self.add(params[name], value, axes, "parameter", parameter=node.prefix + name))
+        names = []
+        if type(layer) is Dropout and rule.slope is not None:
+            mask = rule.slope[1] if before is not None else replace(rule.slope[1], why="Inference: nothing is dropped.")
+            names.append(self.add(f"m{tail}", step.cache, y_axes, "slope", mask))
+        for inner, value in layer.inner(step.cache).items():
+            names.append(
+                self.add(place.name(inner), value, (x_axes[0], y_axes[1])[: value.ndim], "forward", rule.inner[inner])
+            )
+        names.append(self.add(y_name, y, y_axes, "forward", rule.forward))
+        self.step(f"Forward: {rule.title}", "forward", names, rule.forward.why)
+        self.link(self.local_derivative(node))
+        return y_name
+
+    def link(self, link: Link) -> None:
+        """Note what a path of the chain rule needs to know."""
+        self.trace.links.append(link)
+
+    def local_derivative(self, node: _Leaf) -> Link:
+        """Return what a path needs to know of a layer."""
+        place, rule = node.place, node.rule
+        kind, local, jacobian = "unknown", "", None
+        if rule.slope is not None:
+            kind, local = "elementwise" if node.step.y.ndim == 2 else "unknown", rule.slope[0]
+        elif "W" in place.params and rule.forward.element is not None:
+            kind, local = "dense", place.params["W"]
+        elif rule.forward.element is not None:
+            kind, jacobian = "rows", _jacobian(node.step)
+        starts = first_factors(rule, place)
+        return Link(place.x, place.y, kind, local, starts, tuple(place.params.values()), jacobian)
 
     def measure(self, y_name: str, y: Array) -> Array:
         """Record the loss, and return its gradient."""
@@ -288,12 +386,12 @@ class _Recorder:
             self.axes[y_name] if target.ndim == y.ndim else ("samples", *(f"axis {a}" for a in range(1, target.ndim)))
         )
         self.add("t", target, axes, "data")
-        found.steps[0].names.insert(1, "t")
+        found.steps[0].names.insert(len(found.inputs), "t")
         names = []
         w = Quantities("w")["n"]
         if self.weights is not None:
             self.add("w", self.weights, ("samples",), "data")
-            found.steps[0].names.insert(2, "w")
+            found.steps[0].names.insert(len(found.inputs) + 1, "w")
         mean = "1/N Σ_n {l}" if self.weights is None else "(Σ_n {w} {l}) / Σw"
         if rule is None:
             kind = type(loss).__name__
@@ -320,7 +418,8 @@ class _Recorder:
             "Backpropagation starts here: how the loss changes with each output. Its 1/N goes through all that follows."
         )
         formula = Formula(head, element, ("n", "j"), "20", why)
-        self.gradient(f"d{y_name}", dy, self.axes[y_name], formula, len(self.parts))
+        subject = self.replay.at(*self.places[y_name], y)
+        self.gradient(f"d{y_name}", dy, self.axes[y_name], formula, subject)
         self.step("Backward: start at the loss", "backward", [f"d{y_name}"], why)
         return dy
 
@@ -336,7 +435,7 @@ class _Recorder:
             for letter, size in zip(q.index[::-1], q.value.shape[::-1], strict=True):
                 part = Sum(letter, size, part)
             squares = part if squares is None else squares + part
-        R = self.decay / 2 * sum(float((q.value.astype(float) ** 2).sum()) for q in weights)
+        R = penalty((q.value.astype(float) for q in weights), self.decay)
         element = lam / (2 * self.total) * squares if squares is not None else None
         head, why = f"{{R}} = λ/(2 {self.total.symbol}) Σ W²", "Large weights cost; biases do not."
         names.append(self.add("R", R, (), "loss", Formula(head, element, (), "17", why)))
@@ -344,49 +443,79 @@ class _Recorder:
         names.append(self.add("J", value + R, (), "loss", J))
         return "J"
 
-    def backward(self, y_name: str, dy: Array) -> None:
+    def backward(self) -> None:
         """Record the backward pass, and the update's gradients."""
         self.grads = self.net.params.like(float)
-        for k in range(len(self.parts) - 1, -1, -1):
-            part = self.parts[k]
-            place, rule = part.place, part.rule
-            names = []
-            kind, local = "unknown", ""
-            if rule.slope is not None:
-                kind, local = "elementwise" if part.y.ndim == 2 else "unknown", rule.slope[0]
-                if local not in self.trace.quantities:
-                    slope = slope_of(part.layer, part.y, dy, part.cache) if part.slope is None else part.slope.value
-                    names.append(self.add(local, slope, self.axes[place.y], "slope", rule.slope[1]))
-            elif "W" in place.params and "W" in rule.gradients and rule.forward.element is not None:
-                kind, local = "dense", place.params["W"]
-            dx, grads = backward_pair(part.layer, part.layer.backward(dy, part.cache))
-            for name in part.layer.params:
-                value, formula = np.asarray(grads[name], float), rule.gradients[name]
-                value, formula = self.with_l2(part, name, value, formula)
-                self.grads[part.prefix + name] = value
-                symbol = place.params[name]
-                names.append(
-                    self.gradient(
-                        f"d{symbol}", value, self.axes[symbol], formula, k, name, parameter=part.prefix + name
-                    )
-                )
-            if dx is not None:
-                names.append(self.gradient(place.name("dx"), dx, self.axes[place.x], rule.backward, k))
-            self.step(f"Backward: {rule.title}", "backward", names)
-            jacobian, starts = None, first_factors(rule, place)
-            if kind == "unknown" and rule.forward.element is not None:
-                kind, jacobian = "rows", _jacobian(part)
-            self.trace.links.insert(
-                0, Link(place.x, place.y, kind, local, starts, tuple(place.params.values()), jacobian)
-            )
-            dy = dx
+        for node in reversed(self.nodes):
+            if isinstance(node, _Leaf):
+                self.back_through(node)
+            elif isinstance(node, _Join):
+                self.back_apart(node)
+            else:
+                self.back_together(node)
 
-    def with_l2(self, part: _Part, name: str, value: Array, formula: Formula) -> tuple[Array, Formula]:
+    def back_through(self, node: _Leaf) -> None:
+        """Record the gradients of a layer's parameters, and of what went in."""
+        place, rule, step, names = node.place, node.rule, node.step, []
+        dy = self.d[place.y]
+        if rule.slope is not None and rule.slope[0] not in self.trace.quantities:
+            slope = slope_of(step.layer, step.y, dy, step.cache) if node.slope is None else node.slope.value
+            names.append(self.add(rule.slope[0], slope, self.axes[place.y], "slope", rule.slope[1]))
+        dx, grads = backward_pair(step.layer, step.layer.backward(dy, step.cache))
+        for own in step.layer.params:
+            value, formula = self.with_l2(node, own, np.asarray(grads[own], float), rule.gradients[own])
+            name, symbol = node.prefix + own, place.params[own]
+            self.grads[name] = value
+            subject = self.replay.at_parameter(step.name, own)
+            names.append(self.gradient(f"d{symbol}", value, self.axes[symbol], formula, subject, parameter=name))
+        if dx is not None:
+            self.d[place.x] = dx
+            names.append(self.gradient_at(place.x, rule.backward))
+        self.step(f"Backward: {rule.title}", "backward", names)
+
+    def back_apart(self, node: _Join) -> None:
+        """Record the gradients of the branches' outputs: pieces of dy, or dy itself."""
+        dy, names, start = self.d[node.y], [], 0
+        for part in node.parts:
+            stop = start + self.trace[part].value.shape[1] if node.side_by_side else dy.shape[1]
+            self.d[part] = dy[:, start:stop]
+            piece = f"{{d{node.y}}}, columns {start} to {stop - 1}" if node.side_by_side else f"{{d{node.y}}}"
+            element = None if node.side_by_side else Quantities(f"d{node.y}")["n", "j"]
+            why = (
+                "Each branch gets the part of the gradient that belongs to its columns."
+                if node.side_by_side
+                else ("A sum hands its gradient on to both of its terms as it is.")
+            )
+            formula = Formula(f"{{d{part}}} = {piece}", element, NJ if element is not None else (), node.equation, why)
+            names.append(self.gradient_at(part, formula))
+            start = stop if node.side_by_side else 0
+        self.step(f"Backward: {node.title}", "backward", names)
+
+    def back_together(self, node: _Fork) -> None:
+        """Record the gradient of what the branches share: the sum of theirs."""
+        uses = [node.shortcut] * bool(node.shortcut) + node.copies
+        self.d[node.x] = sum((self.d[use] for use in uses[1:]), start=self.d[uses[0]])
+        element: Expression = Quantities(f"d{uses[0]}")["n", "j"]
+        for use in uses[1:]:
+            element = element + Quantities(f"d{use}")["n", "j"]
+        head = " + ".join(f"{{d{use}}}" for use in uses)
+        why = "A value that is used more than once gets the sum of the gradients of all its uses."
+        formula = Formula(f"{{d{node.x}}} = {head}", element, NJ, node.equation, why)
+        self.step(f"Backward: the branches of {node.title} meet", "backward", [self.gradient_at(node.x, formula)])
+
+    def gradient_at(self, name: str, formula: Formula) -> str:
+        """Record the gradient of a quantity of the forward pass."""
+        value = self.trace[name].value
+        return self.gradient(
+            f"d{name}", self.d[name], self.axes[name], formula, self.replay.at(*self.places[name], value)
+        )
+
+    def with_l2(self, node: _Leaf, own: str, value: Array, formula: Formula) -> tuple[Array, Formula]:
         """Add the L2 term's share of a weight's gradient."""
-        if name not in part.layer.params.matrices() or not self.decay:
+        if own not in node.step.layer.params.matrices() or not self.decay:
             return value, formula
-        symbol = part.place.params[name]
-        value = value + self.decay * part.layer.params[name]
+        symbol = node.place.params[own]
+        value = value + self.decay * node.step.layer.params[own]
         element = formula.element
         if element is not None:
             element = element + Constant("λ", self.trace.l2) / self.total * Quantities(symbol)[formula.index]
@@ -394,129 +523,15 @@ class _Recorder:
         return value, replace(formula, matrix=head, element=element, equation=f"{formula.equation}, 27".strip(", "))
 
     def gradient(
-        self,
-        name: str,
-        value: Any,
-        axes: tuple[str, ...],
-        formula: Formula,
-        k: int,
-        parameter_name: str = "",
-        **more: Any,
+        self, name: str, value: Any, axes: tuple[str, ...], formula: Formula, subject: Subject, **more: Any
     ) -> str:
-        """Write down a gradient with its check: of layer k's parameter, or of what goes into layer k."""
-        if parameter_name:
-            subject = self.replay.at_parameter(k, parameter_name)
-        else:
-            subject = self.replay.at_input(k, self.parts[k - 1].y if k else self.x)
-        single = any(part.y.dtype == np.float32 for part in self.parts)
+        """Record a gradient with its check."""
+        single = any(leaf.step.y.dtype == np.float32 for leaf in self.leaves)
         self.steepest = max(self.steepest, float(np.abs(np.nan_to_num(value)).max(initial=0.0)))
         found = check(subject, value, wanted, self.steepest if single else None)
         self.add(name, value, axes, "gradient", formula, **more)
         self.trace.quantities[name].check = found
         return name
-
-    def update(self) -> None:
-        """Record the optimizer's step, and what the loss is afterwards beside what the gradient promised."""
-        found = self.trace
-        optimizer = copy.deepcopy(found.optimizer)
-        assert optimizer is not None
-        net = self.net
-        grads = net.params.like()
-        grads.vector[:] = self.grads.vector
-        optimizer.prepare(net.params)
-        before = {name: moment.copy() for name, moment in optimizer.state.items()}
-        rate, start = self.rate, net.params.vector.copy()
-        optimizer.learning_rate = rate  # asked once: a schedule may be anything
-        optimizer.step(net.params, grads)
-        old = Parameters(net.params.layout, start)
-        for name in found.frozen:
-            net.params[name] = old[name]
-        for part in self.parts:
-            names: list[str] = []
-            for own, symbol in part.place.params.items():
-                name = part.prefix + own
-                index = tuple(("ijkl" if old[name].ndim > 1 else "jkl")[: old[name].ndim])
-                self.update_one(optimizer, net.params, name, symbol, index, rate, before, names)
-            if names:
-                why = "Only now, after the whole backward pass, do the parameters move."
-                self.step(f"Update: {part.rule.title}", "update", names, why)
-        self.after(net, old)
-
-    def update_one(
-        self,
-        optimizer: Optimizer,
-        params: Parameters,
-        name: str,
-        symbol: str,
-        index: tuple[str, ...],
-        rate: float,
-        before: dict[str, Array],
-        names: list[str],
-    ) -> None:
-        """Record one parameter's update."""
-        axes = self.axes[symbol]
-        if name in self.trace.frozen:
-            formula = Formula(
-                f"{{{symbol}+}} = {{{symbol}}}", Quantities(symbol)[index], index, why="Frozen: left alone."
-            )
-            names.append(self.add(f"{symbol}+", params[name], axes, "update", formula, parameter=name))
-            return
-        decays = name in params.matrices()
-        rule = update_rule(optimizer, symbol, index, learning_rate=rate, step=optimizer.n_steps, decays=decays)
-        if rule is not None:
-            for moment, formula in rule.moments.items():
-                old, new = (Parameters(params.layout, state[moment])[name] for state in (before, optimizer.state))
-                names.append(self.add(f"{moment}{symbol}", old, axes, "update"))
-                names.append(self.add(f"{moment}{symbol}+", new, axes, "update", formula))
-        by = Formula(f"{{{symbol}+}} from {type(optimizer).__name__}.step") if rule is None else rule.update
-        names.append(self.add(f"{symbol}+", params[name], axes, "update", by, parameter=name))
-
-    def after(self, net: Layer, old: Parameters) -> None:
-        """Record the loss after the update, beside what the gradient promised (docs/backprop.md, eq. 33)."""
-        found = self.trace
-        x, name = self.x, self.parts[-1].place.y
-        try:
-            for (_, layer), part in zip(flatten(net), self.parts, strict=True):
-                x, _ = layer.forward(x, copy.deepcopy(part.rng))
-            value = found.loss.forward(x, self.y_true, self.weights)[0]
-        except ValueError:
-            if np.isfinite(net.params.vector).all():
-                raise
-            x, value = (
-                np.full_like(self.parts[-1].y, np.nan),
-                np.nan,
-            )  # the step has led to numbers that nobody can go on with
-        by = Formula("", why="The forward pass with the new parameters.")
-        names = [self.add(f"{name}+", x, self.axes[name], "after", by)]
-        if self.objective == "J":
-            for weight in net.params.matrices():
-                value = value + self.decay / 2 * (net.params[weight] ** 2).sum()
-        J = self.objective
-        names.append(self.add(f"{J}+", value, (), "after", Formula("", why="And its loss.")))
-        moved = net.params.vector - old.vector
-        predicted, parts = float(self.grads.vector @ moved), None
-        for part in self.parts:
-            for symbol in part.place.params.values():
-                q = self.trace[symbol]
-                index = tuple("ijkl"[: q.value.ndim])
-                term: Expression = Quantities(f"d{symbol}")[index] * (
-                    Quantities(f"{symbol}+")[index] - Quantities(symbol)[index]
-                )
-                for letter, size in zip(index[::-1], q.value.shape[::-1], strict=True):
-                    term = Sum(letter, size, term)
-                parts = term if parts is None else parts + term
-        why = "What the gradient promises: each move times its gradient. For plain SGD that is −η Σ dw²."
-        names.append(self.add("P", predicted, (), "after", Formula("{P} = Σ dw Δw", parts, (), "33", why)))
-        real = Quantities(f"{J}+")[()] - Quantities(J)[()]
-        why = "What happened; the difference to the promise is the curvature and what comes after it: small for small steps."
-        change = Formula(f"{{D}} = {{{J}+}} − {{{J}}}", real, (), "33", why)
-        names.append(self.add("D", value - found[J].value, (), "after", change))
-        self.step(
-            "After the update: promised and real change",
-            "after",
-            names,
-            "The same batch again, with the new parameters.",
-        )
 
 
 def _letters(names: list[str], taken: set[str]) -> dict[str, str]:
@@ -535,15 +550,22 @@ def _letters(names: list[str], taken: set[str]) -> dict[str, str]:
     return out
 
 
-def _jacobian(part: _Part) -> Callable[[int], Array]:
-    """Return the function sample -> dy_k / dx_j, by one backward for each output."""
+def _leaves(step: LayerStep) -> list[LayerStep]:
+    """Return the steps inside that hold no others, in the order in which they ran."""
+    return [leaf for i in sorted(step.parts) for leaf in _leaves(step.parts[i])] or [step]
+
+
+def _jacobian(step: LayerStep) -> Callable[[int], Array]:
+    """Return the function sample -> dy_k / dx_j, by one backward for each output; the parameters are those of now."""
+    params = step.layer.params
+    layer = step.layer.with_params(Parameters(params.layout, params.vector.copy()))
 
     def jacobian(n: int) -> Array:
         columns = []
-        for k in range(part.y.shape[1]):
-            dy = np.zeros_like(part.y)
+        for k in range(step.y.shape[1]):
+            dy = np.zeros_like(step.y)
             dy[:, k] = 1
-            columns.append(part.layer.backward(dy, part.cache)[0][n])  # type: ignore[index]
+            columns.append(layer.backward(dy, step.cache)[0][n])  # type: ignore[index]
         return np.stack(columns, axis=1)
 
     return jacobian

@@ -1,101 +1,121 @@
-"""Run the pass again from any place on: what the check of a gradient asks for.
+"""Run the pass again with another number somewhere: what the check of a gradient asks for.
 
 In double precision, through complex numbers if they come, with the same draws as the traced pass, and on twins of the layers.
-The parameters behind the place take part as numbers that the checker may shake, which is how it measures rounding.
+All parameters take part as numbers that the checker may shake, which is how it measures rounding.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Parameters
 from ..gradcheck.reference import Subject
+from ..layers.compose import Change, Step, run_back, run_steps
+from ..objectives import penalty
 
 
 class Replay:
-    """The layers with what each was given, and the loss behind them.
+    """A network, the loss behind it, and what they were given.
 
     Parameters
     ----------
-    layers : sequence of (Layer, Array, Generator or None)
-        Each with its input, and the generator's state before its forward.
-    loss, y_true, weights
-        As ``Loss.forward`` takes them.
+    net, loss : Layer, Loss
+    x, y_true, weights
+        As ``Layer.forward`` and ``Loss.forward`` take them.
     decay : float
         l2 / sum of the weights: the L2 term is decay / 2 * sum W^2.
+    rng : Generator or None
+        Its state before the pass.
     """
 
     def __init__(
         self,
-        layers: Sequence[tuple[Layer, Array, np.random.Generator | None]],
+        net: Layer,
         loss: Loss,
+        x: Any,
         y_true: Any,
         weights: Array | None,
         decay: float,
+        rng: np.random.Generator | None,
     ) -> None:
-        self.layers = [layer for layer, _, _ in layers]
-        self.vectors = [layer.params.vector.astype(float) for layer in self.layers]
-        self.inputs = [np.array(x, float, order="C") for _, x, _ in layers]
-        self.rngs = [rng for _, _, rng in layers]
-        self.loss, self.y_true, self.weights, self.decay = loss, y_true, weights, decay
+        self.net, self.loss, self.y_true, self.weights, self.decay, self.rng = net, loss, y_true, weights, decay, rng
+        self.layout, self.vector = net.params.layout, net.params.vector.astype(float)
+        self.x = _floats(x)
 
-    def at_input(self, k: int, x: Array) -> Subject:
-        """Return the loss as a function of what goes into layer k, and of the parameters behind it."""
-        x = np.array(x, float, order="C")
+    def at(self, name: str, side: str, value: Array) -> Subject:
+        """Return the loss as a function of what goes into ("x") or comes out of ("y") a step, and of all parameters."""
 
-        def output(at: list[Array]) -> Any:
-            return self._forward(at[0], k, self._twins(k, at[1:]))[0]
+        def run(at: list[Array]) -> tuple[Any, Step, Array]:
+            return self._run(self.x, at[1], lambda n, s, old: at[0] if (n, s) == (name, side) else old)
 
         def pullback(at: list[Array], scale: Array) -> list[Array | None]:
-            layers = self._twins(k, at[1:])
-            _, caches, dy = self._forward(at[0], k, layers)
-            for layer, cache in zip(layers[::-1], caches[::-1], strict=True):
-                dy, _ = layer.backward(dy, cache)
-            return [float(scale) * dy, *[None] * len(at[1:])]
+            _, whole, dy = run(at)
+            run_back(whole, dy)
+            step = whole.at(name)
+            return [float(scale) * (step.dx if side == "x" else step.dy), None]
 
-        return Subject(self._names(["x"], k), [x, *self.vectors[k:]], output, pullback)
+        return Subject(
+            ["x", "parameters"], [np.array(value, float, order="C"), self.vector], lambda at: run(at)[0], pullback
+        )
 
-    def at_parameter(self, k: int, name: str) -> Subject:
-        """Return the objective as a function of a parameter of layer k, of the layer's input, and of all behind it."""
-        decay = self.decay if name in self.layers[k].params.matrices() else 0.0
+    def at_parameter(self, step: str, own: str) -> Subject:
+        """Return the objective as a function of a step's parameter, of x, and of all parameters."""
+        name = f"{step}.{own}".lstrip(".")
+        decay = self.decay if name in self.net.params.matrices() else 0.0
+        arrays = _arrays(self.x)
 
-        def layers(at: list[Array]) -> list[Layer]:
-            kind = np.result_type(at[0], at[2])
-            params = Parameters(self.layers[k].params.layout, at[2].astype(kind))
-            params[name] = at[0]
-            return [self.layers[k].with_params(params), *self._twins(k + 1, at[3:])]
+        def run(at: list[Array]) -> tuple[Any, Step, Array]:
+            return self._run(_rebuilt(self.x, iter(at[1:-1])), at[-1], None, (step, own, at[0]))
 
         def output(at: list[Array]) -> Any:
-            return self._forward(at[1], k, layers(at))[0] + decay / 2 * (at[0] * at[0]).sum()
+            return run(at)[0] + penalty([at[0]], decay)
 
         def pullback(at: list[Array], scale: Array) -> list[Array | None]:
-            twins = layers(at)
-            _, caches, dy = self._forward(at[1], k, twins)
-            grads = Parameters({})
-            for layer, cache in zip(twins[::-1], caches[::-1], strict=True):
-                dy, grads = layer.backward(dy, cache)
-            return [float(scale) * (np.asarray(grads[name], float) + decay * at[0]), *[None] * len(at[1:])]
+            _, whole, dy = run(at)
+            run_back(whole, dy)
+            grads = whole.at(step).grads
+            assert grads is not None
+            return [float(scale) * (np.asarray(grads[own], float) + decay * at[0]), *[None] * (len(at) - 1)]
 
-        start = np.array(Parameters(self.layers[k].params.layout, self.vectors[k])[name])
-        return Subject(self._names(["V", "x"], k), [start, self.inputs[k], *self.vectors[k:]], output, pullback)
+        start = np.array(Parameters(self.layout, self.vector)[name])
+        names = ["V", *("x" for _ in arrays), "parameters"]
+        return Subject(names, [start, *arrays, self.vector], output, pullback)
 
-    def _forward(self, x: Array, k: int, layers: list[Layer]) -> tuple[Any, list[Any], Any]:
-        caches = []
-        for j, layer in enumerate(layers, k):
-            x, cache = layer.forward(x, copy.deepcopy(self.rngs[j]))
-            caches.append(cache)
-        value, cache = self.loss.forward(x, self.y_true, self.weights)
-        return value, caches, self.loss.backward(cache)
+    def _run(
+        self, x: Any, vector: Array, change: Change | None, moved: tuple[str, str, Array] | None = None
+    ) -> tuple[Any, Step, Array]:
+        net = self.net.with_params(Parameters(self.layout, vector))
+        if moved is not None:
+            net = _with_parameter(net, *moved)
+        whole = run_steps(net, x, copy.deepcopy(self.rng), change=change)
+        value, cache = self.loss.forward(whole.y, self.y_true, self.weights)
+        return value, whole, self.loss.backward(cache)
 
-    def _twins(self, k: int, vectors: list[Array]) -> list[Layer]:
-        return [
-            layer.with_params(Parameters(layer.params.layout, vector))
-            for layer, vector in zip(self.layers[k:], vectors, strict=True)
-        ]
 
-    def _names(self, first: list[str], k: int) -> list[str]:
-        return [*first, *(f"parameters of layer {j}" for j in range(k, len(self.layers)))]
+def _with_parameter(net: Layer, name: str, own: str, value: Array) -> Layer:
+    """Return a network in which one parameter is another: complex, perhaps, which no layer before it sees."""
+    if name:
+        i, _, rest = name.partition(".")
+        twin = net.with_params(net.params)
+        twin.children = tuple(
+            _with_parameter(layer, rest, own, value) if k == int(i) else layer for k, layer in enumerate(net.children)
+        )
+        return twin
+    params = Parameters(net.params.layout, net.params.vector.astype(np.result_type(value, net.params.vector)))
+    params[own] = value
+    return net.with_params(params)
+
+
+def _floats(x: Any) -> Any:
+    return tuple(map(_floats, x)) if isinstance(x, tuple) else np.array(x, float, order="C")
+
+
+def _arrays(x: Any) -> list[Array]:
+    return [array for part in x for array in _arrays(part)] if isinstance(x, tuple) else [x]
+
+
+def _rebuilt(x: Any, arrays: Any) -> Any:
+    return tuple(_rebuilt(part, arrays) for part in x) if isinstance(x, tuple) else next(arrays)

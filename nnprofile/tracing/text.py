@@ -17,7 +17,7 @@ from .latex import LATEX, Latex, escaped, finite, matrix_rows, pieces_of, prose,
 from .reference import ENOUGH
 
 if TYPE_CHECKING:
-    from .record import Quantity, Step, Trace
+    from .record import Quantity, Record, Step
 
 Style = Plain | Latex
 
@@ -38,7 +38,7 @@ class Line:
     right: bool = True
 
 
-def lines(trace: Trace, name: str, digits: int, most: int, style: Style) -> Iterator[Line]:
+def lines(trace: Record, name: str, digits: int, most: int, style: Style) -> Iterator[Line]:
     """Yield the elements of a quantity."""
     q = trace[name]
 
@@ -116,7 +116,7 @@ def verdict(q: Quantity) -> str:
     return f"✓ {int(enough.min())} digits or more" if enough.size else "✓ within rounding"
 
 
-def summary(trace: Trace) -> str:
+def summary(trace: Record) -> str:
     """Say in one line whether the gradients are right."""
     found = [q for q in trace.values() if q.check is not None]
     parts = []
@@ -153,7 +153,7 @@ def _equation(q: Quantity) -> str:
     return f"eq. {q.formula.equation}" if q.formula.equation else ""
 
 
-def to_text(trace: Trace, *, digits: int, max_elements: int) -> str:
+def to_text(trace: Record, *, digits: int, max_elements: int) -> str:
     """Return plain text."""
     check_size(digits, "digits")
     out = [trace.title, summary(trace)]
@@ -179,7 +179,7 @@ def to_text(trace: Trace, *, digits: int, max_elements: int) -> str:
     return "\n".join(out) + "\n"
 
 
-def to_markdown(trace: Trace, *, digits: int, max_elements: int) -> str:
+def to_markdown(trace: Record, *, digits: int, max_elements: int) -> str:
     """Return Markdown with LaTeX between dollars; gradients as tables with their checks."""
     check_size(digits, "digits")
     out = ["# One training step", "", f"`{trace.title}`", "", summary(trace)]
@@ -211,7 +211,7 @@ def _prose(text: str) -> str:
     return re.sub(r"\{(.*?)\}", lambda found: f"${LATEX.name(found[1])}$", text)
 
 
-def to_latex(trace: Trace, *, digits: int, max_elements: int) -> str:
+def to_latex(trace: Record, *, digits: int, max_elements: int) -> str:
     """Return LaTeX: a section a step, arrays as matrices, an aligned formula an element, no line wider than a page."""
     check_size(digits, "digits")
     about = [re.sub(r"\s+", " ", text) for text in (trace.title, summary(trace))]
@@ -223,7 +223,7 @@ def to_latex(trace: Trace, *, digits: int, max_elements: int) -> str:
     return "\n".join(out) + "\n"
 
 
-def _latex_quantity(trace: Trace, name: str, digits: int, most: int, explains: bool) -> list[str]:
+def _latex_quantity(trace: Record, name: str, digits: int, most: int, explains: bool) -> list[str]:
     """Return a quantity: heading, matrix, the formula of its elements, and each with its numbers."""
     q, shown = trace[name], []
     heads = _formulas(q, LATEX)
@@ -247,7 +247,7 @@ def _latex_quantity(trace: Trace, name: str, digits: int, most: int, explains: b
     return [rf"\paragraph{{{title}}} {about.strip()}", r"\begin{align*}", " \\\\\n".join(shown), r"\end{align*}"]
 
 
-def _latex_lines(trace: Trace, name: str, digits: int, most: int) -> Iterator[tuple[Line, list[str]]]:
+def _latex_lines(trace: Record, name: str, digits: int, most: int) -> Iterator[tuple[Line, list[str]]]:
     """Yield the elements with the pieces of their formulas; a check only where it is not as the verdict says."""
     q = trace[name]
 
@@ -265,7 +265,7 @@ def _latex_lines(trace: Trace, name: str, digits: int, most: int) -> Iterator[tu
         yield line, parts
 
 
-def to_table(trace: Trace, *, digits: int = 6, max_elements: int = 64) -> str:
+def to_table(trace: Record, *, digits: int = 6, max_elements: int = 64) -> str:
     """Return HTML for a notebook, without script or style sheet: a folded section a step."""
     out = [f"<p><b>{escape(trace.title)}</b><br>{escape(summary(trace))}</p>"]
     for k, step in enumerate(trace.steps):
@@ -276,7 +276,7 @@ def to_table(trace: Trace, *, digits: int = 6, max_elements: int = 64) -> str:
     return "\n".join(out)
 
 
-def _html_step(trace: Trace, step: Step, digits: int, most: int) -> str:
+def _html_step(trace: Record, step: Step, digits: int, most: int) -> str:
     out = [f"<p>{escape(PLAIN.matrix(step.why))}</p>"] if step.why else []
     for name in step.names:
         q = trace[name]
