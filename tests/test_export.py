@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import nnprofile as nn
 from nnprofile import MLPClassifier, MLPRegressor, to_c, to_onnx
-from nnprofile.export.layers import can_be_written
+from nnprofile.export.layers import without_form
 
 from .layer_examples import BETWEEN, layers
 
@@ -351,7 +351,7 @@ def net_of(*layers: nn.Layer) -> nn.Sequential:
     [
         (3, {}, "only a network, an MLPClassifier or an MLPRegressor can be exported, got 3"),
         (net_of(nn.Dense(1, 1), Squares()), {}, "Squares.* can't be exported; Dense, Dropout, Exp, .* can"),
-        (net_of(nn.ReLU()), {}, "without a Dense layer it has no width"),
+        (net_of(nn.ReLU()), {}, "no layer says how many features x has"),
         (nn.Sequential([nn.Dense(1, 1)], rng=None), {}, "has no values"),
         (net_of(nn.Dense(1, 1)), {"loss": "mse"}, "loss must be of type Loss"),
         (MLPClassifier(), {}, "not fitted"),
@@ -467,15 +467,108 @@ def test_outputs_are_named_ones(ort: Any) -> None:
 
 def test_every_layer_of_the_library_has_a_form() -> None:
     """Or does nothing when it predicts."""
-    assert all(can_be_written(layer) or isinstance(layer, nn.Dropout) for layer in layers())
+    assert all(without_form(layer) is None for layer in layers())
 
 
-def test_what_branches_is_refused(tmp_path: Path) -> None:
-    net = nn.Sequential([nn.Dense(2, 2), nn.Residual(nn.Dense(2, 2))], rng=np.random.default_rng(0))
-    for write in (nn.to_c, nn.to_onnx):
-        with pytest.raises(ValueError, match=r"Residual\(Dense\(2, 2\)\) can't be exported"):
-            write(net, tmp_path / "net")
-    assert not list(tmp_path.iterdir())
+@st.composite
+def branching(draw: st.DrawFn) -> tuple[nn.Sequential, Any]:
+    """A network with branches nested up to three deep, on an array or on a tuple, and rows for it."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+    def some(width: int) -> list[nn.Layer]:
+        return layers(draw(st.lists(st.sampled_from(BETWEEN), max_size=2)), width)
+
+    def branch(depth: int, width: int) -> tuple[Any, int]:
+        kind = draw(st.sampled_from(["chain", "residual", "concatenate", "nothing"] if depth else ["chain", "nothing"]))
+        if kind == "nothing":
+            return some(width) or [nn.Identity()], width
+        if kind == "chain":
+            out = draw(st.integers(1, 4))
+            return [*some(width), nn.Dense(width, out), *some(out)], out
+        if kind == "residual":
+            inner, out = branch(depth - 1, width)
+            return [
+                *some(width),
+                nn.Residual([*inner, nn.Dense(out, width)] if out != width else inner),
+                *some(width),
+            ], width
+        parts, widths = zip(*(branch(depth - 1, width) for _ in range(draw(st.integers(1, 3)))), strict=True)
+        return [nn.Concatenate(parts), *some(sum(widths))], sum(widths)
+
+    widths = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    made, outs = zip(*(branch(2, width) for width in widths), strict=True)
+    several = draw(st.booleans())
+    chain: list[Any] = [nn.Parallel(made)] if several else [*made[0]]
+    out = sum(outs) if several else outs[0]
+    if draw(st.booleans()):
+        chain += [nn.Dense(out, 2), *some(2)]
+    chain = [nn.Dense(widths[0], widths[0]), *chain] if not several else chain  # which says how wide x is
+    try:
+        net = nn.Sequential(chain, rng=rng, dtype=draw(st.sampled_from([np.float64, np.float32])))
+        assume(None not in np.ravel([net.in_features]))
+    except ValueError:
+        assume(False)
+        raise
+    net.params.vector = net.params.vector + 0.3 * rng.normal(size=net.params.vector.size)
+    n = draw(st.integers(1, 4))
+    x = tuple(rng.normal(size=(n, width)).astype(net.params.dtype) for width in widths)
+    return net, x if several else x[0]
+
+
+def in_double(net: nn.Sequential, x: Any) -> Any:
+    twin = nn.Sequential([copy.deepcopy(net)], rng=None, dtype=np.float64)
+    return twin.predict(tuple(part.astype(float) for part in x) if isinstance(x, tuple) else x.astype(float))
+
+
+@settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow], max_examples=60)
+@given(branching())
+def test_branches_as_onnx(ort: Any, case: tuple[nn.Sequential, Any]) -> None:
+    net, x = case
+    given = {f"X{i}": part for i, part in enumerate(x)} if isinstance(x, tuple) else x
+    y, tolerance = run_onnx(ort, to_onnx(net), given)[0], 1e-11 if net.params.dtype == np.float64 else 1e-3
+    np.testing.assert_allclose(y, in_double(net, x), rtol=tolerance, atol=tolerance)
+
+
+@needs_compiler
+@settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow], max_examples=40)
+@given(branching())
+def test_branches_as_c(tmp_path_factory: pytest.TempPathFactory, case: tuple[nn.Sequential, Any]) -> None:
+    net, x = case
+    folder = tmp_path_factory.mktemp("c")
+    to_c(net, folder / "model.h")
+    rows = np.hstack(x) if isinstance(x, tuple) else x
+    expected = in_double(net, x)
+    y = Compiled(folder / "model.h", net.params.dtype, folder).score(rows, expected.shape[1])
+    tolerance = 1e-11 if net.params.dtype == np.float64 else 1e-3
+    np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("scaler", ["StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_scalers_before_a_network_become_part_of_it(scaler: str, dtype: Any, ort: Any, tmp_path: Path) -> None:
+    preprocessing, pipeline = pytest.importorskip("sklearn.preprocessing"), pytest.importorskip("sklearn.pipeline")
+    x = X * [3.0, 0.1, 20.0] + [5.0, -1.0, 100.0]
+    steps = [getattr(preprocessing, scaler)(), preprocessing.MaxAbsScaler(), "passthrough"]
+    model = pipeline.make_pipeline(*steps, MLPClassifier(8, max_iter=30, random_state=0)).fit(x, PLACES)
+    before = model[-1].network_.params.vector.copy()
+    expected, tolerance = model.predict_proba(x), 1e-12 if dtype is np.float64 else 2e-5
+    label, p = run_onnx(ort, to_onnx(model, dtype=dtype), x.astype(dtype))
+    np.testing.assert_allclose(p, expected, rtol=tolerance, atol=tolerance)
+    assert (label == model.predict(x)).mean() > 0.98
+    to_c(model, tmp_path / "p.h", dtype=dtype)
+    if COMPILER:
+        compiled = Compiled(tmp_path / "p.h", dtype, tmp_path, classes=True)
+        np.testing.assert_allclose(compiled.score(x, 3), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_array_equal(model[-1].network_.params.vector, before)
+
+
+def test_other_pipelines_are_refused(tmp_path: Path) -> None:
+    preprocessing, pipeline = pytest.importorskip("sklearn.preprocessing"), pytest.importorskip("sklearn.pipeline")
+    for step in (preprocessing.MinMaxScaler(clip=True), preprocessing.PolynomialFeatures(2)):
+        model = pipeline.make_pipeline(step, MLPClassifier(4, max_iter=5, random_state=0)).fit(X, PLACES)
+        for export in (to_c, to_onnx):
+            with pytest.raises(ValueError, match=r"(?s)can be exported, got Pipeline.*; .*model\[-1\]"):
+                export(model, tmp_path / "m.h")
 
 
 def test_packages_are_asked_for_only_when_they_are_needed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from math import inf, isfinite
 from typing import Any, ClassVar, Self
 
@@ -130,13 +131,15 @@ class Estimator(Routed):
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        shown = {"text/plain": repr(self)}
+    def _repr_html_(self) -> str:
         if "sklearn" in sys.modules:
             from sklearn.utils import estimator_html_repr
 
-            shown["text/html"] = estimator_html_repr(self)
-        return shown
+            return str(estimator_html_repr(self))
+        return f"<pre>{escape(repr(self))}</pre>"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
     @property
     def _estimator_type(self) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..contract import Array, Layer, Loss
-from ..layers import Dense, LayerNorm
+from ..layers import Dense, Dropout, Identity, LayerNorm, Parallel, Residual, Sequential
+from ..layers.compose import is_open
 from ..modelfile import write_whole
 from .layers import ROW_FUNCTIONS, c_expression, expression_of
-from .source import Source, source_of
+from .source import Source, chain, n_outputs, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -82,7 +83,9 @@ def to_c(
 
     Parameters
     ----------
-    model : Layer, MLPClassifier or MLPRegressor
+    model : Layer, MLPClassifier, MLPRegressor, or a Pipeline of scalers and one of these
+        StandardScaler, MinMaxScaler, MaxAbsScaler and RobustScaler become part of the first Dense. The parts of a tuple x lie
+        one behind the other in a row.
     path : path or binary file
         Written whole or not at all.
     loss : Loss, optional
@@ -137,12 +140,13 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
 
     binary = source.is_binary
     T, f = ("double", "") if source.dtype == np.float64 else ("float", "f")
-    n_outputs = 2 if binary else source.n_outputs
-    steps = [*source.layers, *source.link]
-    arrays, lines = _body(steps, source, name, f)
+    n_written = 2 if binary else source.n_outputs
+    n_features = sum(flat_widths(source.n_features))
+    body = _Body(source, name, f)
+    arrays, lines = body.arrays, body.lines
     shown = described if len(described) <= 200 else f"{described[:200]}..."
     shown = re.sub(r"\*/|/\*|[^ -~]", "?", shown)
-    stack = (sum(arrays.values()) + (0 if source.labels is None else n_outputs)) * source.dtype.itemsize
+    stack = (sum(arrays.values()) + (0 if source.labels is None else n_written)) * source.dtype.itemsize
     yield f"""\
 /* {name}: written by nnprofile {__version__} from
    {shown}
@@ -152,12 +156,12 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
 
 #include <math.h>
 
-#define {name.upper()}_N_FEATURES {source.n_features}
-#define {name.upper()}_N_OUTPUTS {n_outputs}
+#define {name.upper()}_N_FEATURES {n_features}
+#define {name.upper()}_N_OUTPUTS {n_written}
 
 """
-    kinds = {ROW_FUNCTIONS.get(type(layer)) for layer in steps}
-    for k, layer in enumerate(layer for layer in steps if len(layer.params)):
+    kinds = {ROW_FUNCTIONS.get(type(layer)) for layer in body.written}
+    for k, layer in enumerate(body.weighted):
         for part in layer.params:
             yield f"static const {T} {name}_{part}{k}[] = {_numbers(layer.params[part].astype(source.dtype))};\n"
     for helper, text in _HELPERS.items():
@@ -166,7 +170,7 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
 
     means = "the probability of each class" if source.is_classifier else "the prediction"
     yield f"""
-/* Write {means} of one row x, {source.n_features} numbers, to y, {n_outputs} numbers elsewhere. */
+/* Write {means} of one row x, {n_features} numbers, to y, {n_written} numbers elsewhere. */
 static inline void {name}_score(const {T} *x, {T} *y)
 {{
 """
@@ -177,45 +181,134 @@ static inline void {name}_score(const {T} *x, {T} *y)
     yield from (f"    {line}\n" for line in lines)
     yield "    y[1] = y[0];\n    y[0] = 1 - y[1];\n}\n" if binary else "}\n"
     if source.labels is not None:
-        yield from _labels(source.labels, name, T, n_outputs, binary=binary)
+        yield from _labels(source.labels, name, T, n_written, binary=binary)
     yield "\n#endif\n"
 
 
-def _body(steps: list[Layer], source: Source, name: str, f: str) -> tuple[dict[str, int], list[str]]:
-    """Return the lines of the score function and the arrays that they need: x goes from a to b and back, at last to y."""
-    arrays: dict[str, int] = {}
-    lines, last = [], [layer for layer in steps if isinstance(layer, Dense)][-1]
-    k = 0  # how many layers with parameters there were
-    at, width = "x", source.n_features
+class _Body:
+    """The lines of the score function, and the arrays on the stack that they need.
 
-    def number(value: float) -> str:
-        return _number(source.dtype.type(value))
+    A layer is given where its x lies; one that changes numbers in place may do so where nobody else reads them.
+    """
 
-    def other() -> str:
-        to = "b" if at == "a" else "a"
-        arrays[to] = max(arrays.get(to, 0), width)
-        return to
+    def __init__(self, source: Source, name: str, f: str) -> None:
+        self.source, self.name, self.f = source, name, f
+        self.arrays: dict[str, int] = {}
+        self.lines: list[str] = []
+        self.free: list[str] = []
+        self.kept = {"x"}  # what must stay as it is
+        self.written: list[Layer] = []
+        self.weighted: list[Layer] = []
+        steps = [*chain(source.net), *source.link]
+        last = max(i for i, layer in enumerate(steps) if isinstance(layer, Dense) or is_open(layer))
+        at, width = self.given("x", source.n_features), source.n_features
+        for i, layer in enumerate(steps):
+            at, width = self.write(layer, at, width, "y" if i == last else None)
 
-    for layer in steps:
-        before = at, width
+    def given(self, at: str, widths: Any) -> Any:
+        """Return where x lies: of a tuple, where its parts do."""
+        if not isinstance(widths, tuple):
+            return at
+        starts = np.cumsum([0, *(sum(flat_widths(width)) for width in widths)])
+        return tuple(
+            self.given(f"({at} + {start})" if start else at, width)
+            for start, width in zip(starts, widths, strict=False)
+        )
+
+    def take(self, width: int) -> str:
+        """Return an array of so many numbers."""
+        name = self.free.pop(0) if self.free else "abcdefghijklmnopqrstuvw"[len(self.arrays)]
+        self.arrays[name] = max(self.arrays.get(name, 0), width)
+        return name
+
+    def release(self, at: str) -> None:
+        """Let an array be used again, if it is one, and nothing reads it any more."""
+        if at in self.arrays and at not in self.kept:
+            self.free = sorted({*self.free, at})
+
+    def write(self, layer: Layer, at: Any, width: Any, to: str | None = None) -> tuple[str, int]:
+        """Write a layer; return where y lies, which is ``to``, if that is given, and its width."""
+        if is_open(layer):
+            return self.branches(layer, at, width, to)
         if isinstance(layer, Dense):
-            width = layer.out_features
-            at = "y" if layer is last else other()
-            lines.append(f"{name}_dense({before[0]}, {before[1]}, {name}_W{k}, {name}_b{k}, {width}, {at});")
-            k += 1
-            continue
-        if at == "x":  # which is the caller's
-            at = other()
-            lines.append(f"for (i = 0; i < {width}; ++i) {at}[i] = x[i];")
+            goal = to or self.take(layer.out_features)
+            k, name = self.numbered(layer), self.name
+            self.lines.append(f"{name}_dense({at}, {width}, {name}_W{k}, {name}_b{k}, {layer.out_features}, {goal});")
+            self.release(at)
+            return goal, layer.out_features
+        if isinstance(layer, (Identity, Dropout)):
+            return at, width
+        if at not in (*self.arrays, "y") or at in self.kept:
+            goal = self.take(width)
+            self.each(width, f"{goal}[i] = {at}[i]")
+            at = goal
+        self.in_place(layer, at, width)
+        return at, width
+
+    def in_place(self, layer: Layer, at: str, width: int) -> None:
+        """Write a layer that changes numbers where they are."""
+        self.written.append(layer)
+        name, number = self.name, self.number
         if isinstance(layer, LayerNorm):
-            lines.append(f"{name}_layer_norm({at}, {width}, {name}_g{k}, {name}_b{k}, {number(layer.epsilon)});")
-            k += 1
+            k = self.numbered(layer)
+            self.lines.append(f"{name}_layer_norm({at}, {width}, {name}_g{k}, {name}_b{k}, {number(layer.epsilon)});")
         elif type(layer) in ROW_FUNCTIONS:
-            lines.append(f"{name}_{ROW_FUNCTIONS[type(layer)]}({at}, {width});")
+            self.lines.append(f"{name}_{ROW_FUNCTIONS[type(layer)]}({at}, {width});")
         else:
-            expression = c_expression(expression_of(layer), f"{at}[i]", number, f)
-            lines.append(f"for (i = 0; i < {width}; ++i) {at}[i] = {expression};")
-    return arrays, lines
+            self.each(width, f"{at}[i] = {c_expression(expression_of(layer), f'{at}[i]', number, self.f)}")
+
+    def branches(self, layer: Layer, at: Any, width: Any, to: str | None) -> tuple[str, int]:
+        """Write a composite."""
+        if isinstance(layer, Sequential):
+            for child in layer.children:
+                at, width = self.write(child, at, width)
+            if to is not None:
+                self.each(width, f"{to}[i] = {at}[i]")
+                self.release(at)
+            return to or at, width
+        mine = {at} - self.kept if isinstance(at, str) else set()
+        self.kept |= mine
+        if isinstance(layer, Residual):
+            end, _ = self.write(layer.children[0], at, width)
+            goal = to or (end if end != at and end in self.arrays else self.take(width))
+            self.each(width, f"{goal}[i] = {at}[i] + {end}[i]")
+            ends, total = [end], width
+        else:
+            total = n_outputs(layer, width)
+            goal, start, ends = to or self.take(total), 0, []
+            given = at if isinstance(layer, Parallel) else [at] * len(layer.children)
+            widths = width if isinstance(layer, Parallel) else [width] * len(layer.children)
+            for child, part, n in zip(layer.children, given, widths, strict=True):
+                end, n_end = self.write(child, part, n)
+                self.each(n_end, f"{goal}[{start} + i] = {end}[i]" if start else f"{goal}[i] = {end}[i]")
+                start += n_end
+                if end != part:
+                    self.release(end)
+        self.kept -= mine
+        for one in (*ends, *([at] if isinstance(at, str) else ())):
+            if one != goal:
+                self.release(one)
+        return goal, total
+
+    def numbered(self, layer: Layer) -> int:
+        """Note a layer with parameters; return its number."""
+        self.weighted.append(layer)
+        if layer not in self.written:
+            self.written.append(layer)
+        return len(self.weighted) - 1
+
+    def each(self, width: int, line: str) -> None:
+        """Write a line for each number of a row."""
+        self.lines.append(f"for (i = 0; i < {width}; ++i) {line};")
+
+    def number(self, value: float) -> str:
+        """Return a number in the header's dtype."""
+        return _number(self.source.dtype.type(value))
+
+
+def flat_widths(widths: Any) -> list[int]:
+    """Return the widths of all parts of x."""
+    return [n for part in widths for n in flat_widths(part)] if isinstance(widths, tuple) else [widths]
 
 
 def _labels(labels: Array, name: str, T: str, n_outputs: int, *, binary: bool) -> Iterator[str]:

@@ -12,7 +12,8 @@ from ..contract import Layer
 from ..formulas import formula_of, parse
 from ..formulas.expression import Binary, Call, Constant, Element, Expression, Negative, Square
 from ..functions import NORMAL_TAIL
-from ..layers import Dense, LayerNorm, ReLU, Softmax
+from ..layers import Dense, Dropout, Identity, LayerNorm, Parallel, ReLU, Residual, Sequential, Softmax
+from ..layers.compose import is_open
 
 
 class Graph(Protocol):
@@ -39,9 +40,12 @@ _COMPARISONS = {">": "Greater", "≤": "LessOrEqual"}
 _ADD, _MULTIPLY, _ATOM = 1, 2, 3  # how tightly an expression holds together
 
 
-def can_be_written(layer: Layer) -> bool:
-    """Tell whether there is a form for a layer."""
-    return type(layer) in ROW_FUNCTIONS or "slope" in formula_of(layer)
+def without_form(layer: Layer) -> Layer | None:
+    """Return the first layer, this or one inside it, for which there is no form."""
+    if is_open(layer):
+        return next((found for child in layer.children if (found := without_form(child)) is not None), None)
+    known = type(layer) in ROW_FUNCTIONS or isinstance(layer, Dropout) or "slope" in formula_of(layer)
+    return None if known else layer
 
 
 def expression_of(layer: Layer) -> Expression:
@@ -49,11 +53,27 @@ def expression_of(layer: Layer) -> Expression:
     return parse(formula_of(layer)["y"], {"x": "x"}.__getitem__, layer, sizes={})
 
 
-def add_nodes(g: Graph, layer: Layer, x: str) -> str:
+def add_nodes(g: Graph, layer: Layer, x: Any) -> str:
     """Add the nodes of a layer to a graph; return the name of y."""
+    if is_open(layer):
+        return _branches(g, layer, x)
+    if isinstance(layer, Dropout | Identity):  # which do nothing when they predict
+        return str(x)
     if type(layer) in NODES:
         return NODES[type(layer)](g, layer, x)
     return _nodes(expression_of(layer), g, x)
+
+
+def _branches(g: Graph, layer: Layer, x: Any) -> str:
+    """Add the nodes of a composite; x is a name, or, of Parallel, a tuple of names."""
+    if isinstance(layer, Sequential):
+        for child in layer.children:
+            x = add_nodes(g, child, x)
+        return str(x)
+    if isinstance(layer, Residual):
+        return g.add("Add", x, add_nodes(g, layer.children[0], x))
+    given = x if isinstance(layer, Parallel) else [x] * len(layer.children)
+    return g.add("Concat", *(add_nodes(g, *pair) for pair in zip(layer.children, given, strict=True)), axis=1)
 
 
 def _nodes(e: Expression, g: Graph, x: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -30,12 +30,14 @@ def to_onnx(
 ) -> Any:
     """Write a network or an estimator as an ONNX graph, and return it as an ``onnx.ModelProto``.
 
-    The input is "X", of shape (n_samples, n_features) with n_samples free. The numbers are those of the library to rounding.
+    The input is "X", of shape (n_samples, n_features) with n_samples free; of a network that takes a tuple "X0", "X1", ... The
+    numbers are those of the library to rounding.
     ONNX Runtime before 1.18 may know no float64 kernel for a Dense before a ReLU; it runs dtype="float32".
 
     Parameters
     ----------
-    model : Layer, MLPClassifier or MLPRegressor
+    model : Layer, MLPClassifier, MLPRegressor, or a Pipeline of scalers and one of these
+        StandardScaler, MinMaxScaler, MaxAbsScaler and RobustScaler become part of the first Dense.
     path : path or binary file, optional
         Written whole or not at all. Without it the graph is only returned.
     loss : Loss, optional
@@ -61,18 +63,17 @@ def to_onnx(
     source = source_of(model, loss, dtype)
     names = _names(source, outputs)
     graph = _Nodes(source.dtype)
-    made = write(graph, source, "X", names)
+    made = write(graph, source, _inputs(source.n_features), names)
     proto = graph.model(source, names, made)
     if path is not None:
         write_whole(path, proto.SerializeToString())
     return proto
 
 
-def write(g: Graph, source: Source, x: str, names: Sequence[str]) -> dict[str, str]:
+def write(g: Graph, source: Source, x: Any, names: Sequence[str]) -> dict[str, str]:
     """Add the nodes that make the outputs ``names`` of x; return the names of these in the graph."""
     made = {}
-    for layer in source.layers:
-        x = add_nodes(g, layer, x)
+    x = add_nodes(g, source.net, x)
     made["logits"] = x
     for layer in source.link:
         x = add_nodes(g, layer, x)
@@ -111,6 +112,21 @@ def _names(source: Source, outputs: Sequence[str] | None) -> list[str]:
     if not names or any(names.count(name) > 1 or name not in known for name in names):
         raise ValueError(f"outputs must be some of {known}, each once, got {outputs!r}")
     return names
+
+
+def _inputs(widths: Any, name: str = "X") -> Any:
+    """Return the name of x, or, of a tuple x, a tuple of names: "X0", "X1", ..."""
+    if not isinstance(widths, tuple):
+        return name
+    return tuple(_inputs(width, f"{name}{i}" if name == "X" else f"{name}_{i}") for i, width in enumerate(widths))
+
+
+def _flat(names: Any, widths: Any) -> Iterator[tuple[str, int]]:
+    if not isinstance(names, tuple):
+        yield names, widths
+        return
+    for pair in zip(names, widths, strict=True):
+        yield from _flat(*pair)
 
 
 class _Nodes:
@@ -160,7 +176,10 @@ class _Nodes:
         graph = helper.make_graph(
             self.nodes,
             "nnprofile",
-            [helper.make_tensor_value_info("X", kind, ["n_samples", source.n_features])],
+            [
+                helper.make_tensor_value_info(name, kind, ["n_samples", width])
+                for name, width in _flat(_inputs(source.n_features), source.n_features)
+            ],
             outputs,
             self.constants,
         )

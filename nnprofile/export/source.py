@@ -1,16 +1,17 @@
-"""What there is to write of a model: its layers in a row, its link, and, of a classifier, its classes."""
+"""An exportable view of a model: its network, its link, and, of a classifier, its classes."""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..contract import Array, Layer, Loss, check_filled
-from ..engine.program import flatten
-from ..layers import LAYERS, Dense, Dropout, Identity, Sigmoid, Softmax
+from ..layers import LAYERS, Dense, Dropout, Identity, Sequential, Sigmoid, Softmax
+from ..layers.compose import is_open
 from ..validation import check_dtype, fitted_inside
-from .layers import can_be_written
+from .layers import without_form
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -19,24 +20,33 @@ if TYPE_CHECKING:
 class Source(NamedTuple):
     """A model to write: link(layers(x)), and what is made of it."""
 
-    layers: list[Layer]  # without those that change nothing
+    net: Layer
     link: list[Layer]  # one, or none
     dtype: np.dtype[Any]
-    n_features: int
+    n_features: Any  # a number, or, where x is a tuple, a tuple
     n_outputs: int
     classes: Array | None  # of a classifier whose rows have one label each
     is_classifier: bool
     is_estimator: bool
 
     @property
+    def last(self) -> Layer:
+        """The last layer that does something."""
+        return (
+            self.link
+            or [layer for layer in chain(self.net) if not isinstance(layer, (Identity, Dropout))]
+            or [self.net]
+        )[-1]
+
+    @property
     def is_probability(self) -> bool:
         """Tell whether the last of all gives probabilities."""
-        return isinstance([*self.layers, *self.link][-1], (Sigmoid, Softmax))
+        return isinstance(self.last, (Sigmoid, Softmax))
 
     @property
     def is_exclusive(self) -> bool:
         """Tell whether a row has one label of several."""
-        return self.classes is not None or isinstance([*self.layers, *self.link][-1], Softmax)
+        return self.classes is not None or isinstance(self.last, Softmax)
 
     @property
     def is_binary(self) -> bool:
@@ -79,7 +89,7 @@ def _way(model: Any, door: str) -> str:
 
 
 def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str = "to_onnx") -> Source:
-    """Return what there is to write of a network, with the link of ``loss``, or of a fitted estimator.
+    """Return a view of a network, with the link of ``loss``, of a fitted estimator, or of one behind scalers in a pipeline.
 
     Raises
     ------
@@ -88,6 +98,12 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
     """
     classes, is_classifier = None, False
     is_estimator = not isinstance(model, Layer)
+    scalers: list[tuple[Array, Array]] = []
+    steps = [step for _, step in getattr(model, "steps", []) if step is not None and not isinstance(step, str)]
+    before = [scaling(step) for step in steps[:-1]]
+    if steps and None not in before:
+        scalers, model = before, steps[-1]  # type: ignore[assignment]
+        is_estimator = not isinstance(model, Layer)
     if isinstance(model, Layer):
         if loss is not None and not isinstance(loss, Loss):
             raise ValueError(f"loss must be of type Loss, got {loss!r}")
@@ -106,23 +122,76 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
         if isinstance(model, MLPClassifier) and not model._multilabel:
             classes = model.classes_
 
-    layers = [layer for layer, _ in flatten(net) if not isinstance(layer, (Identity, Dropout))]
     after = [] if link is None or isinstance(link, Identity) else [link]
-    for layer in (*layers, *after):
-        if not can_be_written(layer):
+    for layer in (net, *after):
+        unknown = without_form(layer)
+        if unknown is not None:
             names = ", ".join(sorted(cls.__name__ for cls in LAYERS))
             raise ValueError(
-                f"{layer!r} can't be exported; {names} can, and elementwise layers of your own that state their formula"
+                f"{unknown!r} can't be exported; {names} can, and elementwise layers of your own that state their formula"
             )
-    dense = [layer for layer in layers if isinstance(layer, Dense)]
-    if not dense:
-        raise ValueError(f"{net!r} can't be exported: without a Dense layer it has no width")
+    width = getattr(net, "in_features", None)
+    if width is None or (isinstance(width, tuple) and not all(isinstance(part, int) for part in width)):
+        raise ValueError(f"{net!r} can't be exported: no layer says how many features x has")
     if dtype is None:
         dtype = net.params.dtype
     check_dtype(dtype)
     check_filled(net)
+    if scalers:
+        net = folded(net, scalers, model)
     with np.errstate(over="ignore"):
         if not np.isfinite(net.params.vector.astype(dtype)).all():
             raise ValueError(f"{net!r} has parameters without a finite value in {np.dtype(dtype)}")
-    widths = dense[0].in_features, dense[-1].out_features
-    return Source(layers, after, np.dtype(dtype), *widths, classes, is_classifier, is_estimator)
+    return Source(net, after, np.dtype(dtype), width, n_outputs(net, width), classes, is_classifier, is_estimator)
+
+
+def chain(net: Layer) -> list[Layer]:
+    """Return the layers of nested networks, in order; what branches counts as one."""
+    if not (is_open(net) and isinstance(net, Sequential)):
+        return [net]
+    return [layer for child in net.children for layer in chain(child)]
+
+
+def n_outputs(net: Layer, width: Any) -> int:
+    """Return the width of y, of an x of this width, or, of a tuple, of these widths."""
+
+    def zeros(width: Any) -> Any:
+        return tuple(map(zeros, width)) if isinstance(width, tuple) else np.zeros((1, width))
+
+    return int(net.forward(zeros(width))[0].shape[1])
+
+
+def folded(net: Layer, scalers: list[tuple[Array, Array]], model: Any) -> Layer:
+    """Return a copy of a network whose first Dense does what the scalers x a + c before it do: W' = a W, b' = b + c W.
+
+    Raises
+    ------
+    ValueError
+        If the first layer is no Dense.
+    """
+    net = copy.deepcopy(net)
+    first = chain(net)[0]
+    if not isinstance(first, Dense):
+        raise ValueError(f"the scalers of {model!r} can't be exported: the first layer is no Dense, but {first!r}")
+    W, b = first.params["W"].astype(float), first.params["b"].astype(float)
+    for a, c in reversed(scalers):
+        b, W = b + c @ W, a[:, None] * W
+    first.params["W"], first.params["b"] = W, b
+    return net
+
+
+def scaling(step: Any) -> tuple[Array, Array] | None:
+    """Return a and c of a fitted scaler of scikit-learn's, which computes x a + c; None of anything else."""
+    name, known = type(step).__name__, type(step).__module__.startswith("sklearn.preprocessing")
+    if not known or not hasattr(step, "n_features_in_") or getattr(step, "clip", False):
+        return None
+    one, zero = np.ones(step.n_features_in_), np.zeros(step.n_features_in_)
+    if name == "MinMaxScaler":
+        return step.scale_, step.min_
+    if name not in ("StandardScaler", "RobustScaler", "MaxAbsScaler"):
+        return None
+    center = getattr(step, "mean_", None) if name == "StandardScaler" else getattr(step, "center_", None)
+    if not getattr(step, "with_mean", True):
+        center = None
+    scale = one if step.scale_ is None else step.scale_
+    return one / scale, (zero if center is None else -center / scale)
