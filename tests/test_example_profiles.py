@@ -57,6 +57,19 @@ def test_shares_add_up_to_the_difference(seed: int, n: int) -> None:
     )
 
 
+@given(st.integers(0, 10**6), st.integers(1, 5))
+def test_shares_of_a_network_that_branches_add_up_too(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    branches = nn.Concatenate([nn.ReLU(), [nn.Dense(6, 3), nn.ReLU(), nn.Dense(3, 3)]])
+    net = nn.Sequential(
+        [nn.Dense(4, 6), nn.Residual([nn.ReLU(), nn.Dense(6, 6)]), branches, nn.ReLU(), nn.Dense(9, 1)], rng=rng
+    )
+    x, start = 3 * rng.normal(size=(n, 4)), rng.normal(size=4)
+    shares = reasons.integrated_gradients(net, x, start)
+    difference = net.predict(x)[:, 0] - net.predict(start[None])[0, 0]
+    np.testing.assert_allclose(shares.sum(axis=1), difference, rtol=0, atol=1e-12 * (1 + abs(difference).max()))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_each_share_is_the_integral_of_the_gradient(seed: int) -> None:
     """Against SciPy's adaptive quadrature of a complex-step derivative, which knows nothing of kinks or of backward."""

@@ -8,17 +8,18 @@ column's mean share, over a sample of people, is then taken off: reasons say wha
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 import nnprofile as nn
+from nnprofile.layers.compose import walk
 
 from .train import Model
 
 CHUNK = 32  # rows at a time: a row has some fifty pieces of path
-Weights = tuple[np.ndarray, np.ndarray]  # W and b of a Dense layer
 N_PEOPLE = 500  # whose mean share of each column is taken off
 
 
@@ -66,51 +67,49 @@ def in_float64(net: nn.Sequential) -> nn.Sequential:
 def integrated_gradients(net: nn.Sequential, x: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Return (x - start) * integral over t in [0, 1] of dF/dx at start + t (x - start), F = net; shape of x.
 
-    A network of Dense and ReLU layers is linear between the kinks of its ReLUs, and the gradient constant; so the integral is
-    a sum over the pieces between kinks: exact, but for rounding. The first layer is linear all the way, and is applied once.
-    Where a path runs inside a kink (a ReLU's input is 0 all along), the gradient is the one that ``backward`` chooses.
+    A network of Dense and ReLU layers, in a row or in branches, is linear between the kinks of its ReLUs, and the gradient
+    constant; so the integral is a sum over the pieces between kinks: exact, but for rounding. The first layer is linear all the
+    way, and is applied once. Where a path runs inside a kink (a ReLU's input is 0 all along), the gradient is the one that
+    ``backward`` chooses.
 
     References
     ----------
     Sundararajan, Taly and Yan (2017), "Axiomatic attribution for deep networks", eq. 1.
     """
-    first, *rest = net.layers
-    if not isinstance(first, nn.Dense) or not all(isinstance(layer, nn.Dense | nn.ReLU | nn.Dropout) for layer in rest):
-        raise ValueError(f"the path is cut at the kinks of ReLU layers between Dense ones; {net!r} has others")
-    weights = [(layer.params["W"], layer.params["b"]) for layer in rest if isinstance(layer, nn.Dense)]
+    first = net.layers[0]
+    linear = (nn.Dense, nn.ReLU, nn.Dropout, nn.Identity, nn.Residual, nn.Concatenate)
+    if not isinstance(first, nn.Dense) or not all(isinstance(step.layer, linear) for step in walk(net, start[None])):
+        raise ValueError(f"the path is cut at the kinks of ReLU layers behind a Dense one; {net!r} has others")
+    rest = nn.Sequential([nn.Identity(), *map(copy.deepcopy, net.layers[1:])], rng=None)
     z_start, z_end = first.forward(start[None])[0], first.forward(x)[0]
-    parts = [_mean_gradient(weights, z_start, z_end[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
+    parts = [_mean_gradient(rest, z_start, z_end[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
     mean_dz = np.concatenate([np.empty((0, z_end.shape[1])), *parts])
     return (x - start) * (mean_dz @ first.params["W"].T)
 
 
-def _mean_gradient(weights: list[Weights], start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def _mean_gradient(net: nn.Sequential, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return the mean over the line from ``start`` to each row of ``end`` of the gradient of the output, a row a line."""
-    line, t = _kinks(weights, start, end)
+    line, t = _kinks(net, start, end)
     inside = line[1:] == line[:-1]  # a piece is between two neighbours on one line
     line, length, middle = line[1:][inside], np.diff(t)[inside], ((t[1:] + t[:-1]) / 2)[inside]
-    z, above = start + middle[:, None] * (end - start)[line], []
-    for W, b in weights:
-        above.append(z > 0)
-        z = np.maximum(z, 0) @ W + b
-    dz = np.repeat(length[:, None], z.shape[1], axis=1)
-    for (W, _), mask in zip(reversed(weights), reversed(above), strict=True):
-        dz = (dz @ W.T) * mask
+    y, cache = net.forward(start + middle[:, None] * (end - start)[line])
+    dz, _ = net.backward(np.repeat(length[:, None], y.shape[1], axis=1), cache)
     return np.add.reduceat(dz, np.flatnonzero(np.diff(line, prepend=-1)))
 
 
-def _kinks(weights: list[Weights], start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _kinks(net: nn.Sequential, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return line and t in [0, 1], in ascending order, of the ends of lines, and of where a ReLU's input changes sign."""
-    line, t = np.repeat(np.arange(len(end)), 2), np.tile([0.0, 1.0], len(end))
-    for k in range(len(weights)):
-        z = start + t[:, None] * (end - start)[line]
-        for W, b in weights[:k]:
-            z = np.maximum(z, 0) @ W + b
-        above = z > 0  # between two neighbours z is linear: the kinks of the layers below are in t
+    line, t, k = np.repeat(np.arange(len(end)), 2), np.tile([0.0, 1.0], len(end)), 0
+    while True:
+        steps = walk(net, start + t[:, None] * (end - start)[line])
+        relus = [step.x for step in steps if isinstance(step.layer, nn.ReLU)]
+        if k == len(relus):
+            return line, t
+        z = relus[k]
+        above = z > 0  # between two neighbours z is linear: the kinks of the ReLUs before it are in t
         at, unit = np.nonzero((above[1:] != above[:-1]) & (line[1:] == line[:-1])[:, None])
         before, after = z[at, unit], z[at + 1, unit]
         found = t[at] + before / (before - after) * (t[at + 1] - t[at])
         line, t = np.append(line, line[at]), np.append(t, found)
         order = np.lexsort((t, line))
-        line, t = line[order], t[order]
-    return line, t
+        line, t, k = line[order], t[order], k + 1
