@@ -309,10 +309,13 @@ def take(x: Any, rows: Any) -> Any:
     return tuple(take(part, rows) for part in x) if isinstance(x, tuple) else x[rows]
 
 
+SPARSE_IS_FOR_DENSE = "sparse x is taken by Dense alone: make it the first layer"
+
+
 def floating(x: Any) -> Array:
     """Return ``x`` as an array of floats, or of complex numbers, if it is not one already; sparse ones only Dense takes."""
     if is_sparse(x):
-        raise ValueError("sparse x is taken by Dense alone: make it the first layer")
+        raise ValueError(SPARSE_IS_FOR_DENSE)
     out: Array = np.asarray(x)
     return out if out.dtype.kind in "fc" else out.astype(np.float64)
 

@@ -13,7 +13,7 @@ import numpy as np
 from . import engine
 from .contract import Array, Layer, Loss, Parameters, check_filled, forward_pair, is_sparse
 from .tables import as_real
-from .validation import as_features, as_input, check_size, fitted_inside
+from .validation import as_features, as_input, check_shape, check_size, fitted_inside
 
 _PIECE = 8192  # rows at a time: what is converted is a piece, and a thread takes one after the other
 
@@ -105,7 +105,8 @@ class FrozenNetwork:
             x = as_real(x, "x")
         elif x.format != "csr":
             x = x.tocsr()
-        if x.ndim != 2 or x.shape[0] <= _PIECE:
+        check_shape(x.shape, self.in_features)
+        if x.shape[0] <= _PIECE:
             x = as_features(x, self.dtype, self.in_features)
         width = self.out_features
         if width is None:
@@ -118,23 +119,19 @@ class FrozenNetwork:
             if isinstance(x, np.ndarray) and np.may_share_memory(x, out):
                 x = x.copy()
 
-        in_place = isinstance(x, np.ndarray) and engine.is_plain(x, self.dtype) and x.shape[1] == self.in_features
+        in_place = isinstance(x, np.ndarray) and engine.is_contiguous(x, self.dtype) and x.shape[1] == self.in_features
 
         def score(first: int) -> None:
             part = out[first : first + _PIECE]
             if in_place and self._score is not None and self._score(x, first, part):
                 return
-            try:
-                rows = as_features(x[first : first + _PIECE], self.dtype, self.in_features)
-            except ValueError:
-                as_features(x, self.dtype, self.in_features)  # names the place in x, not in the piece
-                raise
+            rows = as_features(x[first : first + _PIECE], self.dtype, self.in_features, first_row=first)
             if self._score is None or self._score_csr is None:
                 part[...] = self._forward(rows)
             elif is_sparse(rows):
                 self._score_csr(rows, 0, part)
             else:
-                self._score(engine.plain(rows, self.dtype), 0, part)
+                self._score(engine.as_contiguous(rows, self.dtype), 0, part)
 
         firsts = range(0, max(x.shape[0], 1), _PIECE)
         if n_threads == 1 or len(firsts) == 1:
@@ -149,7 +146,7 @@ class FrozenNetwork:
         return out
 
     def _check_out(self, out: Any, shape: tuple[int, ...]) -> None:
-        if not isinstance(out, np.ndarray) or out.shape != shape or not engine.is_plain(out, self.dtype):
+        if not isinstance(out, np.ndarray) or out.shape != shape or not engine.is_contiguous(out, self.dtype):
             found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(f"out must be a writable {self.dtype} array of shape {shape} in C order, got {found}")
 

@@ -237,9 +237,7 @@ class BinaryCrossEntropy(MeanLoss):
         p, t = y_pred, y_true
         outside = (p.real < 0) | (p.real > 1)
         if outside.any():
-            raise ValueError(
-                f"{self!r} takes probabilities in [0, 1], got {p.real[outside][0]}; for logits use SigmoidCrossEntropy"
-            )
+            raise ValueError(no_probability(self, p.real[outside][0]))
         l = -np.where(t == 0, 0, t * np.log(p)) - np.where(t == 1, 0, (1 - t) * log1p(-p))
         dl = np.where(t == 1, 0, (1 - t) / (1 - p)) - np.where(t == 0, 0, t / p)
         return l.mean(axis=1), dl / p.shape[1]
@@ -395,6 +393,11 @@ LOSSES: tuple[type[Loss], ...] = (
     *(MeanSquaredError, HalfSquaredError, MeanAbsoluteError, Huber),
     *(BinaryCrossEntropy, SigmoidCrossEntropy, SoftmaxCrossEntropy, PoissonLoss),
 )  # the registry: what a model file may name
+
+
+def no_probability(loss: Loss, p: Any) -> str:
+    """Return what is to be said of a prediction that is no probability."""
+    return f"{loss!r} takes probabilities in [0, 1], got {p}; for logits use SigmoidCrossEntropy"
 
 
 def _as_rows(y: Array, n_outputs: int, expected: str = "") -> Array:

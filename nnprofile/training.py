@@ -5,15 +5,14 @@ A *runner* does the steps of one chunk, and ``fit`` does everything around them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import engine
+from ._session import HalfStep, Snapshot, interrupts, progress_bar
 from .contract import (
     Array,
     Configured,
@@ -24,9 +23,18 @@ from .contract import (
     n_rows,
     take,
 )
-from .engine import check_choice
+from .engine import check_choice, choose_backend, predictor, runner
 from .objectives import Objective
-from .validation import as_input, as_numbers, as_weights, check_number, check_rng, check_size, fitted_inside
+from .validation import (
+    as_class_weights,
+    as_input,
+    as_numbers,
+    as_weights,
+    check_number,
+    check_rng,
+    check_size,
+    fitted_inside,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -210,34 +218,53 @@ def fit(
     if not isinstance(shuffle, bool):
         raise ValueError(f"shuffle must be True or False, got {shuffle!r}")
     data = _Data(net, loss, x, y, sample_weight)
-    weight = data.weight
-    if class_weight is not None:
-        with np.errstate(over="ignore"):
-            weight = _class_weights(class_weight, y) * (1 if weight is None else weight)
-    with np.errstate(over="ignore"):
-        if weight is not None and not np.isfinite(weight.sum()):
-            raise ValueError("the sum of sample_weight, times class_weight, must be finite; got too large weights")
+    weight = _weights(data, class_weight, y)
     validation = None if validation_data is None else _validation(net, loss, validation_data)
     watch = early_stopping or EarlyStopping(monitor="loss" if validation is None else "val_loss")
-    names = {"loss", *(metrics or ())}
-    if watch.monitor not in (names if validation is None else names | {f"val_{name}" for name in names}):
-        raise ValueError(
-            f"EarlyStopping monitors {watch.monitor!r}, but this run logs {sorted(names)}, and val_* of them with validation_data"
-        )
+    _check_monitor(watch, metrics, has_validation=validation is not None)
     optimizer.prepare(net.params)
 
-    run, forward = _path(engine, net, loss, optimizer, data, weight, n_epochs, batch_size, l2)
+    steps = (net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
+    backend = choose_backend(
+        engine, lambda: (runner(*steps), predictor(net)), net, data.x, n_epochs=n_epochs, batch_size=batch_size
+    )
+    run, forward = backend or (_numpy_runner(*steps), lambda x: net.forward(x)[0])
 
-    def order() -> Array:
-        return rng.permutation(data.n_samples) if shuffle else np.arange(data.n_samples)
+    def run_epoch(n_interrupts: Callable[[], int]) -> tuple[Array, Array]:
+        order = rng.permutation(data.n_samples) if shuffle else np.arange(data.n_samples)
+        return _epoch(run, order, rng, n_interrupts)
 
+    def measure() -> dict[str, float]:
+        logs = data.scores(forward, metrics)
+        if validation is not None:
+            logs |= {f"val_{name}": value for name, value in validation.scores(forward, metrics, loss).items()}
+        return logs
+
+    restores = early_stopping is not None
+    with progress_bar(n_epochs if progress else 0) as show:
+        return _epochs(net, optimizer, n_epochs, run_epoch, measure, watch, [*callbacks], show, restores=restores)
+
+
+def _epochs(
+    net: Layer,
+    optimizer: Optimizer,
+    n_epochs: int,
+    run_epoch: Callable[[Callable[[], int]], tuple[Array, Array]],
+    measure: Callable[[], dict[str, float]],
+    watch: EarlyStopping,
+    callbacks: list[Callback],
+    show: Callable[[Mapping[str, float]], None],
+    *,
+    restores: bool,
+) -> History:
+    """Run the epochs, and what comes between them: logs, the best state so far, callbacks, early stopping, Ctrl-C."""
     history = History()
-    start, best_score, best_state = _State(net, optimizer), inf, None
-    with _progress_bar(n_epochs if progress else 0) as show, _interrupts() as n_interrupts:
+    start, best_score, best_state = Snapshot(net, optimizer), inf, None
+    with interrupts() as n_interrupts:
         try:
             for epoch in range(n_epochs):
                 start.take(net, optimizer)
-                values, weights = _epoch(run, order(), rng, n_interrupts)
+                values, weights = run_epoch(n_interrupts)
                 if not np.isfinite(values[-1]):
                     start.restore(net, optimizer)
                     raise DivergenceError(
@@ -249,15 +276,12 @@ def fit(
                     raise KeyboardInterrupt
 
                 share = weights / (weights.max() or 1.0)
-                logs = {"loss": float(np.dot(values, share) / (share.sum() or 1.0))}
-                logs |= data.scores(forward, metrics)
-                if validation is not None:
-                    logs |= {f"val_{name}": value for name, value in validation.scores(forward, metrics, loss).items()}
+                logs = {"loss": float(np.dot(values, share) / (share.sum() or 1.0))} | measure()
                 history.append(logs)
                 score = logs[watch.monitor] if watch.mode == "min" else -logs[watch.monitor]
                 if score < best_score - (watch.min_delta if history.best_epoch >= 0 else 0):
                     best_score, history.best_epoch = score, epoch
-                    best_state = _State(net, optimizer) if early_stopping else None
+                    best_state = Snapshot(net, optimizer) if restores else None
                 show(logs)
 
                 stop = any([callback(epoch, logs, net) for callback in callbacks])  # noqa: C419  (each is called)
@@ -266,11 +290,11 @@ def fit(
                 if stop:
                     history.stop_reason = "callback"
                     break
-                if early_stopping and epoch - history.best_epoch >= early_stopping.patience:
+                if restores and epoch - history.best_epoch >= watch.patience:
                     history.stop_reason = "early_stopping"
                     break
         except KeyboardInterrupt as interrupt:
-            if isinstance(interrupt, _HalfStep):
+            if isinstance(interrupt, HalfStep):
                 start.restore(net, optimizer)
             if n_interrupts() > 1:
                 raise
@@ -279,10 +303,6 @@ def fit(
     if best_state is not None:
         best_state.restore(net, optimizer)
     return history
-
-
-class _HalfStep(KeyboardInterrupt):
-    """Ctrl-C in the middle of an optimizer's step: nothing but the start of the epoch is whole."""
 
 
 def _epoch(run: Runner, order: Array, rng: np.random.Generator, n_interrupts: Callable[[], int]) -> tuple[Array, Array]:
@@ -295,29 +315,6 @@ def _epoch(run: Runner, order: Array, rng: np.random.Generator, n_interrupts: Ca
                 break
     values, weights = zip(*pieces, strict=True)
     return np.concatenate(values), np.concatenate(weights)
-
-
-def _path(
-    name: str,
-    net: Layer,
-    loss: Loss,
-    optimizer: Optimizer,
-    data: _Data,
-    weight: Array | None,
-    n_epochs: int,
-    batch_size: int,
-    l2: float,
-) -> tuple[Runner, Callable[[Any], Array]]:
-    """Return who does the steps, and who the predictions: NumPy or the engine."""
-    run = (net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
-    made = engine.made(
-        *(name, lambda: (engine.runner(*run), engine.predictor(net)), net, data.x),
-        n_epochs=n_epochs,
-        batch_size=batch_size,
-    )
-    if made is not None:
-        return made
-    return _numpy_runner(*run), lambda x: net.forward(x)[0]
 
 
 def _numpy_runner(
@@ -334,7 +331,7 @@ def _numpy_runner(
             try:
                 optimizer.step(net.params, grads)
             except KeyboardInterrupt:  # from a handler that is not ours
-                raise _HalfStep from None
+                raise HalfStep from None
             if not all(np.isfinite(a).all() for a in (net.params.vector, *optimizer.state.values())):
                 value = np.nan
         return float(value), total
@@ -381,6 +378,17 @@ class _Data:
         return found | {name: float(metric(self.y_true, prediction)) for name, metric in (metrics or {}).items()}
 
 
+def _weights(data: _Data, class_weight: Mapping[Any, float] | str | None, y: ArrayLike) -> Array | None:
+    """Return the weight of each sample, None if all weigh the same."""
+    with np.errstate(over="ignore"):
+        weight = data.weight
+        if class_weight is not None:
+            weight = as_class_weights(class_weight, y) * (1 if weight is None else weight)
+        if weight is not None and not np.isfinite(weight.sum()):
+            raise ValueError("the sum of sample_weight, times class_weight, must be finite; got too large weights")
+    return weight
+
+
 def _validation(net: Layer, loss: Loss, validation_data: tuple[Any, ...]) -> _Data:
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
         raise ValueError(
@@ -390,47 +398,14 @@ def _validation(net: Layer, loss: Loss, validation_data: tuple[Any, ...]) -> _Da
     return _Data(net, loss, x, y, weight[0] if weight else None, "validation ")
 
 
-class _State:
-    """A copy of parameters and optimizer state, to go back to."""
-
-    def __init__(self, net: Layer, optimizer: Optimizer) -> None:
-        self.vector = np.empty_like(net.params.vector)
-        self.moments = {name: np.empty_like(moment) for name, moment in optimizer.state.items()}
-        self.take(net, optimizer)
-
-    def take(self, net: Layer, optimizer: Optimizer) -> None:
-        """Copy them anew, into the same memory: a million features make that half a gigabyte."""
-        self.n_steps = optimizer.n_steps
-        self.vector[:] = net.params.vector
-        for name, moment in self.moments.items():
-            moment[:] = optimizer.state[name]
-
-    def restore(self, net: Layer, optimizer: Optimizer) -> None:
-        net.params.vector = self.vector
-        optimizer.n_steps = self.n_steps
-        for name, moment in self.moments.items():
-            optimizer.state[name][:] = moment
-
-
-def _class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike) -> Array:
-    """Return one weight a sample, from its label."""
-    labels = np.asarray(y)
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if labels.ndim != 1 or (labels != np.floor(labels)).any():
-        raise ValueError(f"class_weight needs one whole-numbered label a sample in y, got shape {labels.shape}")
-    classes, index, counts = np.unique(labels.astype(np.int64), return_inverse=True, return_counts=True)
-    if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
-        weights = len(labels) / (len(classes) * counts)
-    elif isinstance(class_weight, Mapping):
-        missing = [int(c) for c in classes if c not in class_weight]
-        if missing:
-            raise ValueError(f"class_weight must name every label in y; it names {list(class_weight)}, not {missing}")
-        weights = np.array([check_number(class_weight[c], f"class_weight[{c}]") for c in classes.tolist()])
-    else:
-        raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
-    return weights[index]
+def _check_monitor(watch: EarlyStopping, metrics: Metrics | None, *, has_validation: bool) -> None:
+    known = ["loss", *(metrics or ())]
+    known += [f"val_{name}" for name in known] if has_validation else []
+    if watch.monitor not in known:
+        more = "" if has_validation else "; with validation_data also val_loss, and val_ of each metric"
+        raise ValueError(
+            f"EarlyStopping monitors {watch.monitor!r}, but this run logs {', '.join(sorted(known))}{more}"
+        )
 
 
 def _check_arguments(
@@ -465,59 +440,3 @@ def _check_arguments(
             )
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise ValueError(f"callbacks must be a sequence of functions (epoch, logs, net), got {callbacks!r}")
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], int]]:
-    """Count Ctrl-C instead of raising it, so that a step is done or not done; the second one is raised.
-
-    Only where Python's own handler is in force, and for the time of the run.
-    """
-    import signal
-    import threading
-
-    count = 0
-
-    def note(signum: int, frame: Any) -> None:
-        nonlocal count
-        count += 1
-        if count > 1:
-            raise KeyboardInterrupt
-
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: count
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def _progress_bar(n_epochs: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Yield a function that shows an epoch's logs: on tqdm's bar, or on a line of its own where tqdm is missing."""
-    if not n_epochs:
-        yield lambda logs: None
-        return
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        done = 0
-
-        def show(logs: Mapping[str, float]) -> None:
-            nonlocal done
-            done += 1
-            values = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
-            print(f"epoch {done}/{n_epochs}  {values}", file=sys.stderr, flush=True)
-
-        yield show
-        return
-    with tqdm(total=n_epochs, unit="epoch", leave=True) as bar:
-
-        def advance(logs: Mapping[str, float]) -> None:
-            bar.set_postfix({name: f"{value:.4g}" for name, value in logs.items()}, refresh=False)
-            bar.update()
-
-        yield advance

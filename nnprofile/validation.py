@@ -5,6 +5,7 @@ It is passed at ``fit`` and ``predict``; behind it, layers and losses trust thei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
 
-def as_numbers(a: ArrayLike, dtype: DTypeLike, name: str) -> Array:
-    """Return ``a`` as an array of ``dtype``, finite throughout.
+def as_numbers(a: ArrayLike, dtype: DTypeLike, name: str, first_row: int = 0) -> Array:
+    """Return ``a`` as an array of ``dtype``, finite throughout; its rows are those of ``name`` from ``first_row`` on.
 
     Raises
     ------
@@ -30,12 +31,12 @@ def as_numbers(a: ArrayLike, dtype: DTypeLike, name: str) -> Array:
         out = a.astype(dtype, copy=False)
     if not np.isfinite(out).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])
-        where = ", ".join(map(str, at))
+        where = ", ".join(map(str, (at[0] + first_row, *at[1:]) if at else at))
         raise ValueError(f"{name} must be finite in {np.dtype(dtype)}, got {name}[{where}] = {a[at]}")
     return out
 
 
-def as_features(x: Any, dtype: DTypeLike, n_features: int | None, name: str = "x") -> Any:
+def as_features(x: Any, dtype: DTypeLike, n_features: int | None, name: str = "x", first_row: int = 0) -> Any:
     """Return ``x`` as a finite (n_samples, n_features) array, or a CSR matrix, of ``dtype``.
 
     Raises
@@ -52,14 +53,17 @@ def as_features(x: Any, dtype: DTypeLike, n_features: int | None, name: str = "x
         if not np.isfinite(x.data).all():
             raise ValueError(f"{name} must be finite in {np.dtype(dtype)}, got {x.data[~np.isfinite(x.data)][0]}")
     else:
-        x = as_numbers(x, dtype, name)
-    expected = f"(n_samples, {'n_features' if n_features is None else n_features})"
-    if x.ndim != 2:
-        hint = "; for one row pass x[None, :]" if x.ndim == 1 else ""
-        raise ValueError(f"{name} must have shape {expected}, got {x.shape}{hint}")
-    if n_features is not None and x.shape[1] != n_features:
-        raise ValueError(f"{name} must have shape {expected}, got {x.shape}")
+        x = as_numbers(x, dtype, name, first_row)
+    check_shape(x.shape, n_features, name)
     return x
+
+
+def check_shape(shape: tuple[int, ...], n_features: int | None, name: str = "x") -> None:
+    """Raise a ValueError unless this is the shape of rows of so many features."""
+    if len(shape) != 2 or n_features not in (None, shape[1]):
+        hint = "; for one row pass x[None, :]" if len(shape) == 1 else ""
+        width = "n_features" if n_features is None else n_features
+        raise ValueError(f"{name} must have shape (n_samples, {width}), got {shape}{hint}")
 
 
 def as_input(x: Any, dtype: DTypeLike, widths: Any, name: str = "x") -> Any:
@@ -101,6 +105,33 @@ def as_weights(w: ArrayLike, n_samples: int, name: str = "sample_weight") -> Arr
     if (w < 0).any():
         raise ValueError(f"{name} must not be negative, got {w.min()}")
     return w
+
+
+def as_class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike) -> Array:
+    """Return one weight a sample, from its label: "balanced", n_samples / (n_classes * count of the class), or as it is mapped.
+
+    Raises
+    ------
+    ValueError
+        If y does not hold one label a sample, or a label has no weight.
+    """
+    labels = np.asarray(y)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.ndim != 1 or (labels != np.floor(labels)).any():
+        raise ValueError(f"class_weight needs one whole-numbered label a sample in y, got shape {labels.shape}")
+    classes, index, counts = np.unique(labels.astype(np.int64), return_inverse=True, return_counts=True)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
+        weights = len(labels) / (len(classes) * counts)
+    elif isinstance(class_weight, Mapping):
+        missing = [int(c) for c in classes if c not in class_weight]
+        if missing:
+            raise ValueError(f"class_weight must name every label in y; it names {list(class_weight)}, not {missing}")
+        weights = np.array([check_number(class_weight[c], f"class_weight[{c}]") for c in classes.tolist()])
+    else:
+        raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
+    return weights[index]
 
 
 def fitted_inside(model: object, name: str = "model") -> str:

@@ -17,7 +17,7 @@ sklearn = pytest.importorskip("sklearn")
 
 from sklearn.model_selection import GridSearchCV  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 RNG = np.random.default_rng(0)
@@ -61,19 +61,25 @@ def test_the_way_from_an_estimator_to_its_network(way: str, door: str) -> None:
 
 
 def test_the_way_from_a_pipeline_to_an_export() -> None:
-    for way in ("model[-1]", "model.best_estimator_[-1]"):
+    steps = make_pipeline(PolynomialFeatures(1, include_bias=False), mlp())
+    search = GridSearchCV(steps, {"mlpclassifier__alpha": [0, 1]}, cv=2)
+    models = {"model[-1]": steps.fit(X, Y), "model.best_estimator_[-1]": search.fit(X, Y)}
+    for way, model in models.items():
         with pytest.raises(
             ValueError, match=re.escape(f"to_c({way}, path) writes its last step: apply the steps before")
         ):
-            nn.to_c(MODELS[way], io.BytesIO(), name="m")
+            nn.to_c(model, io.BytesIO(), name="m")
         whole = way.removesuffix("[-1]")
         with pytest.raises(
             ValueError, match=re.escape(f"register_converters() and then skl2onnx.to_onnx({whole}, X[:1])")
         ):
-            nn.to_onnx(MODELS[way])
+            nn.to_onnx(model)
     for export in (nn.to_onnx, lambda m: nn.to_c(m, io.BytesIO(), name="m")):
         with pytest.raises(ValueError, match=r"export model\.best_estimator_$"):
             export(MODELS["model.best_estimator_"])
+        with pytest.raises(ValueError, match=r"export model\.best_estimator_$"):  # scalers become part of the network
+            export(MODELS["model.best_estimator_[-1]"])
+        export(MODELS["model.best_estimator_[-1]"].best_estimator_)
 
 
 def test_files_in_memory(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_what_users_compose_works(data: Any) -> None:
     assert search.best_params_ == {"mlpclassifier__alpha": 1e-4}
     assert CalibratedClassifierCV(model, cv=2).fit(x, y).predict_proba(x).shape == (300, 3)
     assert BaggingClassifier(model, n_estimators=3, random_state=0).fit(x, y).score(x, y) > 0.7
-    assert "MLPClassifier" in model._repr_mimebundle_()["text/html"] == model._repr_html_()
+    assert "MLPClassifier" in model._repr_mimebundle_()["text/html"] and "MLPClassifier" in model._repr_html_()
     assert repr(MLPRegressor(hidden_layer_sizes=3, alpha=0.1)) == "MLPRegressor(alpha=0.1, hidden_layer_sizes=3)"
 
 

@@ -132,6 +132,7 @@ def test_imports_point_one_way() -> None:
         "optimizers",
         "objectives",
         "engine",
+        "_session",
         "training",
         "frozen",
         "modelfile",

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, Optimizer, floating, is_sparse, n_rows
+from ..contract import SPARSE_IS_FOR_DENSE, Array, Layer, Loss, Optimizer, is_sparse, n_rows
 from ..layers import Dense, Sequential
-from ..losses import MeanSquaredError
+from ..losses import MeanSquaredError, no_probability
 from ..optimizers import SGD
 from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, Program, Rule, compile_network, compile_rule
 from .program import Unknown as Unknown
@@ -118,10 +118,12 @@ def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
     return bool(seconds > WORTH_IT)
 
 
-def made(name: str, make: Callable[[], Made], net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> Made | None:
-    """Return what ``make`` makes of the engine, or None where NumPy is to do the work.
+def choose_backend(
+    name: str, make: Callable[[], Made], net: Layer, x: Any, *, n_epochs: int, batch_size: int
+) -> Made | None:
+    """Return the compiled backend, which ``make`` makes, or None to use NumPy.
 
-    ``name`` is "auto", "numpy" or "numba". For want of an engine that would be worth it there is a warning.
+    ``name`` is "auto", "numpy" or "numba". Where the engine would be worth it and cannot be had, there is a warning.
 
     Raises
     ------
@@ -164,7 +166,7 @@ def runner(
     dtype, batch_size = net.params.dtype, min(batch_size, n_rows(x))
     compile_network(net, dtype, sparse=is_sparse(x))
     compile_rule(loss, optimizer, y, l2)
-    if not is_plain(net.params.vector, dtype):
+    if not is_contiguous(net.params.vector, dtype):
         raise Unknown("the engine takes parameters in one piece of memory that can be written to")
     if is_sparse(x) and x.shape[1] > _MOST_FEATURES:
         raise Unknown(f"the engine takes sparse x of at most {_MOST_FEATURES} features, got {x.shape[1]}")
@@ -207,7 +209,7 @@ def runner(
                 finally:  # also when Ctrl-C is raised here: the updates are made
                     optimizer.n_steps = n_before + int(done[0])
                 if refused:
-                    loss.forward(np.array([[refused]], dtype), [[0]])  # says what is wrong with it
+                    raise ValueError(no_probability(loss, refused))
                 yield values[: done[1]], totals[: done[1]]
                 first += len(rows)
                 n_that_fit = int(CHUNK * len(rates) / (perf_counter() - start))
@@ -243,13 +245,13 @@ def differentiator(
     work = steps.work_for(program, rule, slots, net.params.vector.size, n_samples, dtype)
 
     def differentiate() -> tuple[float, Array]:
-        vector, value = plain(net.params.vector, dtype).copy(), np.empty(1)
+        vector, value = as_contiguous(net.params.vector, dtype).copy(), np.empty(1)
         refused = steps.train(
             *(program, rule, data, slots, work, vector, none, none, rows, n_samples, np.zeros(1), 0),
             *(np.empty(0, np.float32), value, np.empty(1), np.zeros(2, np.int64)),
         )
         if refused:
-            loss.forward(np.array([[refused]], dtype), [[0]])  # says what is wrong with it
+            raise ValueError(no_probability(loss, refused))
         return float(value[0]), work.grads[: vector.size].copy()
 
     return differentiate
@@ -259,11 +261,11 @@ def _data(x: Any, y: Array, weight: Array | None, dtype: DTypeLike) -> Any:
     """Return rows, targets and weights as the kernels read them."""
     steps, none = kernels(), np.empty(0, dtype)
     return steps.Data(
-        none if is_sparse(x) else plain(x, dtype).ravel(),
+        none if is_sparse(x) else as_contiguous(x, dtype).ravel(),
         csr(x, dtype) if is_sparse(x) else steps.Csr(none, np.empty(0, np.int32), np.empty(0, np.int64)),
-        plain(y, dtype).ravel() if y.dtype.kind == "f" else none,
-        plain(y, np.int64) if y.dtype.kind == "i" else np.empty(0, np.int64),
-        np.empty(0) if weight is None else plain(weight, np.float64),
+        as_contiguous(y, dtype).ravel() if y.dtype.kind == "f" else none,
+        as_contiguous(y, np.int64) if y.dtype.kind == "i" else np.empty(0, np.int64),
+        np.empty(0) if weight is None else as_contiguous(weight, np.float64),
     )
 
 
@@ -278,7 +280,7 @@ def _moments(net: Layer, optimizer: Optimizer, rule: Rule) -> tuple[Array, Array
     dtype, names = net.params.dtype, MOMENTS[rule.update]
     found = {name: optimizer.state.get(name) for name in names}
     for name, a in {"the vector of parameters": net.params.vector, **found}.items():
-        if a is None or a.shape != net.params.vector.shape or not is_plain(a, dtype):
+        if a is None or a.shape != net.params.vector.shape or not is_contiguous(a, dtype):
             raise ValueError(
                 f"{optimizer!r} needs {name} as a writable array of {net.params.vector.shape} {dtype} in one piece; "
                 "make a new optimizer where its moments have been changed"
@@ -288,7 +290,7 @@ def _moments(net: Layer, optimizer: Optimizer, rule: Rule) -> tuple[Array, Array
 
 
 def _learning_rates(optimizer: Optimizer, n: int) -> Array:
-    """Return the learning rates of the next ``n`` updates, or of those before the first that is none."""
+    """Return the learning rates of the next ``n`` updates, up to the first invalid one."""
     if not callable(optimizer.learning_rate):
         return np.full(n, optimizer.learning_rate_at(optimizer.n_steps), np.float64)
     rates: list[float] = []
@@ -319,7 +321,7 @@ def predictor(net: Layer) -> Callable[[Any], Array]:
         if is_sparse(x):
             score_csr(x, 0, out)
         else:
-            score(plain(x, net.params.dtype), 0, out)
+            score(as_contiguous(x, net.params.dtype), 0, out)
         return out
 
     return predict
@@ -340,24 +342,24 @@ def scorer(net: Layer, link: Layer | None) -> tuple[Score, Score]:
     dtype = net.params.dtype
     program = compile_network(net, dtype, link=link)
     steps = kernels()
-    if not is_plain(net.params.vector, dtype):
+    if not is_contiguous(net.params.vector, dtype):
         raise Unknown("the engine takes parameters in one piece of memory that can be written to")
     fixed = (program.table, program.numbers, program.n_block, program.n_widest, net.params.vector)
 
     def score_csr(x: Any, first: int, out: Array) -> Any:
         if program.table[0, KIND] != DENSE:
-            floating(x)  # says that Dense alone takes sparse x
+            raise ValueError(SPARSE_IS_FOR_DENSE)
         return steps.infer_csr(*fixed, csr(x, dtype), first, out)
 
     return partial(steps.infer, *fixed), score_csr
 
 
-def plain(a: Array, dtype: DTypeLike) -> Array:
+def as_contiguous(a: Array, dtype: DTypeLike) -> Array:
     """Return ``a`` as the kernels are compiled for it: in C order and writable; a copy, where it is not."""
     return np.require(a, dtype, ["C", "A", "W"])
 
 
-def is_plain(a: Array, dtype: DTypeLike) -> bool:
+def is_contiguous(a: Array, dtype: DTypeLike) -> bool:
     """Tell whether the kernels can read and write ``a`` where it lies."""
     return a.dtype == dtype and a.dtype.isnative and a.flags.carray
 
@@ -377,7 +379,9 @@ def csr(x: Any, dtype: DTypeLike) -> Any:
     indices = x.indices[: max(n, 0)]
     if not inside or (n and not (indices.min() >= 0 and indices.max() < n_features)):
         raise ValueError(f"the CSR matrix x of shape {x.shape} has indices outside of it, or too many features")
-    return kernels().Csr(plain(x.data[:n], dtype), plain(indices, np.int32), plain(indptr, np.int64))
+    return kernels().Csr(
+        as_contiguous(x.data[:n], dtype), as_contiguous(indices, np.int32), as_contiguous(indptr, np.int64)
+    )
 
 
 def warmup() -> bool:

@@ -668,7 +668,7 @@ class Estimator(Routed):
             *(self._net, self._loss, x, target, weight),
             l2=float(self.alpha) / self._scale,
             scale=float(self._scale),
-            path=self.engine,
+            engine=self.engine,
             maxfun=int(self.max_fun),
             maxiter=int(self.max_iter),
             gtol=float(self.tol),

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import engine
 from ..contract import Array, Loss
+from ..engine import choose_backend, differentiator
 from ..layers import Sequential
 from ..objectives import Objective
 
@@ -23,20 +23,20 @@ def lbfgs(
     *,
     l2: float,
     scale: float,
-    path: str,
+    engine: str,
     **options: Any,
 ) -> Any:
     """Move the parameters of ``net`` to a minimum of ``scale`` times the objective; return SciPy's OptimizeResult.
 
-    ``path`` is "auto", "numpy" or "numba", as ``fit``'s ``engine``; ``options`` are those of SciPy's L-BFGS-B.
+    ``engine`` is "auto", "numpy" or "numba", as ``fit`` takes it; ``options`` are those of SciPy's L-BFGS-B.
     """
     from scipy.optimize import minimize
 
     y = loss.targets(y, net.out_features)  # type: ignore[arg-type]
     given = (net, loss, x, y, weight, l2)
     objective = Objective(net, loss, l2, trusted=True)
-    by_engine = engine.made(
-        *(path, lambda: engine.differentiator(*given), net, x), n_epochs=options["maxiter"], batch_size=x.shape[0]
+    by_engine = choose_backend(
+        engine, lambda: differentiator(*given), net, x, n_epochs=options["maxiter"], batch_size=x.shape[0]
     )
 
     def value_and_gradient(vector: Array) -> tuple[float, Array]:

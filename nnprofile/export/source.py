@@ -79,7 +79,11 @@ def _way(model: Any, door: str) -> str:
         return ""
     if not inside.endswith("[-1]"):
         return f"; export {inside}"
-    whole = inside.removesuffix("[-1]")
+    whole, pipeline = inside.removesuffix("[-1]"), model
+    for attribute in whole.split(".")[1:]:
+        pipeline = getattr(pipeline, attribute)
+    if behind_scalers(pipeline)[1]:
+        return f"; export {whole}"
     if door == "to_c":
         return f"; to_c({inside}, path) writes its last step: apply the steps before it to x in your own code"
     return (
@@ -96,14 +100,8 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
     ValueError
         If it is neither, has a layer that has no form to be written in, or parameters that are not finite.
     """
-    classes, is_classifier = None, False
-    is_estimator = not isinstance(model, Layer)
-    scalers: list[tuple[Array, Array]] = []
-    steps = [step for _, step in getattr(model, "steps", []) if step is not None and not isinstance(step, str)]
-    before = [scaling(step) for step in steps[:-1]]
-    if steps and None not in before:
-        scalers, model = before, steps[-1]  # type: ignore[assignment]
-        is_estimator = not isinstance(model, Layer)
+    classes, is_classifier, is_estimator = None, False, not isinstance(model, Layer)
+    model, scalers = behind_scalers(model)
     if isinstance(model, Layer):
         if loss is not None and not isinstance(loss, Loss):
             raise ValueError(f"loss must be of type Loss, got {loss!r}")
@@ -178,6 +176,13 @@ def folded(net: Layer, scalers: list[tuple[Array, Array]], model: Any) -> Layer:
         b, W = b + c @ W, a[:, None] * W
     first.params["W"], first.params["b"] = W, b
     return net
+
+
+def behind_scalers(model: Any) -> tuple[Any, list[tuple[Array, Array]]]:
+    """Return the last step of a pipeline whose other steps are scalers, and what these do; anything else as it is."""
+    steps = [step for _, step in getattr(model, "steps", []) if step is not None and not isinstance(step, str)]
+    before = [found for step in steps[:-1] if (found := scaling(step)) is not None]
+    return (steps[-1], before) if steps and len(before) == len(steps) - 1 else (model, [])
 
 
 def scaling(step: Any) -> tuple[Array, Array] | None:
