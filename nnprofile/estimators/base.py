@@ -1,46 +1,35 @@
-"""What the two estimators share: parameters by name, checks, files, and the ways to train."""
+"""What the two estimators share: the fitted network, and the ways to train."""
 
 from __future__ import annotations
 
-import inspect
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from html import escape
-from math import inf, isfinite
+from math import inf
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, Optimizer, is_sparse
-from ..layers import Dense, Dropout, Identity, ReLU, Sequential, Sigmoid, Tanh
+from ..contract import Array, Layer, Loss, Optimizer
+from ..layers import Dense, Dropout, Sequential
 from ..optimizers import SGD, Adam
-from ..tables import as_real, column_names
 from ..training import DivergenceError, fit
-from ..validation import check_number
+from .arguments import ACTIVATIONS, Arguments
 from .checks import (
     ConvergenceWarning,
     NotFittedError,
-    as_array,
-    check_finite,
+    as_sample_weights,
+    as_table,
+    compare_names,
     known_to_sklearn,
-    names_differ,
-    one_of,
+    names_of,
     warn,
 )
 from .draws import generator, stratified, training_generator
-from .files import CURVES, STATE, described, is_plain, restored
+from .files import load, save
 from .lbfgs import lbfgs
-from .routing import Routed
-from .watch import Watch
+from .watch import EpochMonitor
 
-ACTIVATIONS: dict[str, type[Layer]] = {
-    "identity": Identity,
-    "logistic": Sigmoid,
-    "tanh": Tanh,
-    "relu": ReLU,
-}
 NETWORK = ("hidden_layer_sizes", "activation", "dropout", "loss")
 OPTIMIZER = (
     *("solver", "learning_rate_init", "learning_rate", "momentum", "nesterovs_momentum", "beta_1", "beta_2", "epsilon"),
@@ -50,42 +39,9 @@ NOT_FINITE = (
 )
 
 
-class Estimator(Routed):
-    """What both share: parameters by name, checks of X, and the three ways to train."""
+class Fitted:
+    """What training leaves."""
 
-    _kind: ClassVar[str]
-
-    # The constructors' arguments, and what training leaves.
-    hidden_layer_sizes: Any
-    activation: str
-    solver: str
-    alpha: float
-    batch_size: Any
-    learning_rate: str
-    learning_rate_init: float
-    power_t: float
-    max_iter: int
-    shuffle: bool
-    random_state: Any
-    tol: float
-    verbose: Any
-    warm_start: bool
-    momentum: float
-    nesterovs_momentum: bool
-    early_stopping: bool
-    validation_fraction: float
-    beta_1: float
-    beta_2: float
-    epsilon: float
-    n_iter_no_change: float
-    max_fun: int
-    loss: Any
-    class_weight: Any
-    dropout: float
-    scoring: Any
-    callbacks: Sequence[Callable[..., Any]]
-    engine: str
-    progress: bool
     n_features_in_: int
     n_outputs_: int
     _net: Sequential
@@ -98,48 +54,11 @@ class Estimator(Routed):
     _flat: bool
     _open: bool
 
-    # Parameters, as scikit-learn handles them.
 
-    @classmethod
-    def _names(cls) -> list[str]:
-        return sorted(name for name in inspect.signature(cls.__init__).parameters if name != "self")
+class Estimator(Arguments, Fitted):
+    """What both share: the fitted network, and the three ways to train."""
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the constructor's arguments by name."""
-        return {name: getattr(self, name) for name in self._names()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set constructor's arguments by name.
-
-        Raises
-        ------
-        ValueError
-            If there is no such argument.
-        """
-        for name, value in params.items():
-            if name not in self._names():
-                raise ValueError(
-                    f"Invalid parameter {name!r} for estimator {self}. Valid parameters are: {self._names()}."
-                )
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = {name: p.default for name, p in inspect.signature(type(self).__init__).parameters.items()}
-        changed = [
-            f"{name}={getattr(self, name)!r}" for name in self._names() if differs(getattr(self, name), defaults[name])
-        ]
-        return f"{type(self).__name__}({', '.join(changed)})"
-
-    def _repr_html_(self) -> str:
-        if "sklearn" in sys.modules:
-            from sklearn.utils import estimator_html_repr
-
-            return str(estimator_html_repr(self))
-        return f"<pre>{escape(repr(self))}</pre>"
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": self._repr_html_()}
+    _kind: ClassVar[str]
 
     @property
     def _estimator_type(self) -> str:
@@ -177,8 +96,6 @@ class Estimator(Routed):
             raise AttributeError(f"{type(self).__name__} has no weights before it is fitted")
         return [layer for layer in self._net.layers if isinstance(layer, Dense)]
 
-    # Files.
-
     def save(self, path: Any) -> None:
         """Write the estimator to one file, as ``nnprofile.save`` does: no pickle; what is loaded goes on bit for bit.
 
@@ -189,33 +106,10 @@ class Estimator(Routed):
         ValueError
             If it is not fitted, or an argument is no plain value: a Loss, a function, a generator.
         """
-        import json
-
-        from ..modelfile import save_with
-
         self._check_fitted()
         self._check_parameters()
         self._check_network()
-        params = self.get_params() | {"callbacks": list(self.callbacks)}
-        if not is_plain(self.hidden_layer_sizes):
-            params["hidden_layer_sizes"] = [int(width) for width in self._widths()]
-        for name, value in params.items():
-            if not is_plain(value):
-                raise ValueError(f"{name}={value!r} cannot be saved; only numbers, strings and lists of them can")
-        state = {name: value for name, value in vars(self).items() if name not in params}
-        for name in ("_net", "_loss", "_optimizer", "_rng", "_metadata_request"):  # in the file, made anew, or not kept
-            state.pop(name, None)
-        if unknown := sorted(state.keys() - STATE):
-            raise ValueError(f"the attributes {unknown} cannot be saved")
-        curves = {name: np.array(state.pop(name)) for name in CURVES if state.get(name) is not None}
-        for name, value in state.items():
-            try:
-                state[name] = described(value)
-                json.dumps(state[name])
-            except TypeError as error:
-                raise ValueError(f"the attribute {name} cannot be saved: {error}") from error
-        about = {"class": type(self).__name__, "params": {n: described(v) for n, v in params.items()}, "state": state}
-        save_with(about, self._net, path, optimizer=self._optimizer, rng=self._rng, curves=curves)
+        save(self, path)
 
     @classmethod
     def load(cls, path: Any) -> Self:
@@ -226,40 +120,8 @@ class Estimator(Routed):
         ModelFileError
             If the file is not as ``save`` wrote it, or of another class.
         """
-        from ..modelfile import ModelFileError, load_with, source_name
-
-        saved, about, curves = load_with(path)
-        try:
-            if about is None or about["class"] != cls.__name__:
-                raise ValueError(f"it holds {'no estimator' if about is None else about['class']}, not {cls.__name__}")
-            params = {name: restored(value) for name, value in about["params"].items()}
-            params["callbacks"] = tuple(params["callbacks"])
-            if isinstance(params["hidden_layer_sizes"], list):
-                params["hidden_layer_sizes"] = tuple(params["hidden_layer_sizes"])
-            found = cls(**params)
-            for name, value in about["state"].items():
-                if name not in STATE:
-                    raise ValueError(f"it holds {name!r}")
-                setattr(found, name, restored(value))
-            for name, curve in curves.items():
-                if name not in CURVES or curve.ndim != 1:
-                    raise ValueError(f"it holds a curve {name!r} of shape {curve.shape}")
-                setattr(found, name, curve.tolist())
-            found._check_parameters(strict=False)
-            if saved.optimizer is None or saved.rng is None:
-                raise ValueError("it holds no optimizer, or no generator")
-            found._net, found._optimizer, found._rng = saved.net, saved.optimizer, saved.rng
-            found._loss, _ = found._loss_and_last()
-            choices = found._choices()
-            if "_built" not in about["state"]:  # a file of the time before it was kept
-                found._built = choices
-            if found._built.keys() != choices.keys():
-                raise ValueError(f"it was built of {sorted(found._built)}")
-            if saved.net.out_features != found.n_outputs_ or saved.net.in_features != found.n_features_in_:
-                raise ValueError("network and estimator have other widths")
-            found._check_state()
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise ModelFileError(f"{source_name(path)} holds no {cls.__name__}: {error}") from error
+        found = load(cls, path)
+        assert isinstance(found, cls)
         return found
 
     # Checks.
@@ -271,129 +133,26 @@ class Estimator(Routed):
                 "this estimator."
             )
 
-    def _check_parameters(self, *, strict: bool = True) -> None:
-        """Raise a ValueError for the first argument that is out of range; files may hold what was in range once."""
-        widths = self._widths()
-        if not all(isinstance(w, (int, np.integer)) and not isinstance(w, bool) and w > 0 for w in widths):
-            raise ValueError(f"hidden_layer_sizes must be integers above 0, got {self.hidden_layer_sizes!r}")
-        one_of(self.activation, tuple(ACTIVATIONS), "activation")
-        one_of(self.solver, ("lbfgs", "sgd", "adam"), "solver")
-        one_of(self.learning_rate, ("constant", "invscaling", "adaptive"), "learning_rate")
-        for name, low, high, whole in (
-            ("alpha", 0, inf, False),
-            ("power_t", 0, inf, False),
-            ("tol", 0, inf, False),
-            ("momentum", 0, 1, False),
-            ("beta_1", 0, 1, False),
-            ("beta_2", 0, 1, False),
-            ("validation_fraction", 0, 1, False),
-            ("dropout", 0, 1, False),
-            ("max_iter", 1, inf, True),
-            ("max_fun", 1, inf, True),
-            ("n_iter_no_change", 1, inf, False),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-            broken = whole and number and not (isfinite(value) and value == int(value))
-            if not number or not low <= value <= high or broken or value == high < inf:
-                kind = "an integer" if whole else "a number"
-                below = f" and < {high}" if high < inf else ""
-                raise ValueError(f"{name} must be {kind} >= {low}{below}, got {value!r}")
-        for name in ("learning_rate_init", "epsilon"):  # 0 would train nothing, or divide by 0, without a word
-            check_number(getattr(self, name), name, positive=strict)
-        for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if strict and not isinstance(self.verbose, (bool, int, np.bool_, np.integer)):
-            raise ValueError(f"verbose must be True, False or an integer, got {self.verbose!r}")
-        if self.early_stopping and self.validation_fraction == 0:
-            raise ValueError("early_stopping needs a validation_fraction above 0")
-        if self.batch_size != "auto" and not (isinstance(self.batch_size, (int, np.integer)) and self.batch_size > 0):
-            raise ValueError(f"batch_size must be 'auto' or an integer above 0, got {self.batch_size!r}")
-        if not isinstance(self.callbacks, Sequence) or not all(map(callable, self.callbacks)):
-            raise ValueError(f"callbacks must be a sequence of functions (epoch, logs, net), got {self.callbacks!r}")
-        if self.solver == "lbfgs" and (self.dropout or self.early_stopping or len(self.callbacks)):
-            raise ValueError(
-                "solver='lbfgs' has no mini-batches and no epochs: dropout, early_stopping and callbacks need 'adam' or 'sgd'"
-            )
-
-    def _widths(self) -> list[Any]:
-        sizes = self.hidden_layer_sizes
-        return list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-
     def _features(self, X: Any, *, reset: bool) -> Any:
         """Return X as finite float32 (if it is float32) or float64, dense or CSR; its width and names as in ``fit``."""
-        self._check_names(X, reset=reset)
-        if is_sparse(X):
-            if X.ndim != 2:
-                raise ValueError(f"Expected 2D input, got {X.ndim}D sparse input.")
-            X = X.tocsr()
-            as_real(X.data if hasattr(X, "data") else X, "X")
-            X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
-            check_finite(X.data, "X", type(self).__name__)
-        else:
-            X = as_array(X, "X", type(self).__name__)
-        if X.ndim != 2:
-            raise ValueError(
-                f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using array.reshape(-1, 1) if your "
-                "data has a single feature or array.reshape(1, -1) if it contains a single sample."
-            )
-        n_samples, n_features = X.shape
-        if n_samples < 1:
-            raise ValueError(f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is required.")
-        if n_features < 1:
-            raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
-        if reset:
-            self.n_features_in_ = n_features
-        elif n_features != self.n_features_in_:
-            raise ValueError(
-                f"X has {n_features} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input"
-            )
-        return X
-
-    def _check_names(self, X: Any, *, reset: bool) -> None:
-        names = column_names(X)
-        if names is not None:
-            kinds = {isinstance(name, str) for name in names}
-            if len(kinds) > 1:
-                raise TypeError(
-                    "Feature names are only supported if all input features have string names, but your input has "
-                    f"{sorted({type(name).__name__ for name in names})} as feature name / column name types."
-                )
-            names = names if kinds == {True} else None
+        who, names = type(self).__name__, names_of(X)
         if reset:
             self.__dict__.pop("feature_names_in_", None)
             if names is not None:
                 self.feature_names_in_ = np.array(names, object)
-            return
-        known = getattr(self, "feature_names_in_", None)
-        if known is None and names is not None:
-            warnings.warn(
-                f"X has feature names, but {type(self).__name__} was fitted without feature names", stacklevel=4
+        else:
+            compare_names(names, getattr(self, "feature_names_in_", None), who)
+        X = as_table(X, who)
+        if reset:
+            self.n_features_in_ = X.shape[1]
+        elif X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {who} is expecting {self.n_features_in_} features as input"
             )
-        elif known is not None and names is None:
-            warnings.warn(
-                f"X does not have valid feature names, but {type(self).__name__} was fitted with feature names",
-                stacklevel=4,
-            )
-        elif known is not None and names is not None and names != list(known):
-            raise ValueError(names_differ(list(known), names))
+        return X
 
     def _weights(self, sample_weight: Any, n_samples: int) -> Array | None:
-        if sample_weight is None:
-            return None
-        if isinstance(sample_weight, (int, float, np.integer, np.floating)):
-            sample_weight = np.full(n_samples, float(sample_weight))
-        w = as_array(sample_weight, "sample_weight", type(self).__name__)
-        if w.ndim != 1:
-            raise ValueError(f"Sample weights must be 1D array or scalar, got {w.ndim}D array.")
-        if w.shape != (n_samples,):
-            raise ValueError(f"sample_weight.shape == {w.shape}, expected {(n_samples,)}!")
-        if (w < 0).any():
-            raise ValueError("Negative values in data passed to `sample_weight`")
-        if n_samples and not w.any():
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        return w.astype(np.float64)
+        return as_sample_weights(sample_weight, n_samples, type(self).__name__)
 
     # What the two do differently.
 
@@ -459,7 +218,7 @@ class Estimator(Routed):
         ):
             raise ValueError("validation_data must be (X, y) or (X, y, sample_weight)")
         again = self.warm_start and hasattr(self, "_net")
-        with self._as_it_was():
+        with self._restored_on_error():
             x = self._features(X, reset=not again)
             weight = self._weights(sample_weight, x.shape[0])
             target = self._target(y, x.shape[0], again=again, strict=True)
@@ -506,7 +265,7 @@ class Estimator(Routed):
     def _one_epoch(self, X: Any, y: Any, sample_weight: Any, *, again: bool, classes: Any = None) -> Self:
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        with self._as_it_was():
+        with self._restored_on_error():
             x = self._features(X, reset=not again)
             weight = self._weights(sample_weight, x.shape[0])
             if again:
@@ -520,7 +279,7 @@ class Estimator(Routed):
         return self
 
     @contextmanager
-    def _as_it_was(self) -> Iterator[None]:
+    def _restored_on_error(self) -> Iterator[None]:
         """Keep the attributes if the call is refused."""
         before = dict(vars(self))
         try:
@@ -630,23 +389,27 @@ class Estimator(Routed):
             self.validation_scores_, self.best_validation_score_ = [], -inf
         if not self.early_stopping and self.best_loss_ is None:
             self.best_loss_ = inf
-        watch = Watch(self, n_samples, validation, stops=stops)
+        monitor = EpochMonitor(self, n_samples, validation, stops=stops)
         try:
             history = fit(
-                *(self._net, self._loss, self._optimizer, x, target),
+                self._net,
+                self._loss,
+                self._optimizer,
+                x,
+                target,
                 n_epochs=n_epochs,
                 batch_size=min(batch_size, n_samples),
                 rng=self._rng,
                 sample_weight=weight,
                 l2=float(self.alpha) / self._scale,
                 validation_data=validation,
-                callbacks=[watch, *self.callbacks],
+                callbacks=[monitor, *self.callbacks],
                 shuffle=bool(self.shuffle),
                 engine=self.engine,
                 progress=self.progress,
             )
         except DivergenceError as error:
-            if not self.early_stopping or watch.best is None:
+            if not self.early_stopping or monitor.best is None:
                 raise ValueError(NOT_FINITE) from error
             assert self.validation_scores_ is not None
             self.validation_scores_.append(float("nan"))
@@ -654,18 +417,22 @@ class Estimator(Routed):
         else:
             if history.stop_reason == "interrupted":
                 warnings.warn("Training interrupted by user.", stacklevel=4)
-            elif stops and not watch.converged and history.stop_reason == "n_epochs":
+            elif stops and not monitor.converged and history.stop_reason == "n_epochs":
                 warn(
                     ConvergenceWarning,
                     f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged "
                     "yet.",
                 )
-        watch.finish()
+        monitor.finish()
 
     def _minimize(self, x: Any, target: Array, weight: Array | None) -> None:
         """Minimize the objective of all rows by L-BFGS."""
         found = lbfgs(
-            *(self._net, self._loss, x, target, weight),
+            self._net,
+            self._loss,
+            x,
+            target,
+            weight,
             l2=float(self.alpha) / self._scale,
             scale=float(self._scale),
             engine=self.engine,
@@ -717,8 +484,3 @@ class Estimator(Routed):
         if weight is not None and not (weight[mask].any() and weight[~mask].any()):
             raise ValueError("The rows set aside to validate, or the others, have no weight.")
         return x[~mask], target[~mask], None if weight is None else weight[~mask], (x[mask], target[mask], *held_weight)
-
-
-def differs(value: Any, default: Any) -> bool:
-    """Tell whether an argument is not its default."""
-    return value is not default and not (type(value) is type(default) and value == default)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Loss, is_sparse
-from ..tables import as_real
+from ..tables import as_real, column_names
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -160,3 +160,67 @@ def names_differ(known: list[str], names: list[str]) -> str:
     if set(names) == set(known):
         message += "Feature names must be in the same order as they were in fit.\n"
     return message
+
+
+def as_table(X: Any, who: str) -> Any:
+    """Return X as finite float32 (if it is float32) or float64, dense or CSR, of at least one row and one column."""
+    if is_sparse(X):
+        if X.ndim != 2:
+            raise ValueError(f"Expected 2D input, got {X.ndim}D sparse input.")
+        X = X.tocsr()
+        as_real(X.data if hasattr(X, "data") else X, "X")
+        X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+        check_finite(X.data, "X", who)
+    else:
+        X = as_array(X, "X", who)
+    if X.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead. Reshape your data either using array.reshape(-1, 1) if your "
+            "data has a single feature or array.reshape(1, -1) if it contains a single sample."
+        )
+    for size, name in zip(X.shape, ("sample", "feature"), strict=True):
+        if size < 1:
+            raise ValueError(f"Found array with 0 {name}(s) (shape={X.shape}) while a minimum of 1 is required.")
+    return X
+
+
+def names_of(X: Any) -> list[str] | None:
+    """Return the names of a table's columns, if they are texts; a TypeError, if only some are."""
+    names = column_names(X)
+    if names is None:
+        return None
+    kinds = {isinstance(name, str) for name in names}
+    if len(kinds) > 1:
+        raise TypeError(
+            "Feature names are only supported if all input features have string names, but your input has "
+            f"{sorted({type(name).__name__ for name in names})} as feature name / column name types."
+        )
+    return list(names) if kinds == {True} else None
+
+
+def compare_names(names: list[str] | None, known: Any, who: str) -> None:
+    """Warn where only one of ``fit`` and this call had names of columns; a ValueError, if they are others."""
+    if known is None and names is not None:
+        warnings.warn(f"X has feature names, but {who} was fitted without feature names", stacklevel=5)
+    elif known is not None and names is None:
+        warnings.warn(f"X does not have valid feature names, but {who} was fitted with feature names", stacklevel=5)
+    elif known is not None and names is not None and names != list(known):
+        raise ValueError(names_differ(list(known), names))
+
+
+def as_sample_weights(sample_weight: Any, n_samples: int, who: str) -> Array | None:
+    """Return n_samples float64 weights, none negative, some above 0; None, if there are none."""
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, (int, float, np.integer, np.floating)):
+        sample_weight = np.full(n_samples, float(sample_weight))
+    w = as_array(sample_weight, "sample_weight", who)
+    if w.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got {w.ndim}D array.")
+    if w.shape != (n_samples,):
+        raise ValueError(f"sample_weight.shape == {w.shape}, expected {(n_samples,)}!")
+    if (w < 0).any():
+        raise ValueError("Negative values in data passed to `sample_weight`")
+    if n_samples and not w.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return w.astype(np.float64)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -17,8 +18,9 @@ from .losses import OneHot
 from .watch import score_by
 
 
+@dataclass(eq=False, repr=False)
 class MLPClassifier(Estimator):
-    """A multi-layer perceptron that says which class, with scikit-learn's interface: binary, multi-class or multi-label.
+    """A multi-layer perceptron classifier, with scikit-learn's interface: binary, multi-class or multi-label.
 
     The objective is the mean cross-entropy of the samples plus alpha / (2 n) * sum W^2, n the samples of a mini-batch. Two
     classes have one output, its sigmoid the probability of the second; several classes a softmax; labels that do not exclude
@@ -61,43 +63,10 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
     _kind = "classifier"
     _routes = Estimator._routes | {"partial_fit": ("sample_weight", "classes")}
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: Any = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: Any = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        max_fun: int = 15000,
-        loss: Any = "log_loss",
-        class_weight: Any = None,
-        dropout: float = 0.0,
-        scoring: Any = None,
-        callbacks: Sequence[Callable[..., Any]] = (),
-        engine: str = "auto",
-        progress: bool = False,
-    ) -> None:
-        for name, value in locals().items():
-            if name != "self":
-                setattr(self, name, value)
+    hidden_layer_sizes: Any = (100,)
+    activation: str = "relu"
+    loss: Any = field(default="log_loss", kw_only=True)
+    class_weight: Any = field(default=None, kw_only=True)
 
     def predict(self, X: Any) -> Array:
         """Return the label of each row; for multi-label, rows of 0 and 1."""

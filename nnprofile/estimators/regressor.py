@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +22,9 @@ REGRESSION_LOSSES: dict[str, type[Loss]] = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class MLPRegressor(Estimator):
-    """A multi-layer perceptron that says a number, or several, with scikit-learn's interface.
+    """A multi-layer perceptron for one number or several, with scikit-learn's interface.
 
     The objective is the half squared error, the mean over samples of 1/2 sum over outputs of (y_pred - y)^2, plus
     alpha / (2 n) * sum W^2. (For k outputs scikit-learn reports this over k, and descends this.)
@@ -43,42 +44,9 @@ class MLPRegressor(Estimator):
 
     _kind = "regressor"
 
-    def __init__(
-        self,
-        loss: Any = "squared_error",
-        hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: Any = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: Any = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        max_fun: int = 15000,
-        dropout: float = 0.0,
-        scoring: Any = None,
-        callbacks: Sequence[Callable[..., Any]] = (),
-        engine: str = "auto",
-        progress: bool = False,
-    ) -> None:
-        for name, value in locals().items():
-            if name != "self":
-                setattr(self, name, value)
+    loss: Any = "squared_error"
+    hidden_layer_sizes: Any = (100,)
+    activation: str = "relu"
 
     def predict(self, X: Any) -> Array:
         """Return the prediction of each row, shape (n_samples,) or (n_samples, n_outputs), as y was."""

@@ -9,7 +9,7 @@ from typing import Any
 from ..contract import Array, Layer
 
 
-class Watch:
+class EpochMonitor:
     """What is looked at after each epoch: the curves, the best state, the learning rate, and whether to stop."""
 
     def __init__(self, estimator: Any, n_samples: int, validation: tuple[Any, ...] | None, *, stops: bool) -> None:
