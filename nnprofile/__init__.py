@@ -1,7 +1,7 @@
 """nnprofile: the neural network that one can read, check, and rely on.
 
 Read the modules in this order: parameters, contract, tables, initializers, functions, formulas, layers, losses, optimizers,
-objectives, engine, training, frozen, modelfile, gradcheck, tracing, estimators, export.
+objectives, engine, training, frozen, safetensors, modelfile, gradcheck, tracing, estimators, export.
 """
 
 from typing import TYPE_CHECKING
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from .gradcheck import check_network as check_network
     from .gradcheck import check_step as check_step
     from .gradcheck import hvp as hvp
-    from .modelfile import ModelFileError as ModelFileError
     from .modelfile import Saved as Saved
     from .modelfile import load as load
     from .modelfile import save as save
+    from .safetensors import ModelFileError as ModelFileError
     from . import tracing as tracing
     from .tracing import Trace as Trace
     from .tracing import trace as trace
@@ -61,7 +61,8 @@ __version__ = "0.1.0"
 
 # Loaded when first used, so that the import stays about as light as NumPy's.
 _LAZY = {
-    **dict.fromkeys(("ModelFileError", "Saved", "load", "save"), "modelfile"),
+    "ModelFileError": "safetensors",
+    **dict.fromkeys(("Saved", "load", "save"), "modelfile"),
     **dict.fromkeys(("FrozenNetwork", "freeze"), "frozen"),
     "warmup": "engine",
     **dict.fromkeys(

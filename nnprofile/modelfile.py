@@ -6,7 +6,6 @@ one JSON string in its metadata. Names are looked up in a fixed registry; nothin
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Mapping
 from math import prod
@@ -19,23 +18,18 @@ from .contract import Array, Configured, Layer, Loss, Optimizer, check_filled
 from .layers import COMPOSITES, LAYERS, Residual, Sequential
 from .layers.compose import Composite
 from .losses import LOSSES
+from .safetensors import DTYPES, ModelFileError, check_keys, digest_of, parse, read, source_name, unpack, write
 from .validation import fitted_inside
 
 if TYPE_CHECKING:
     Path = str | os.PathLike[str]
 
 FORMAT_VERSION = 1
-MAX_HEADER = 1_000_000
-DTYPES = {"F64": "<f8", "F32": "<f4"}
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 _LIMITS = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
 _NAMES = {cls.__name__ for cls in (*COMPOSITES, *LAYERS)}
 _OPTIMIZERS = (optimizers.SGD, optimizers.Adam)
 _SCHEDULES = (optimizers.StepDecay, optimizers.ExponentialDecay, optimizers.CosineDecay)
-
-
-class ModelFileError(ValueError):
-    """The file is not a whole, unchanged model file of a known version."""
 
 
 class Saved(NamedTuple):
@@ -128,7 +122,7 @@ def save_with(
         if not np.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinity; such a network is not saved")
     described = json.dumps(architecture, separators=(",", ":"), allow_nan=False)
-    _write(path, described, tensors)
+    write(path, described, tensors)
 
 
 def load(path: Path | bytes | BinaryIO, *, layers: Iterable[type[Layer]] = ()) -> Saved:
@@ -160,7 +154,7 @@ def load_with(
         if not (isinstance(cls, type) and issubclass(cls, Layer)) or cls.__name__ in known or cls.__name__ in _NAMES:
             raise ValueError(f"layers must be classes of layers with names of their own, got {cls!r}")
         known[cls.__name__] = cls
-    header, data = _read(path)
+    header, data = read(path)
     try:
         return _restore(header, data, known)
     except ModelFileError:
@@ -225,197 +219,23 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def _digest(architecture: str, tensors: Mapping[str, tuple[str, list[int], bytes]]) -> str:
-    """Return the sha256 over architecture, names, dtypes, shapes and bytes, whatever their order in the file."""
-    import hashlib
-    import json
-
-    digest = hashlib.sha256()
-    index = [[name, dtype, list(shape)] for name, (dtype, shape, _) in sorted(tensors.items())]
-    digest.update(json.dumps([architecture, index]).encode())
-    for _, (_, _, raw) in sorted(tensors.items()):
-        digest.update(raw)
-    return digest.hexdigest()
-
-
-def _write(path: Path | BinaryIO, architecture: str, tensors: Mapping[str, Array]) -> None:
-    import json
-
-    packed = {}
-    for name, tensor in tensors.items():
-        dtype = next(code for code, kind in DTYPES.items() if np.dtype(kind).itemsize == tensor.dtype.itemsize)
-        packed[name] = (dtype, list(tensor.shape), tensor.astype(DTYPES[dtype]).tobytes())
-    header: dict[str, Any] = {"__metadata__": {"nnprofile": architecture, "sha256": _digest(architecture, packed)}}
-    end = 0
-    for name, (dtype, shape, raw) in packed.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(raw)]}
-        end += len(raw)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers start at a multiple of 8, as safetensors has it
-    if len(text) > MAX_HEADER:
-        raise ValueError(f"the description of this network takes {len(text)} bytes, more than {MAX_HEADER}")
-    write_whole(path, b"".join([len(text).to_bytes(8, "little"), text, *(raw for _, _, raw in packed.values())]))
-
-
-def write_whole(path: Path | BinaryIO, content: bytes) -> None:
-    """Write all of ``content`` to a path, or to a binary file where it stands.
-
-    Raises
-    ------
-    ValueError
-        If it is neither.
-    OSError
-        If it cannot be written.
-    """
-    if isinstance(path, (str, os.PathLike)):
-        write_atomically(os.fsdecode(path), content)
-    elif hasattr(path, "write"):
-        _write_open(path, content)
-    else:
-        raise ValueError(f"path must be a path or a binary file, such as io.BytesIO(), got {_shown(path)}")
-
-
-def _write_open(file: BinaryIO, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        try:
-            n = file.write(left)
-        except TypeError as error:
-            raise ValueError(f"{source_name(file)} is not a binary file; open it with mode 'wb': {error}") from None
-        if n == 0 or (n is None and isinstance(file, io.RawIOBase)):  # it takes no more, and does not wait
-            raise OSError(f"{source_name(file)} has taken {len(content) - len(left)} of {len(content)} bytes")
-        left = left[n:] if isinstance(n, int) else left[:0]  # a raw file may take a part; others may return None
-
-
-def source_name(path: Any) -> str:
-    """Return what messages call the place of a file: its path, or what holds it."""
-    if isinstance(path, (bytes, bytearray, memoryview)):
-        return f"a buffer of {len(path)} bytes"
-    if isinstance(path, (str, os.PathLike)):
-        return os.fsdecode(path)
-    name = getattr(path, "name", None)
-    return str(name) if isinstance(name, (str, int)) and name != "" else type(path).__name__
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (bytes, bytearray)):
-        return f"{len(value)} bytes"
-    return repr(value) if value is None or isinstance(value, (int, float)) else type(value).__name__
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the file, then rename: a reader sees the old file or the new one. Its permissions stay."""
-    target = os.path.realpath(path)
-    if os.path.isdir(target):
-        raise IsADirectoryError(f"{os.fspath(path)!r} is a folder")
-    if os.path.exists(target) and not os.path.isfile(target):  # a device or a pipe, which a rename would replace
-        raise OSError(f"{os.fspath(path)!r} is no regular file")
-    scratch = f"{target}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    try:
-        descriptor = os.open(scratch, flags, 0o666)
-    except OSError as error:
-        error.filename = os.fspath(path)  # which the caller knows
-        raise
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if os.path.exists(target):
-            os.chmod(scratch, os.stat(target).st_mode & 0o7777)
-        os.replace(scratch, target)
-    except BaseException:
-        os.unlink(scratch)
-        raise
-    if os.name == "posix":  # the new name must survive a power failure too
-        folder = os.open(os.path.dirname(target), os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _parse(text: str) -> Any:
-    """Return what strict JSON holds: no key twice, no NaN or infinity."""
-    import json
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) != len(keys):
-            raise ValueError(f"duplicate keys in {keys}")
-        return dict(pairs)
-
-    def no_constant(name: str) -> Any:
-        raise ValueError(f"{name} in the header")
-
-    return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
-
-
-def _read(path: Path | bytes | BinaryIO) -> tuple[dict[str, Any], bytes]:
-    """Return the JSON header and the bytes behind it."""
-    if isinstance(path, (bytes, bytearray, memoryview)):
-        return _read_open(io.BytesIO(path), source_name(path))
-    if isinstance(path, (str, os.PathLike)):
-        with open(path, "rb") as file:
-            return _read_open(file, source_name(path))
-    if not hasattr(path, "read"):
-        raise ValueError(f"path must be a path, bytes or a binary file, got {_shown(path)}")
-    return _read_open(path, source_name(path))
-
-
-def _read_open(file: BinaryIO, where: str) -> tuple[dict[str, Any], bytes]:
-    start = _take(file, 8, where)
-    length = int.from_bytes(start, "little")
-    if len(start) < 8:
-        raise ModelFileError(f"{where} is not a model file of this library: it holds {len(start)} bytes")
-    if length > MAX_HEADER:
-        raise ModelFileError(f"{where} is not a model file of this library: it names a header of {length} bytes")
-    text = _take(file, length, where)
-    try:
-        header = _parse(text.decode())
-        offsets = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
-        end = max((offset[1] for offset in offsets), default=0)
-        data = _take(file, end + 1, where)
-        if len(data) != end:
-            held = f"{8 + length + len(data)}" if len(data) < end else "more"
-            raise ValueError(f"it should hold {8 + length + end} bytes and holds {held}")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{where} is not a model file of this library: {error}") from error
-    return header, data
-
-
-def _take(file: BinaryIO, n: int, where: str) -> bytes:
-    """Return the next n bytes, or those that are left; a raw file or a socket may give fewer at a time."""
-    pieces, n_left = [], n
-    while n_left > 0:
-        piece = file.read(min(n_left, 1 << 20))
-        if not isinstance(piece, bytes):
-            raise ValueError(f"{where} is not a binary file; open it with mode 'rb'")
-        if not piece:
-            break
-        pieces.append(piece)
-        n_left -= len(piece)
-    return b"".join(pieces)
-
-
 def _restore(
     header: dict[str, Any], data: bytes, known: Mapping[str, type[Layer]]
 ) -> tuple[Saved, dict[str, Any] | None, dict[str, Array]]:
     metadata = header.pop("__metadata__")
-    _keys(metadata, {"nnprofile", "sha256"})
-    packed = _unpack(header, data)
-    if metadata["sha256"] != _digest(metadata["nnprofile"], packed):
+    check_keys(metadata, {"nnprofile", "sha256"})
+    packed = unpack(header, data)
+    if metadata["sha256"] != digest_of(metadata["nnprofile"], packed):
         raise ValueError("its sha256 does not agree with its content")
     tensors = {name: np.frombuffer(raw, DTYPES[dtype]).reshape(shape) for name, (dtype, shape, raw) in packed.items()}
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinity")
 
-    architecture = _parse(metadata["nnprofile"])
+    architecture = parse(metadata["nnprofile"])
     if type(architecture["format_version"]) is not int or architecture["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format version {architecture['format_version']!r}; this library reads {FORMAT_VERSION}")
-    _keys(architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng", "estimator"})
+    check_keys(architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng", "estimator"})
     if architecture["dtype"] not in ("float64", "float32"):
         raise ValueError(f"dtype {architecture['dtype']!r}")
     n_numbers = sum(tensor.size for tensor in tensors.values())
@@ -450,29 +270,6 @@ def _restore(
     if tensors:
         raise ValueError(f"tensors {sorted(tensors)} belong to nothing")
     return Saved(net, loss, optimizer, rng), architecture.get("estimator"), curves
-
-
-def _keys(mapping: Any, required: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-    if not isinstance(mapping, dict) or not required <= mapping.keys() <= required | optional:
-        raise ValueError(f"expected the keys {sorted(required)}, got {sorted(mapping)}")
-
-
-def _unpack(header: dict[str, Any], data: bytes) -> dict[str, tuple[str, list[int], bytes]]:
-    """Return name -> (dtype, shape, bytes), after checking that the tensors fill the data without gap or overlap."""
-    packed = {}
-    end = 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        _keys(entry, {"dtype", "shape", "data_offsets"})
-        (start, stop), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
-        if not all(type(number) is int and number >= 0 for number in (start, stop, *shape)):
-            raise ValueError(f"{name}: shape {shape} at {[start, stop]}")
-        if start != end or stop - start != prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
-            raise ValueError(f"{name}: {dtype} of shape {shape} does not lie at {[start, stop]}, after {end}")
-        packed[name] = (dtype, shape, data[start:stop])
-        end = stop
-    if end != len(data):
-        raise ValueError(f"the tensors end at {end}, the data at {len(data)}")
-    return packed
 
 
 def _check_tensor(tensors: Mapping[str, Array], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -521,7 +318,7 @@ def _build_layers(described: list[Mapping[str, Any]], known: Mapping[str, type[L
         config = dict(entry)
         name = config.pop("class")
         if name in composites:
-            _keys(config, {"layers"})
+            check_keys(config, {"layers"})
             inner = _build_layers(config["layers"], known)
             if name == "Residual" and len(inner) != 1:
                 raise ValueError(f"Residual holds one layer, got {len(inner)}")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import nnprofile as nn
 from nnprofile.contract import n_rows, take
-from nnprofile.layers.compose import Composite, walk
+from nnprofile.layers.compose import Composite
+from nnprofile.layers.walk import walk
 
 
 def deep(rng: np.random.Generator, dtype: Any = np.float64) -> nn.Sequential:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import nnprofile as nn
 from nnprofile import engine
 from nnprofile.layers.activations import Elementwise
+from nnprofile.layers.walk import chain
 
 from .layer_examples import COMPILED, layers
 
@@ -127,7 +128,7 @@ def test_several_epochs_of_csr_rows_in_float64(job: dict[str, Any]) -> None:
 @given(jobs())
 def test_the_gradient_of_all_rows(job: dict[str, Any]) -> None:
     """What L-BFGS asks for: ``objective``'s value and gradient, and the parameters stay."""
-    layers = [layer for layer, _ in engine.program.flatten(job["net"]) if not isinstance(layer, nn.Dropout)]
+    layers = [layer for layer, _ in chain(job["net"]) if not isinstance(layer, nn.Dropout)]
     net = nn.Sequential(copy.deepcopy(layers), rng=None, dtype=np.float64)
     y = job["loss"].targets(job["y"], net.out_features)
     weight = np.ones(len(y)) if job["sample_weight"] is None else job["sample_weight"] + 0.01

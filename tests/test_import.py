@@ -135,6 +135,7 @@ def test_imports_point_one_way() -> None:
         "_session",
         "training",
         "frozen",
+        "safetensors",
         "modelfile",
         "gradcheck",
         "tracing",

@@ -14,7 +14,7 @@ import pytest
 
 import nnprofile as nn
 from nnprofile import modelfile
-from nnprofile.modelfile import _digest
+from nnprofile.safetensors import digest_of
 
 from .files import write as written
 from .layer_examples import BETWEEN, layers
@@ -233,7 +233,7 @@ def rewrite(path: Path, change: Any, *, sign: bool = True) -> None:
             name: (e["dtype"], e["shape"], data[e["data_offsets"][0] : e["data_offsets"][1]])
             for name, e in header.items() if name != "__metadata__"
         }  # fmt: skip
-        header["__metadata__"] |= {"nnprofile": text, "sha256": _digest(text, packed)}
+        header["__metadata__"] |= {"nnprofile": text, "sha256": digest_of(text, packed)}
     new = json.dumps(header).encode()
     path.write_bytes(len(new).to_bytes(8, "little") + new + data)
 
@@ -283,7 +283,7 @@ ADVERSARIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_adversaries_with_a_valid_digest(small: Path, name: str) -> None:
+def test_adversaries_with_a_validdigest_of(small: Path, name: str) -> None:
     rewrite(small, lambda h, a, d: None)
     nn.load(small)  # the rewriting itself does no harm
     rewrite(small, ADVERSARIES[name])

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 import nnprofile as nn
-from nnprofile.layers.compose import walk
+from nnprofile.layers.walk import walk
 
 from .train import Model
 

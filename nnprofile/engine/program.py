@@ -6,13 +6,13 @@ what the engine knows, and what it does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer
-from ..layers import GELU, Dense, Dropout, Identity, LayerNorm, LeakyReLU, ReLU, Sequential, Sigmoid, Softmax, Tanh
+from ..layers import GELU, Dense, Dropout, Identity, LayerNorm, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from ..layers.walk import chain
 from ..losses import (
     BinaryCrossEntropy,
     HalfSquaredError,
@@ -89,15 +89,6 @@ class Program(NamedTuple):
     n_uniforms: int  # drawn per row
 
 
-def flatten(net: Layer, start: int = 0) -> Iterator[tuple[Layer, int]]:
-    """Yield the layers of nested networks in order, each with the place of its parameters in the outermost vector."""
-    if type(net) is not Sequential:
-        yield net, start
-        return
-    for layer, place in zip(net.layers, net._places, strict=True):
-        yield from flatten(layer, start + place.start)
-
-
 def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, sparse: bool = False) -> Program:
     """Return the table of ``net``, followed by ``link``.
 
@@ -108,7 +99,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
     """
     if np.dtype(dtype) not in (np.float32, np.float64) or not np.dtype(dtype).isnative:
         raise Unknown(f"the engine takes float32 and float64, got {np.dtype(dtype)}")
-    layers = [(layer, start) for layer, start in flatten(net) if type(layer) is not Identity]
+    layers = [(layer, start) for layer, start in chain(net) if type(layer) is not Identity]
     if link is not None and type(link) is not Identity:
         layers.append((link, 0))
     for layer, _ in layers:

@@ -25,7 +25,7 @@ from .checks import (
     names_of,
     warn,
 )
-from .draws import generator, stratified, training_generator
+from .draws import generator, held_back, training_generator
 from .files import load, save
 from .lbfgs import lbfgs
 from .watch import EpochMonitor
@@ -457,29 +457,7 @@ class Estimator(Arguments, Fitted):
         self, x: Any, target: Array, weight: Array | None
     ) -> tuple[Any, Array, Array | None, tuple[Any, ...]]:
         """Return the rows to fit and those to validate with: a share of each class, where there are classes."""
-        rng = self._rng
-        n_samples = x.shape[0]
-        n_held = int(np.ceil(self.validation_fraction * n_samples))
-        labels = self._strata(target)
-        if labels is None:
-            held = rng.permutation(n_samples)[:n_held]
-        else:
-            classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
-            few = classes[counts < 2]
-            if len(few):
-                raise ValueError(
-                    f"The least populated classes in y have only 1 member, which is too few: each needs one to fit and one to "
-                    f"validate. Classes with too few members are: {self._as_binarized(few)}"
-                )
-            held = stratified(index, counts, n_held, rng)
-        if len(held) < 2:
-            raise ValueError(
-                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
-            )
-        mask = np.zeros(n_samples, bool)
-        mask[held] = True
-        if mask.all():
-            raise ValueError("The training set is empty. Decrease 'validation_fraction'.")
+        mask = held_back(x.shape[0], self.validation_fraction, self._strata(target), self._as_binarized, self._rng)
         held_weight = () if weight is None else (weight[mask],)
         if weight is not None and not (weight[mask].any() and weight[~mask].any()):
             raise ValueError("The rows set aside to validate, or the others, have no weight.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..contract import Array
 
 
 def generator(random_state: Any) -> Any:
-    """Return who draws the first weights: from None (NumPy's global one), a seed, a RandomState or a Generator."""
+    """Return the generator of the first weights: from None (NumPy's global one), a seed, a RandomState or a Generator."""
     if random_state is None or random_state is np.random:
         return np.random.mtrand._rand
     if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool) and random_state >= 0:
@@ -21,12 +22,43 @@ def generator(random_state: Any) -> Any:
 
 
 def training_generator(random_state: Any, draws: Any) -> np.random.Generator:
-    """Return who draws in training: seeded as asked, or by the one who has drawn the weights."""
+    """Return the generator used in training: seeded as asked, or from the generator of the first weights."""
     if isinstance(draws, np.random.Generator):
         return draws
     return np.random.default_rng(
         int(random_state) if isinstance(random_state, (int, np.integer)) else int(draws.randint(2**31 - 1))
     )
+
+
+def held_back(
+    n_samples: int, fraction: float, labels: Array | None, shown: Callable[[Array], list[str]], rng: np.random.Generator
+) -> Array:
+    """Return a mask of the rows to validate with: a share of all, or, given labels, of each class.
+
+    Raises
+    ------
+    ValueError
+        If a class has one row only, or one of the two parts would be too small; ``shown`` says what labels are called.
+    """
+    n_held = int(np.ceil(fraction * n_samples))
+    if labels is None:
+        held = rng.permutation(n_samples)[:n_held]
+    else:
+        classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        few = classes[counts < 2]
+        if len(few):
+            raise ValueError(
+                f"The least populated classes in y have only 1 member, which is too few: each needs one to fit and one to "
+                f"validate. Classes with too few members are: {shown(few)}"
+            )
+        held = stratified(index, counts, n_held, rng)
+    if len(held) < 2:
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+    mask = np.zeros(n_samples, bool)
+    mask[held] = True
+    if mask.all():
+        raise ValueError("The training set is empty. Decrease 'validation_fraction'.")
+    return mask
 
 
 def stratified(index: Array, counts: Array, n_held: int, rng: np.random.Generator) -> Array:

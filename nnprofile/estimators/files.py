@@ -92,7 +92,8 @@ def save(estimator: Any, path: Any) -> None:
 
 def load(cls: Any, path: Any) -> Any:
     """Read an estimator of a class; a ModelFileError, if there is none in the file."""
-    from ..modelfile import ModelFileError, load_with, source_name
+    from ..modelfile import load_with
+    from ..safetensors import ModelFileError, source_name
 
     saved, about, curves = load_with(path)
     try:

@@ -12,9 +12,10 @@ import numpy as np
 from ..contract import Array, Layer, Loss
 from ..layers import Dense, Dropout, Identity, LayerNorm, Parallel, Residual, Sequential
 from ..layers.compose import is_open
-from ..modelfile import write_whole
+from ..layers.walk import chain
+from ..safetensors import write_whole
 from .layers import ROW_FUNCTIONS, c_expression, expression_of
-from .source import Source, chain, n_outputs, source_of
+from .source import Source, n_outputs, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -199,7 +200,7 @@ class _Body:
         self.kept = {"x"}  # what must stay as it is
         self.written: list[Layer] = []
         self.weighted: list[Layer] = []
-        steps = [*chain(source.net), *source.link]
+        steps = [*(layer for layer, _ in chain(source.net)), *source.link]
         last = max(i for i, layer in enumerate(steps) if isinstance(layer, Dense) or is_open(layer))
         at, width = self.given("x", source.n_features), source.n_features
         for i, layer in enumerate(steps):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..contract import Loss
-from ..modelfile import write_whole
+from ..safetensors import write_whole
 from .layers import Graph, add_nodes
 from .source import Source, source_of
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..contract import Array, Layer, Loss, check_filled
-from ..layers import LAYERS, Dense, Dropout, Identity, Sequential, Sigmoid, Softmax
-from ..layers.compose import is_open
+from ..layers import LAYERS, Dense, Dropout, Identity, Sigmoid, Softmax
+from ..layers.walk import chain
 from ..validation import check_dtype, fitted_inside
 from .layers import without_form
 
@@ -34,7 +34,7 @@ class Source(NamedTuple):
         """The last layer that does something."""
         return (
             self.link
-            or [layer for layer in chain(self.net) if not isinstance(layer, (Identity, Dropout))]
+            or [layer for layer, _ in chain(self.net) if not isinstance(layer, (Identity, Dropout))]
             or [self.net]
         )[-1]
 
@@ -143,13 +143,6 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
     return Source(net, after, np.dtype(dtype), width, n_outputs(net, width), classes, is_classifier, is_estimator)
 
 
-def chain(net: Layer) -> list[Layer]:
-    """Return the layers of nested networks, in order; what branches counts as one."""
-    if not (is_open(net) and isinstance(net, Sequential)):
-        return [net]
-    return [layer for child in net.children for layer in chain(child)]
-
-
 def n_outputs(net: Layer, width: Any) -> int:
     """Return the width of y, of an x of this width, or, of a tuple, of these widths."""
 
@@ -168,7 +161,7 @@ def folded(net: Layer, scalers: list[tuple[Array, Array]], model: Any) -> Layer:
         If the first layer is no Dense.
     """
     net = copy.deepcopy(net)
-    first = chain(net)[0]
+    first, _ = next(chain(net))
     if not isinstance(first, Dense):
         raise ValueError(f"the scalers of {model!r} can't be exported: the first layer is no Dense, but {first!r}")
     W, b = first.params["W"].astype(float), first.params["b"].astype(float)

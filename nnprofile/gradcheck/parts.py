@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array
-from ..layers.compose import Composite, is_open, walk
+from ..layers.compose import Composite, is_open
+from ..layers.walk import walk
 from .check import Check
 from .contracts import Contracts
 from .diagnosis import Context

@@ -2,12 +2,12 @@
 
 A composite is itself a layer, so they nest to any depth; and it gives all that it holds one vector of parameters to name.
 How a composite runs is stated once, by ``_forward`` and ``_backward``, which leave the running of a child to whoever asks:
-``forward`` and ``backward`` run it, ``walk`` writes down what comes by as well.
+``forward`` and ``backward`` run it, ``walk`` notes each step as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     RunForward = Callable[[int, Any], tuple[Any, Cache]]  # of the child with this number: x -> (y, cache)
     RunBackward = Callable[[int, Array, Cache, bool], Any]  # dy, cache, whether dx is needed -> dx
 
-Change = Callable[[str, str, Any], Any]  # (name of a step, "x" or "y", value) -> value
 _REQUIRED: Any = object()
 
 
@@ -109,7 +108,7 @@ class Composite(Layer):
         """Return dx, if it is needed; write the gradients into the root's vector, from ``start`` on."""
 
         def run(i: int, dy: Array, cache: Cache, needs_dx: bool) -> Any:
-            layer, at = self.children[i], start + self._places[i].start
+            layer, at = self.children[i], start + self.places[i].start
             if isinstance(layer, Composite) and is_open(layer):
                 return layer._backward_into(dy, cache, grads, at, needs_dx=needs_dx)
             dx, own = (
@@ -150,9 +149,9 @@ class Composite(Layer):
             f"{i}.{name}": shape for i, layer in enumerate(self.children) for name, shape in layer.params.layout.items()
         }
         self.params = Parameters(layout, dtype=dtype)
-        self._places, start = [], 0
+        self.places, start = [], 0
         for i, layer in enumerate(self.children):
-            self._places.append(slice(start, start + layer.params.vector.size))
+            self.places.append(slice(start, start + layer.params.vector.size))
             start += layer.params.vector.size
             part = self.params.sub(str(i))
             for name in set(layer.params) - set(layer.params.unfilled()):
@@ -167,7 +166,7 @@ class Composite(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        return {key: value for key, value in state.items() if key not in ("params", "_places")} | {
+        return {key: value for key, value in state.items() if key not in ("params", "places")} | {
             "dtype": self.params.dtype
         }
 
@@ -468,86 +467,10 @@ class _Gradients:
         return self.params.like() if self.vector is None else self.params.of(self.vector)
 
 
-class Step:
-    """One layer at work: its name, such as "1.0", what came in and went out; with dy, what came back as well.
-
-    ``parts`` are the steps inside a composite, by number; ``grads`` are those of a layer that holds no others.
-    """
-
-    __slots__ = ("cache", "dx", "dy", "grads", "layer", "name", "parts", "x", "y")
-
-    def __init__(self, name: str, layer: Layer, x: Any, y: Any, cache: Cache, parts: dict[int, Step]) -> None:
-        self.name, self.layer, self.x, self.y, self.cache, self.parts = name, layer, x, y, cache, parts
-        self.dy: Any = None
-        self.dx: Any = None
-        self.grads: Parameters | None = None
-
-    def at(self, name: str) -> Step:
-        """Return the step of this name, inside of this one."""
-        step = self
-        for i in filter(None, name.removeprefix(self.name).split(".")):
-            step = step.parts[int(i)]
-        return step
-
-
-def walk(net: Layer, x: Any, rng: Rng = None, dy: Array | None = None) -> list[Step]:
-    """Return the steps of a network in the order in which they ran: its layers, and the joins of its composites.
-
-    A Sequential joins nothing, and is no step; Residual, Concatenate and Parallel are steps after those of their branches.
-    With ``dy``, the gradient with respect to y, each step also has dy, dx and grads. A composite whose forward or backward is
-    somebody's own is one step.
-    """
-    whole = run_steps(net, x, rng)
-    if dy is not None:
-        run_back(whole, dy)
-    return list(_in_order(whole))
-
-
-def _in_order(step: Step) -> Iterator[Step]:
-    for i in sorted(step.parts):
-        yield from _in_order(step.parts[i])
-    if not (step.parts and isinstance(step.layer, Sequential)):
-        yield step
-
-
 def is_open(layer: Layer) -> bool:
     """Tell whether a layer is a composite that runs as composites do, so that one may look inside."""
     cls = type(layer)
     return isinstance(layer, Composite) and cls.forward is Composite.forward and cls.backward is Composite.backward
-
-
-def run_steps(net: Layer, x: Any, rng: Rng = None, *, change: Change | None = None, name: str = "") -> Step:
-    """Run a network; return it as a step, with those inside as its parts.
-
-    ``change(name, side, value)`` may put another value in the place of what goes into ("x") or comes out of ("y") a step.
-    """
-    parts: dict[int, Step] = {}
-    if change is not None:
-        x = change(name, "x", x)
-    if is_open(net):
-        assert isinstance(net, Composite)
-
-        def run(i: int, x: Any) -> tuple[Any, Cache]:
-            parts[i] = run_steps(net.children[i], x, rng, change=change, name=f"{name}.{i}".lstrip("."))
-            return parts[i].y, parts[i].cache
-
-        y, cache = net._forward(x, run)
-    else:
-        y, cache = forward_pair(net, net.forward(x, rng))
-    if change is not None:
-        y = change(name, "y", y)
-    return Step(name, net, x, y, cache, parts)
-
-
-def run_back(step: Step, dy: Any) -> Any:
-    """Send dy back through a step; its dy, dx and grads, and those of its parts, are noted. Return dx."""
-    step.dy = dy
-    if step.parts:
-        assert isinstance(step.layer, Composite)
-        step.dx = step.layer._backward(dy, step.cache, lambda i, dy, _, needs_dx: run_back(step.parts[i], dy), True)
-    else:
-        step.dx, step.grads = backward_pair(step.layer, step.layer.backward(dy, step.cache))
-    return step.dx
 
 
 def _keeps_width(layer: Layer) -> bool:

@@ -1,7 +1,7 @@
 """Show one training step: each number with its formula, and the right value beside each gradient.
 
-Read the modules in this order: rules, large, reference, record, replay, recorder, update, paths, text, page, traces; then bugs
-and presets.
+Read the modules in this order: rules, large, reference, record, replay, recorder, measure, update, paths, text, page,
+traces; then bugs and presets.
 """
 
 from .paths import ChainPath as ChainPath

@@ -17,14 +17,14 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, is_sparse, n_rows
 from ..formulas import formula_of
-from ..formulas.expression import PLAIN, Constant, Expression, Quantities, Square, Sum
+from ..formulas.expression import PLAIN, Constant, Expression, Quantities
 from ..gradcheck.reference import Subject
 from ..layers import Concatenate, Dense, Dropout, Parallel, Residual, Sequential
-from ..layers.compose import Step as LayerStep
-from ..layers.compose import run_steps
-from ..objectives import penalty
+from ..layers.walk import Step as LayerStep
+from ..layers.walk import run_steps
 from ..validation import as_input, as_weights, check_number, check_rng, fitted_inside
 from .large import wanted
+from .measure import record_loss
 from .record import EMPTY, Link, Quantity, Record, Step
 from .reference import check
 from .replay import Replay
@@ -35,7 +35,6 @@ from .rules import (
     Place,
     first_factors,
     layer_rule,
-    loss_rule,
     own_names,
     slope_formula,
     slope_of,
@@ -150,6 +149,7 @@ class _Recorder:
         self.nodes: list[_Leaf | _Fork | _Join] = []
         self.places: dict[str, tuple[str, str]] = {}  # quantity -> the step whose x or y it is, and which of the two
         self.d: dict[str, Array] = {}  # quantity -> its gradient
+        self.objective = "L"  # the name of what is descended
         self.steepest = 0.0  # the largest element of all gradients so far
         self.n_weighted = self.n_copies = 0
         self.taken = {"x", "y", "t", "w", "p", "l", "L", "R", "J", "P", "D"}
@@ -168,7 +168,7 @@ class _Recorder:
                 self.trace.net, self.trace.loss, self.x, self.y_true, self.weights, self.decay, self.rng
             )
             self.y_name = y_name
-            self.d[y_name] = self.measure(y_name, y)
+            self.d[y_name] = record_loss(self, y_name, y)
             self.backward()
             if self.trace.optimizer is not None:
                 record_update(self)
@@ -370,78 +370,6 @@ class _Recorder:
             kind, jacobian = "rows", _jacobian(node.step)
         starts = first_factors(rule, place)
         return Link(place.x, place.y, kind, local, starts, tuple(place.params.values()), jacobian)
-
-    def measure(self, y_name: str, y: Array) -> Array:
-        """Record the loss, and return its gradient."""
-        found, loss = self.trace, self.trace.loss
-        value, cache = loss.forward(y, self.y_true, self.weights)
-        rows = y.reshape(self.n, -1)
-        target = np.asarray(loss.targets(self.y_true, rows.shape[1]))
-        k = rows.shape[1]
-        plain = y.ndim == 2 and self.total.number > 0  # with weights of 0 alone, all is 0 and nothing is divided
-        rule = loss_rule(loss, y_name, k, labels=target.ndim == 1) if plain else None
-        if target.ndim == 1 and rule is not None:  # labels
-            target = (target[:, None] == np.arange(k)).astype(float)
-        axes = (
-            self.axes[y_name] if target.ndim == y.ndim else ("samples", *(f"axis {a}" for a in range(1, target.ndim)))
-        )
-        self.add("t", target, axes, "data")
-        found.steps[0].names.insert(len(found.inputs), "t")
-        names = []
-        w = Quantities("w")["n"]
-        if self.weights is not None:
-            self.add("w", self.weights, ("samples",), "data")
-            found.steps[0].names.insert(len(found.inputs) + 1, "w")
-        mean = "1/N Σ_n {l}" if self.weights is None else "(Σ_n {w} {l}) / Σw"
-        if rule is None:
-            kind = type(loss).__name__
-            names.append(self.add("L", value, (), "loss", Formula(f"{{L}} = {kind}({{{y_name}}}, {{t}})")))
-        else:
-            if rule.probabilities is not None:
-                p, _ = loss.link.forward(y)
-                names.append(self.add("p", p, self.axes[y_name], "forward", rule.probabilities))
-            l = loss.sample_losses(rows, loss.targets(self.y_true, k))[0]  # type: ignore[attr-defined]
-            names.append(self.add("l", l, ("samples",), "loss", rule.sample))
-            l_n = Quantities("l")["n"]
-            summed = Sum("n", self.n, l_n if self.weights is None else w * l_n) / self.total
-            why = "The mean over the samples: this is where the 1/N comes from."
-            names.append(self.add("L", value, (), "loss", Formula(f"{{L}} = {mean}", summed, (), "9", why)))
-        self.objective = self.l2_term(names, value)
-        why = "One number says how wrong the outputs are; it is what training makes smaller."
-        self.step(f"Loss: {type(loss).__name__}", "loss", names, why)
-        dy = loss.backward(cache)
-        element = None if rule is None else rule.slope
-        if element is not None:
-            element = (element if self.weights is None else w * element) / self.total
-        head = f"{{d{y_name}}} = ∂{{{self.objective}}}/∂{{{y_name}}}"
-        why = (
-            "Backpropagation starts here: how the loss changes with each output. Its 1/N goes through all that follows."
-        )
-        formula = Formula(head, element, ("n", "j"), "20", why)
-        subject = self.replay.at(*self.places[y_name], y)
-        self.gradient(f"d{y_name}", dy, self.axes[y_name], formula, subject)
-        self.step("Backward: start at the loss", "backward", [f"d{y_name}"], why)
-        return dy
-
-    def l2_term(self, names: list[str], value: Any) -> str:
-        """Record R and J if there is an L2 term, and return the name of what is descended."""
-        weights = [q for q in self.trace.values() if q.role == "parameter" and q.value.ndim > 1]
-        if not self.decay or not weights:
-            return "L"
-        lam = Constant("λ", self.trace.l2)
-        squares: Expression | None = None
-        for q in weights:
-            part: Expression = Square(Quantities(q.name)[q.index])
-            for letter, size in zip(q.index[::-1], q.value.shape[::-1], strict=True):
-                part = Sum(letter, size, part)
-            squares = part if squares is None else squares + part
-        R = penalty((q.value.astype(float) for q in weights), self.decay)
-        element = lam / (2 * self.total) * squares if squares is not None else None
-        head, why = f"{{R}} = λ/(2 {self.total.symbol}) Σ W²", "Large weights cost; biases do not."
-        names.append(self.add("R", R, (), "loss", Formula(head, element, (), "17", why)))
-        J = Formula("{J} = {L} + {R}", Quantities("L")[()] + Quantities("R")[()], (), "17")
-        names.append(self.add("J", value + R, (), "loss", J))
-        return "J"
 
     def backward(self) -> None:
         """Record the backward pass, and the update's gradients."""

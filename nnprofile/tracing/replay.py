@@ -13,7 +13,7 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss, Parameters
 from ..gradcheck.reference import Subject
-from ..layers.compose import Change, Step, run_back, run_steps
+from ..layers.walk import Change, Step, run_back, run_steps
 from ..objectives import penalty
 
 
