@@ -79,7 +79,9 @@ def journey() -> Purchases:
     """Return The Complete Journey: what kinds of products 2,467 households bought at a grocer's in 2017; simulated."""
     lines, others = journey_lines()
     return Purchases(
-        *("journey", lines[["customer", "item", "date", "amount"]], ABOUT),
+        "journey",
+        lines[["customer", "item", "date", "amount"]],
+        ABOUT,
         (
             f"{others:,} of {others + len(lines):,} lines are coupons, fuel, services or without a type, and are left out",
             f"times are taken to be {HOURS_AHEAD} hours ahead of the local day",

@@ -103,7 +103,10 @@ class Pairs:
         size = np.bincount(known.customer, minlength=len(latest)) / np.maximum(n_trips, 1)
         since = np.where(latest < 0, NEVER, day - latest)
         return cls(
-            *(history, day, learned, *_own(history, day, latest, n_trips)),
+            history,
+            day,
+            learned,
+            *_own(history, day, latest, n_trips),
             np.stack([np.log1p(n_trips), np.log1p(size), np.log1p(since)], axis=1).astype(np.float32),
             tuple(interactions(known, kind) for kind in KINDS),
         )

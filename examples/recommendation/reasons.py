@@ -47,8 +47,12 @@ def why(pairs: Pairs, ranker: Ranker, items: np.ndarray, row: int, item: int, ta
     order = [i for i in np.argsort(-np.abs(others), kind="stable") if others[i]]
     at = n + len(TRIPS)
     return Why(
-        *(log_odds, base, {str(items[i]): float(others[i]) for i in order}, float(shares[:n].sum())),
-        *(float(shares[at : at + len(ITEM)].sum()), float(shares[n:at].sum())),
+        log_odds,
+        base,
+        {str(items[i]): float(others[i]) for i in order},
+        float(shares[:n].sum()),
+        float(shares[at : at + len(ITEM)].sum()),
+        float(shares[n:at].sum()),
     )
 
 

@@ -29,7 +29,7 @@ class Reductions:
         recent = events.within(day - WINDOW, day).matrix().log1p()
         _, _, components = svds(recent, min(N_COMPONENTS, min(recent.shape) - 1), random_state=0)
         topics = LatentDirichletAllocation(
-            *(N_TOPICS,),
+            N_TOPICS,
             **{"learning_method": "online", "max_iter": 3, "batch_size": 256, "max_doc_update_iter": 30},
             **{"doc_topic_prior": 0.1, "random_state": 0},
         ).fit(events.before(day).matrix())

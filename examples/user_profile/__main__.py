@@ -334,7 +334,9 @@ def _measure(
     def one(k: int) -> tuple[train.Model, evaluate.SplitResult, profiles.Profiles]:
         fit, validate, test = parts[k]
         model = train.train(
-            *(table, fit, validate),
+            table,
+            fit,
+            validate,
             seed=1000 * k,
             n_networks=options.networks,
             n_epochs=15 if options.fast else 100,

@@ -68,7 +68,10 @@ def adult() -> Raw:
     path = packaged("xai==0.3.0", "xai/data/census.csv", ADULT)
     frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True).iloc[:, 1:]
     return Raw(
-        *("adult", frame.rename(columns={"loan": "income"}), "income", ">50K"),
+        "adult",
+        frame.rename(columns={"loan": "income"}),
+        "income",
+        ">50K",
         "Adult (UCI, 1996): census profiles of 1994; who earns more than 50,000 dollars a year. It holds sex, ethnicity "
         "and marital status: it is here to teach and to compare methods, and must not be used to decide about people.",
         sha256=ADULT,
@@ -82,14 +85,19 @@ def cdnow() -> Raw:
     path = packaged("lifetimes==0.11.3", "lifetimes/datasets/CDNOW_master.txt", CDNOW)
     frame = pd.read_csv(path, sep=r"\s+", dtype=str)
     return Raw(
-        *("cdnow", frame, "buys_again", "yes"),
+        "cdnow",
+        frame,
+        "buys_again",
+        "yes",
         "CDNOW (Fader and Hardie): the purchases of customers who joined an online music shop in early 1997. What is known "
         "by 1997-09-30 is to say who buys again in the nine months that follow. The log holds no personal attributes; "
         "customers, prices and habits are those of one shop in 1997.",
         sha256=CDNOW,
         title="Online music shop: who buys again within nine months?",
         log=Log(
-            *("customer_id", "date", "dollar_value"),
+            "customer_id",
+            "date",
+            "dollar_value",
             quantity="number_of_cds",
             cutoff="1997-09-30",
             launch="1997-06-30",

@@ -135,7 +135,8 @@ class _Encoding:
         words = {"".join(letters) for word in MISSING for letters in product(*({c, c.upper()} for c in word))}
         place |= dict.fromkeys(words, place.get(MISSING_TEXT, other))
         index = self._add(
-            *("LabelEncoder", x),
+            "LabelEncoder",
+            x,
             domain="ai.onnx.ml",
             keys_strings=list(place),
             values_int64s=list(place.values()),

@@ -106,7 +106,14 @@ def clean(raw: Raw, keep: Sequence[str] = (), types: Types | None = None) -> Tab
     kinds = {name: kind for column in columns for name, kind in column.features().items()}
     when = _time(text[types.time], types.time, types, decimal) if types.time else None
     return Table(
-        *(raw.name, frame, y, kinds, positive, raw.about, notes, tuple(columns)),
+        raw.name,
+        frame,
+        y,
+        kinds,
+        positive,
+        raw.about,
+        notes,
+        tuple(columns),
         identifiers=text[identifiers].set_axis(index) if identifiers else pd.DataFrame(index=index),
         groups=tuple(groups),
         alone=types.group == "none",

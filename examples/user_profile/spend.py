@@ -72,7 +72,11 @@ def train(
         rng = np.random.default_rng(seed)
         net = build(x.shape[1], ENCODINGS[model.encoding].dropout, rng)
         history = nn.fit(
-            *(net, LOSS, nn.Adam(0.002, weight_decay=1.0), x, amount[fit] / mean),
+            net,
+            LOSS,
+            nn.Adam(0.002, weight_decay=1.0),
+            x,
+            amount[fit] / mean,
             n_epochs=n_epochs,
             batch_size=256 if len(fit) > 5000 else 64,
             rng=rng,

@@ -73,8 +73,13 @@ def outcome(y: np.ndarray, proba: np.ndarray, business: Business) -> Outcome:
     best_threshold = float(proba[order[best - 1]]) if best else float("inf")
     n_acted = int(acted.sum())
     return Outcome(
-        *(len(y), n_acted, float(gains.sum()), float(interval)),
-        *(float(business.gains(y).sum()), float(total[best]), best_threshold),
+        len(y),
+        n_acted,
+        float(gains.sum()),
+        float(interval),
+        float(business.gains(y).sum()),
+        float(total[best]),
+        best_threshold,
     )
 
 

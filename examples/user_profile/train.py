@@ -118,7 +118,11 @@ def train(
         rng = np.random.default_rng(seed)
         net = build(x[0].shape[1], ENCODINGS[name].dropout, rng)
         history = nn.fit(
-            *(net, LOSS, nn.Adam(0.002, weight_decay=1.0), x[0], table.y[fit]),
+            net,
+            LOSS,
+            nn.Adam(0.002, weight_decay=1.0),
+            x[0],
+            table.y[fit],
             n_epochs=n_epochs,
             batch_size=256 if len(fit) > 5000 else 64,
             rng=rng,

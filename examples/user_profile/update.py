@@ -100,7 +100,11 @@ class Learner:
         net = build(x.shape[1], ENCODING.dropout, rng)
         optimizer = nn.Adam(0.001, weight_decay=0.3)
         history = nn.fit(
-            *(net, LOSS, optimizer, x, rows.y),
+            net,
+            LOSS,
+            optimizer,
+            x,
+            rows.y,
             n_epochs=n_epochs,
             batch_size=min(1024, max(32, len(x) // 100)),
             rng=rng,
@@ -124,7 +128,11 @@ class Learner:
         older = new.sample.take(new.rng.permutation(len(new.sample.y))[:n_older])
         both = Rows.join([rows, older])
         history = nn.fit(
-            *(new.net, LOSS, new.optimizer, new.encoder.transform(both.frame), both.y),
+            new.net,
+            LOSS,
+            new.optimizer,
+            new.encoder.transform(both.frame),
+            both.y,
             n_epochs=1,
             batch_size=256,
             rng=new.rng,
@@ -299,14 +307,19 @@ def backtest(
             retrained, seconds["retrained"] = next(retraining)
         months.append(
             Month(
-                *(now, len(rows.y), float(rows.y.mean())),
+                now,
+                len(rows.y),
+                float(rows.y.mean()),
                 {name: float(log_loss(rows.y, p, labels=[0, 1])) for name, p in proba.items()},
                 {
                     name: float(roc_auc_score(rows.y, p)) if 0 < rows.y.mean() < 1 else np.nan
                     for name, p in proba.items()
                 },
                 drift(rows.frame),
-                *(new, seconds, verdict, drill),
+                new,
+                seconds,
+                verdict,
+                drill,
             )
         )
     drills = [] if last is None else [(share, _drill(*last, share)) for share in (0.02, 0.05, 0.1, 0.3)]

@@ -203,8 +203,22 @@ def runner(
                 n_before, start = int(optimizer.n_steps), perf_counter()
                 try:
                     refused = steps.train(
-                        *(program, rule, data, slots, work, vector, m, v, rows, batch_size, rates, n_before),
-                        *(uniforms, values, totals, done),
+                        program,
+                        rule,
+                        data,
+                        slots,
+                        work,
+                        vector,
+                        m,
+                        v,
+                        rows,
+                        batch_size,
+                        rates,
+                        n_before,
+                        uniforms,
+                        values,
+                        totals,
+                        done,
                     )
                 finally:  # also when Ctrl-C is raised here: the updates are made
                     optimizer.n_steps = n_before + int(done[0])
@@ -247,8 +261,22 @@ def differentiator(
     def differentiate() -> tuple[float, Array]:
         vector, value = as_contiguous(net.params.vector, dtype).copy(), np.empty(1)
         refused = steps.train(
-            *(program, rule, data, slots, work, vector, none, none, rows, n_samples, np.zeros(1), 0),
-            *(np.empty(0, np.float32), value, np.empty(1), np.zeros(2, np.int64)),
+            program,
+            rule,
+            data,
+            slots,
+            work,
+            vector,
+            none,
+            none,
+            rows,
+            n_samples,
+            np.zeros(1),
+            0,
+            np.empty(0, np.float32),
+            value,
+            np.empty(1),
+            np.zeros(2, np.int64),
         )
         if refused:
             raise ValueError(no_probability(loss, refused))
