@@ -1,4 +1,4 @@
-"""nnprofile: the neural network that one can read, check, and rely on.
+"""nnprofile: a neural network you can read, check and rely on.
 
 Read the modules in this order: parameters, contract, tables, initializers, functions, formulas, layers, losses, optimizers,
 objectives, engine, training, frozen, safetensors, modelfile, gradcheck, tracing, estimators, export.

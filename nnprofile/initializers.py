@@ -52,5 +52,5 @@ def lecun_normal(fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
 
 
 def zeros(fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-    """Return zeros. All units of a hidden layer then stay equal for ever: for linear models and for lessons."""
+    """Return zeros. All units of a hidden layer then stay equal: for linear models and demonstrations."""
     return np.zeros((fan_in, fan_out))

@@ -23,7 +23,7 @@ class MeanLoss(Loss):
     """L = sum_n w_n l_n / sum_n w_n, so dL / dy_pred_n = (w_n / sum w) * dl_n / dy_pred_n; without weights, w = 1
     (docs/backprop.md, eq. 9, 20).
 
-    If all weights are 0, L and its gradient are 0. A sample of weight 0 counts nothing, even if its l is infinite.
+    If all weights are 0, L and its gradient are 0. A sample of weight 0 is ignored, even if its l is infinite.
     A subclass writes ``sample_losses``, returning l of shape (n_samples,), and dl of shape (n_samples, n_outputs).
     """
 
@@ -350,7 +350,7 @@ class SoftmaxCrossEntropy(MeanLoss):
         np.put_along_axis(e, top, 1, axis=1)
         p, one_minus_p = e / (1 + others), 1 - e / (1 + others)
         np.put_along_axis(one_minus_p, top, others / (1 + others), axis=1)
-        l = np.where(t == 0, 0, t * (log1p(others) - z)).sum(axis=1)  # a masked class, z = -inf, counts nothing
+        l = np.where(t == 0, 0, t * (log1p(others) - z)).sum(axis=1)  # a masked class, z = -inf, is ignored
         return l, (t.sum(axis=1, keepdims=True) - t) * p - t * one_minus_p
 
 

@@ -88,7 +88,7 @@ def save_with(
     rng: np.random.Generator | None = None,
     curves: Mapping[str, Array] | None = None,
 ) -> None:
-    """Write what ``save`` writes, and what an estimator says of itself: plain numbers, texts, lists and mappings.
+    """Write what ``save`` writes, and the description of an estimator: plain numbers, texts, lists and mappings.
 
     ``curves``, of a number an epoch, may be longer than a header: they are written as float64 arrays.
     """
@@ -148,7 +148,7 @@ def load(path: Path | bytes | BinaryIO, *, layers: Iterable[type[Layer]] = ()) -
 def load_with(
     path: Path | bytes | BinaryIO, *, layers: Iterable[type[Layer]] = ()
 ) -> tuple[Saved, dict[str, Any] | None, dict[str, Array]]:
-    """Read what ``save_with`` wrote: network and the like, what the estimator said of itself, if one was saved, and curves."""
+    """Read what ``save_with`` wrote: network and the like, the description of an estimator, if one was saved, and curves."""
     known: dict[str, type[Layer]] = {cls.__name__: cls for cls in LAYERS}
     for cls in layers if isinstance(layers, Iterable) else (layers,):
         if not (isinstance(cls, type) and issubclass(cls, Layer)) or cls.__name__ in known or cls.__name__ in _NAMES:
@@ -165,9 +165,7 @@ def load_with(
 
 def _describe(obj: Configured, known: tuple[type, ...], what: str) -> dict[str, Any]:
     if type(obj) not in known:
-        raise ValueError(
-            f"cannot save {what} {obj!r}: only {', '.join(cls.__name__ for cls in known)} have a place in the file"
-        )
+        raise ValueError(f"cannot save {what} {obj!r}: only {', '.join(cls.__name__ for cls in known)} can be saved")
     config = obj.config()
     if callable(config.get("learning_rate")):
         config["learning_rate"] = _describe(config["learning_rate"], _SCHEDULES, "learning_rate")

@@ -24,7 +24,7 @@ class Parameters(Mapping[str, Array]):
     ``params[name] = a`` copies ``a`` into the view. When a layer is bound into a network, its ``params`` name the
     network's vector from then on; an array taken out before, ``W = layer.params["W"]``, does not.
 
-    Whether a name has values yet is a flag, which all that name the same memory share. Assignment sets it; whoever writes
+    Whether a name has values yet is a flag, which all that name the same memory share. Assignment sets it; code that writes
     into a view in place, ``params["W"][:] = a``, calls ``mark_filled``.
 
     Parameters
@@ -67,7 +67,7 @@ class Parameters(Mapping[str, Array]):
         # A flag a name, in memory that all share who name this vector; None once and for all, if all have values.
         self._filled = np.zeros(len(self.layout), bool) if vector is None else None
         if vector is None:
-            vector = np.full(size, np.nan, dtype)  # whoever forgets to ask whether it is filled computes NaN
+            vector = np.full(size, np.nan, dtype)  # a caller who does not check .filled gets NaN
         if vector.shape != (size,):
             raise ValueError(f"vector has shape {vector.shape}, the layout {self.layout} needs ({size},)")
         self._vector = vector

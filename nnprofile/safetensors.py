@@ -1,7 +1,7 @@
 """Bytes of a file: the layout of safetensors, written whole or not at all, and read strictly.
 
-8 bytes of header length, a JSON header, raw little-endian numbers; the header's metadata hold one text of whoever writes the
-file, and the sha256 of it all.
+8 bytes of header length, a JSON header, raw little-endian numbers; the header's metadata hold one text of the caller's, and
+the sha256 of it all.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def fit(
     shuffle : bool, default True
         False: every epoch takes the rows in their order. Then ``rng`` draws only for the layers.
     engine : "auto", "numpy" or "numba", default "auto"
-        Who does the steps: NumPy, or the compiled engine, equal to rounding. "auto" takes the engine where it knows the
+        Which backend runs the steps: NumPy, or the compiled engine, equal to rounding. "auto" takes the engine where it knows the
         network and the work, as estimated, is worth starting it: some seconds. ``use_engine`` says otherwise for all in a
         ``with`` block. See docs/engine.md.
     progress : bool, default False

@@ -230,7 +230,7 @@ def runner(
                 n_in_chunk = max(1, min(n_that_fit, 4 * n_in_chunk))
         finally:
             if work.is_compact:
-                steps.settle(vector, program.table[0, N_OUT], slots)
+                steps.finish_decay(vector, program.table[0, N_OUT], slots)
 
     return run
 

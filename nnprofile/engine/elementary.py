@@ -160,8 +160,8 @@ def power_of_two(typing, n):
 
 
 @njit(**HELPER)
-def nought(x):
-    """Return 0 * x: 0 for every finite x, NaN for the others; without the liberties that could make a plain 0 of it."""
+def zero_if_finite(x):
+    """Return 0 * x: 0 for every finite x, NaN for the others; compiled so that it is not simplified to 0."""
     return x * like(x, 0)
 
 
@@ -177,7 +177,7 @@ def exp_parts(x):
 
 @njit(**INLINE)
 def _exp_parts(x, low):
-    """Return the parts of exp(x + low), where low holds digits that x has no place for."""
+    """Return the parts of exp(x + low), where low holds digits beyond those of x."""
     least = lowest(x)
     low = like(x, 0) if x < least else low
     x = least if x < least else x

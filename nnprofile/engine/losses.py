@@ -121,7 +121,7 @@ def softmax_rows(z, t, dz):
     sum_, t_sum = dz[top] + others, total(t)
     log_total, l = log1p(others) if others <= 1 else like(z, log(sum_)), 0.0
     for j in range(z.size):
-        if t[j] != 0:  # a masked class, z = -inf, counts nothing
+        if t[j] != 0:  # a masked class, z = -inf, is ignored
             l += t[j] * (log_total - (z[j] - z[top]))
     for j in range(z.size):
         p = dz[j] / sum_
@@ -132,7 +132,7 @@ def softmax_rows(z, t, dz):
 
 @njit(**INLINE)
 def block_loss(rule, z, n_outputs, rows, targets, labels, shares, dz, scratch):
-    """Return sum_n share_n l_n over a block of rows and write dz_n = share_n dl_n; a row of share 0 counts nothing.
+    """Return sum_n share_n l_n over a block of rows and write dz_n = share_n dl_n; a row of share 0 is ignored.
 
     ``scratch`` holds l first, and then the targets, in the order of ``rows``.
     """

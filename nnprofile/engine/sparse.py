@@ -3,30 +3,30 @@
 *Plain SGD* is linear in the gradient, so each number of x moves its row of W by itself. Other rules need the whole
 gradient of a row first: each feature that occurs in a batch gets a *slot*, a row of a compact gradient.
 
-*Decay* moves every row at every step, but a row that nobody reads can wait: ``scale`` is the product of all decays so far,
-``seen[f]`` its value when row f was last brought up to date, and scale / seen[f] is what the row still owes. It is paid
+*Decay* moves every row at every step, but a row that is not read can wait: ``scale`` is the product of all decays so far,
+``seen[f]`` its value when row f was last brought up to date, and scale / seen[f] is the factor still to be applied. It is applied
 before the row is read.
 
 Rows lie anywhere in a large memory. ``gather`` waits for many at once; for the update, the rows of W and of the moments
-are asked for (``prefetch``) a little before they are needed.
+are prefetched a little before they are needed.
 """
 
 from __future__ import annotations
 
 from numba import njit
 
-from .elementary import HELPER, INLINE, SUM, like, nought, view
+from .elementary import HELPER, INLINE, SUM, like, view, zero_if_finite
 from .program import ADAM, PLAIN
 from .tile import LINE, WIDE, gather, narrow_gather, narrow_scatter, prefetch, scatter, wide_gather, wide_scatter
 from .updates import any_nonzero, update
 
-_TINY = 1e-100  # scale is paid to all rows before it gets less
+_TINY = 1e-100  # below it, scale is applied to all rows
 _AHEAD = 6  # rows between asking and reading
 
 
 @njit(**HELPER)
-def ask(a, start, n_columns):
-    """Ask for a row."""
+def prefetch_row(a, start, n_columns):
+    """Prefetch a row."""
     for j in range(0, n_columns, LINE // a.itemsize):
         prefetch(a, start + j)
 
@@ -86,7 +86,7 @@ def csr_weight_gradient(csr, rows, dy, n_out, grads, slots, n_before, is_compact
 def csr_sgd(csr, rows, dy, n_out, params, learning_rate, decay, slots, check):
     """Move W_f = decay W_f - learning_rate sum_i x_if dy_i for the features that occur."""
     slots.scale[0] *= decay
-    pay_rows(csr, rows, params, n_out, slots)
+    decay_rows(csr, rows, params, n_out, slots)
     for i in range(rows.size):
         csr_add(-learning_rate, csr, rows[i], csr.indices, csr.indptr[rows[i]], dy, i * n_out, n_out, params, check)
 
@@ -115,7 +115,7 @@ def close_slots(slots, n):
 
 
 @njit(**INLINE)
-def pay(params, n_out, f, slots):
+def decay_row(params, n_out, f, slots):
     """Bring row f of W up to date."""
     if slots.seen[f] != slots.scale[0]:
         factor, w_f = like(params, slots.scale[0] / slots.seen[f]), view(params, f * n_out, n_out)
@@ -125,50 +125,50 @@ def pay(params, n_out, f, slots):
 
 
 @njit(**INLINE)
-def pay_rows(csr, rows, params, n_out, slots):
-    """Bring the rows of the features that occur up to date, if any owe something."""
+def decay_rows(csr, rows, params, n_out, slots):
+    """Bring the rows of the features that occur up to date, if decay is pending."""
     if slots.scale[0] != 1:
         for i in range(rows.size):
             for p in range(csr.indptr[rows[i]], csr.indptr[rows[i] + 1]):
-                pay(params, n_out, csr.indices[p], slots)
+                decay_row(params, n_out, csr.indices[p], slots)
 
 
 @njit(**SUM)
-def pay_all(params, n_out, slots):
+def decay_all_rows(params, n_out, slots):
     """Bring all rows up to date and start the product anew; return 0, or NaN if a row is not finite."""
     check = like(params, 0)
     for f in range(slots.seen.size):
-        pay(params, n_out, f, slots)
+        decay_row(params, n_out, f, slots)
         slots.seen[f] = 1.0
         w_f = view(params, f * n_out, n_out)
         for j in range(n_out):
-            check += nought(w_f[j])
+            check += zero_if_finite(w_f[j])
     slots.scale[0] = 1.0
     return check
 
 
 @njit(**HELPER)
-def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, pace):
+def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, sizes):
     """Move the rows that occurred, and note the others' decay; return 0, or NaN as ``update`` does."""
     check = like(params, 0)
     slots.scale[0] *= decay
     for i in range(n):
         ahead = slots.touched[min(i + _AHEAD, n - 1)] * n_out
-        ask(params, ahead, n_out)
+        prefetch_row(params, ahead, n_out)
         if rule.update != PLAIN:
-            ask(v, ahead, n_out)
+            prefetch_row(v, ahead, n_out)
         if rule.update == ADAM:
-            ask(m, ahead, n_out)
+            prefetch_row(m, ahead, n_out)
         f, here = slots.touched[i], i * n_out
         if not rule.lazy or any_nonzero(view(grads, here, n_out)):
-            check += update(rule, params, f * n_out, grads, here, m, v, n_out, decay, pace)
+            check += update(rule, params, f * n_out, grads, here, m, v, n_out, decay, sizes)
             slots.seen[f] = slots.scale[0]
     return check
 
 
 @njit(**HELPER)
 def keep_scale(params, n_out, decay, slots):
-    """Pay all rows before the product is no number to divide by; return 0, or NaN if a row is not finite."""
+    """Bring all rows up to date before the product gets too small to divide by; return 0, or NaN if a row is not finite."""
     if not 0 < decay <= 1 or slots.scale[0] < _TINY:
-        return pay_all(params, n_out, slots)
+        return decay_all_rows(params, n_out, slots)
     return like(params, 0)

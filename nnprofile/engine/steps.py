@@ -13,7 +13,18 @@ from numba import njit
 
 from . import activations, losses, norm, products, sparse
 from .cache import compiled
-from .elementary import HELPER, INLINE, ONCE, SUM, flush_subnormals, like, nought, restore_subnormals, total, view
+from .elementary import (
+    HELPER,
+    INLINE,
+    ONCE,
+    SUM,
+    flush_subnormals,
+    like,
+    restore_subnormals,
+    total,
+    view,
+    zero_if_finite,
+)
 from .program import (
     BINARY,
     BY_BLAS,
@@ -36,7 +47,7 @@ from .program import (
     Y,
 )
 from .tile import LINE, WIDE
-from .updates import add_l2, pace_of, update, update_rows
+from .updates import add_l2, step_sizes, update, update_rows
 
 _SMALL = 1 << 16  # parameters, of which a copy is nothing beside the steps of a chunk
 
@@ -151,7 +162,7 @@ class Block(NamedTuple):
 def train(
     program, rule, data, slots, work, params, m, v, order, n_batch, rates, n_before, uniforms, values, totals, done
 ):
-    """Run the steps over the rows of ``order``; return 0, or a number that was to be a probability and is none.
+    """Run the steps over the rows of ``order``; return 0, or the first value outside [0, 1].
 
     ``rates`` are the learning rates of the updates from number ``n_before`` on. The objective and the weight of each step
     are written to ``values`` and ``totals``, the numbers of updates and of steps to ``done``. After a step that is not
@@ -190,10 +201,10 @@ def infer_csr(table, numbers, n_block, n_widest, params, csr, first, y):
 
 
 @compiled
-def settle(params, n_out, slots):
-    """Pay what all rows of a sparse first layer owe."""
+def finish_decay(params, n_out, slots):
+    """Apply the pending decay to all rows of a sparse first layer."""
     if slots.scale[0] != 1:
-        sparse.pay_all(params, n_out, slots)
+        sparse.decay_all_rows(params, n_out, slots)
 
 
 @njit(**ONCE)
@@ -229,8 +240,8 @@ def _steps(
             break
         if weight == 0:  # all rows weigh nothing: there is no step
             continue
-        pace = pace_of(rule, rates[done[0]], n_before + done[0] + 1)
-        check = _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, pace)
+        sizes = step_sizes(rule, rates[done[0]], n_before + done[0] + 1)
+        check = _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, sizes)
         done[0] += 1
         if check != 0:
             values[step] = np.nan
@@ -248,7 +259,7 @@ def _prepare(program, data, slots, params, work, batch):
             products.transpose(params, w_0, n_in, n_out, work.transposed, table[l, TRANSPOSED])
     n_out = table[0, N_OUT]
     if work.is_compact:
-        sparse.pay_rows(data.csr, batch, params, n_out, slots)
+        sparse.decay_rows(data.csr, batch, params, n_out, slots)
         if not work.is_direct:
             n_slots = sparse.open_slots(data.csr, batch, slots)
             sparse.close_slots(slots, n_slots)
@@ -353,27 +364,27 @@ def _add_l2(program, params, work, share):
 
 
 @njit(**ONCE)
-def _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, pace):
+def _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, sizes):
     """Move the parameters; return 0, or NaN if one is not finite now."""
     table, grads, shift = program.table, work.grads, work.shift
-    decay, check = 1 - pace.learning_rate * rule.weight_decay, like(params, 0)
+    decay, check = 1 - sizes.learning_rate * rule.weight_decay, like(params, 0)
     if decay == 1 and not rule.lazy and not work.is_compact:  # all are moved alike
-        return update(rule, params, 0, grads, 0, m, v, params.size, 1.0, pace)
+        return update(rule, params, 0, grads, 0, m, v, params.size, 1.0, sizes)
     for l in range(work.first, len(table)):
         w_0, n_matrix, n_out = table[l, PARAMS], table[l, MATRIX], table[l, N_OUT]
         if n_matrix + table[l, VECTOR] == 0:
             continue
         if l == 0 and work.is_direct:
-            sparse.csr_sgd(data.csr, batch, dy, n_out, params, pace.learning_rate, decay, slots, work.finite)
+            sparse.csr_sgd(data.csr, batch, dy, n_out, params, sizes.learning_rate, decay, slots, work.finite)
             check += total(work.finite)
         elif l == 0 and work.is_compact:
-            check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_slots, decay, pace)
+            check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_slots, decay, sizes)
         elif rule.lazy:
-            check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_matrix // n_out, n_out, decay, pace)
+            check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_matrix // n_out, n_out, decay, sizes)
         else:
-            check += update(rule, params, w_0, grads, w_0 - shift, m, v, n_matrix, decay, pace)
+            check += update(rule, params, w_0, grads, w_0 - shift, m, v, n_matrix, decay, sizes)
         b_0 = w_0 + n_matrix
-        check += update(rule, params, b_0, grads, b_0 - shift, m, v, table[l, VECTOR], 1.0, pace)
+        check += update(rule, params, b_0, grads, b_0 - shift, m, v, table[l, VECTOR], 1.0, sizes)
     if work.is_compact:
         check += sparse.keep_scale(params, table[0, N_OUT], decay, slots)
     return check
@@ -386,7 +397,7 @@ def _infer(table, numbers, n_block, n_widest, params, x, csr, first, y):
     n_features, n_outputs, n_block = table[0, N_IN], table[-1, N_OUT], max(1, min(n_block, n_rows))
     x_all, y_all = view(x, 0, x.size), view(y, 0, y.size)
     side = n_block * n_widest
-    # Two to go from one to the other, and one for slopes, or for what LayerNorm notes: nobody reads those.
+    # Two to go from one to the other, and one for slopes, or for what LayerNorm notes; those are not read.
     buffer = _empty(3 * side + n_block, params)
     last_dense = len(table) - 1
     while table[last_dense, KIND] != DENSE:
@@ -486,5 +497,5 @@ def _all_finite(a):
     """Tell whether 0 * a is 0 throughout."""
     check = like(a, 0)
     for i in range(a.size):
-        check += nought(a[i])
+        check += zero_if_finite(a[i])
     return check == 0

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from numba import njit
 
-from .elementary import SUM, like, nought, view
+from .elementary import SUM, like, view, zero_if_finite
 from .program import ADAM, MOMENTUM, PLAIN
 
 
-class Pace(NamedTuple):
+class StepSizes(NamedTuple):
     """How far a step goes: the learning rate, and Adam's, corrected for the moments' start from zero."""
 
     learning_rate: float
@@ -28,7 +28,7 @@ def sgd(w, dw, decay, learning_rate):
     decay, learning_rate, check = like(w, decay), like(w, learning_rate), like(w, 0)
     for i in range(w.size):
         w[i] = decay * w[i] - learning_rate * dw[i]
-        check += nought(w[i])
+        check += zero_if_finite(w[i])
     return check
 
 
@@ -41,7 +41,7 @@ def momentum(w, dw, v, decay, learning_rate, rate, nesterov):
     for i in range(w.size):
         v[i] = rate * v[i] - learning_rate * dw[i]
         w[i] = decay * w[i] + (ahead * v[i] - direct * dw[i])
-        check += nought(w[i]) + nought(v[i])
+        check += zero_if_finite(w[i]) + zero_if_finite(v[i])
     return check
 
 
@@ -57,40 +57,40 @@ def adam(w, dw, m, v, decay, rate, scale, beta1, beta2, epsilon):
         m[i] = beta1 * m[i] + rest1 * dw[i]
         v[i] = beta2 * v[i] + rest2 * (dw[i] * dw[i])
         w[i] = decay * w[i] - rate * m[i] / (sqrt(v[i] * scale) + epsilon)
-        check += nought(w[i]) + nought(v[i])
+        check += zero_if_finite(w[i]) + zero_if_finite(v[i])
     return check
 
 
 @njit(**SUM)
-def pace_of(rule, learning_rate, t):
-    """Return the pace of step t = 1, 2, ..."""
+def step_sizes(rule, learning_rate, t):
+    """Return the sizes of step t = 1, 2, ..."""
     if rule.update == ADAM:
-        return Pace(learning_rate, learning_rate / (1 - rule.beta1**t), 1 / (1 - rule.beta2**t))
-    return Pace(learning_rate, 0.0, 0.0)
+        return StepSizes(learning_rate, learning_rate / (1 - rule.beta1**t), 1 / (1 - rule.beta2**t))
+    return StepSizes(learning_rate, 0.0, 0.0)
 
 
 @njit(**SUM)
-def update(rule, params, p_0, grads, g_0, m, v, size, decay, pace):
+def update(rule, params, p_0, grads, g_0, m, v, size, decay, sizes):
     """Move ``size`` parameters from p_0 on, whose gradients start at g_0; v and m hold the moments, where there are some."""
     w, dw = view(params, p_0, size), view(grads, g_0, size)
     if rule.update == PLAIN:
-        return sgd(w, dw, decay, pace.learning_rate)
+        return sgd(w, dw, decay, sizes.learning_rate)
     v = view(v, p_0, size)
     if rule.update == ADAM:
         m = view(m, p_0, size)
-        return adam(w, dw, m, v, decay, pace.rate, pace.scale, rule.beta1, rule.beta2, rule.epsilon)
-    return momentum(w, dw, v, decay, pace.learning_rate, rule.momentum, rule.update != MOMENTUM)
+        return adam(w, dw, m, v, decay, sizes.rate, sizes.scale, rule.beta1, rule.beta2, rule.epsilon)
+    return momentum(w, dw, v, decay, sizes.learning_rate, rule.momentum, rule.update != MOMENTUM)
 
 
 @njit(**SUM)
-def update_rows(rule, params, p_0, grads, g_0, m, v, n_rows, n_columns, decay, pace):
+def update_rows(rule, params, p_0, grads, g_0, m, v, n_rows, n_columns, decay, sizes):
     """Move W row by row: lazily, so that a row whose gradient is exactly zero only decays."""
     check = like(params, 0)
     for i in range(n_rows):
         p_i, g_i = p_0 + i * n_columns, g_0 + i * n_columns
         dw = view(grads, g_i, n_columns)
         if any_nonzero(dw):
-            check += update(rule, params, p_i, grads, g_i, m, v, n_columns, decay, pace)
+            check += update(rule, params, p_i, grads, g_i, m, v, n_columns, decay, sizes)
         elif decay != 1:
             check += sgd(view(params, p_i, n_columns), dw, decay, 0.0)
     return check

@@ -26,13 +26,13 @@ class DataConversionWarning(UserWarning):
 
 
 def known_to_sklearn(own: type) -> type:
-    """Return scikit-learn's class of the same name, where that is loaded: whoever catches it, catches that one."""
+    """Return scikit-learn's class of the same name, where that is loaded, so that code that catches it catches ours."""
     module = sys.modules.get("sklearn.exceptions")
     return own if module is None else getattr(module, own.__name__)
 
 
 def warn(category: type[Warning], message: str) -> None:
-    """Warn whoever called the estimator."""
+    """Warn the caller of the estimator."""
     warnings.warn(message, known_to_sklearn(category), stacklevel=5)
 
 

@@ -189,7 +189,7 @@ static inline void {name}_score(const {T} *x, {T} *y)
 class _Body:
     """The lines of the score function, and the arrays on the stack that they need.
 
-    A layer is given where its x lies; one that changes numbers in place may do so where nobody else reads them.
+    A layer is given where its x lies; one that changes numbers in place may do so where no other layer reads them.
     """
 
     def __init__(self, source: Source, name: str, f: str) -> None:

@@ -1,4 +1,4 @@
-"""Check hand-written gradients: never accuse a right one, never miss a wrong one, and say what the bug is.
+"""Check hand-written gradients: never call a right one wrong, never miss a wrong one, and name the bug.
 
 Read the modules in this order: foreign, tree, world, procedures, functions, stateful (how things are called), reference,
 report, judge (what is right), contracts, diagnosis (what the bug is), elsewhere, check, columns, parts, checks,

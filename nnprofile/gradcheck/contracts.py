@@ -279,7 +279,7 @@ class Contracts:
         if not all(a is None or b is None or self.close(a, b) for a, b in zip(after, grads, strict=False)):
             self.add(
                 "shared-output",
-                "the cache shares memory with the y that forward returned: whoever overwrites y changes the gradient",
+                "the cache shares memory with the y that forward returned: overwriting y changes the gradient",
                 severity="note",
             )
 

@@ -444,7 +444,7 @@ class Judge:
         for n, j in enumerate(off):
             if (n >= 3 and len(wrong) == n) or (
                 wrong and self.is_dear
-            ):  # the worst have no excuse, so the others are not asked for one
+            ):  # the worst cannot be explained, so the others are not looked at
                 wrong += [int(i) for i in off[n:]]
                 break
             with self._on_what_is_off():

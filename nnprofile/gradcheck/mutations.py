@@ -1,7 +1,8 @@
 """Prove, on this machine and with these versions, that the checker still catches what it is meant to catch.
 
 The right gradients of every layer and loss are spoiled, in each of some twenty ways: all must be found. As they are, in
-several dtypes, layouts and batches, none may be accused. A layer that is added to ``nnprofile.layers.LAYERS`` is covered at once.
+several dtypes, layouts and batches, none may be called wrong.
+A layer that is added to ``nnprofile.layers.LAYERS`` is covered at once.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ class Outcome:
 
 @dataclass
 class SelfTest:
-    """The rates of one self-test; true if nothing was missed and nothing right was accused."""
+    """The rates of one self-test; true if nothing was missed and nothing right was called wrong."""
 
     bugs: list[Outcome] = field(default_factory=list)
     traps: list[Outcome] = field(default_factory=list)
@@ -256,7 +257,7 @@ class SelfTest:
 
     @property
     def false_alarms(self) -> int:
-        """How many pieces of right code were accused."""
+        """How many pieces of right code were called wrong."""
         return sum(outcome.detected for outcome in self.traps)
 
     @property
@@ -280,7 +281,7 @@ class SelfTest:
             f"{self.seconds:.1f} s: {'passed' if self.ok else 'FAILED'}",
         ]
         lines += [f"  missed: {o.name}" for o in self.bugs if not o.detected]
-        lines += [f"  accused: {o.name}: {o.report.errors[0]}" for o in self.traps if o.detected]
+        lines += [f"  called wrong: {o.name}: {o.report.errors[0]}" for o in self.traps if o.detected]
         return "\n".join(lines)
 
 
@@ -298,7 +299,7 @@ def selftest(*, n_seeds: int = 1, sizes: tuple[int, ...] = (0,), progress: Calla
     Returns
     -------
     SelfTest
-        ``.ok`` if every mistake was found, no right code was accused, and the diagnoses are right, but for a few.
+        ``.ok`` if every mistake was found, no right code was called wrong, and the diagnoses are right, but for a few.
 
     Raises
     ------

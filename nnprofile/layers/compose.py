@@ -1,7 +1,7 @@
 """Layers made of layers: in a row, beside a shortcut, side by side.
 
 A composite is itself a layer, so they nest to any depth; and it gives all that it holds one vector of parameters to name.
-How a composite runs is stated once, by ``_forward`` and ``_backward``, which leave the running of a child to whoever asks:
+How a composite runs is stated once, by ``_forward`` and ``_backward``, which let the caller run the children:
 ``forward`` and ``backward`` run it, ``walk`` notes each step as well.
 """
 

@@ -96,7 +96,7 @@ class Dense(Layer):
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
         """Return dx = dy @ W.T and grads {"W": x.T @ dy, "b": dy.sum(axis=0)}.
 
-        dx is None for a CSR x, whose gradient nobody asks for. W is read now: take the optimizer's step afterwards.
+        dx is None for a CSR x. W is read now: take the optimizer's step afterwards.
 
         Raises
         ------

@@ -214,7 +214,7 @@ PRESETS = {
             errata=(
                 "The numbers up to the new weights are right. The last four come from an earlier version of the post's program: "
                 "its backward pass used weights that had been updated already. With the weights of the forward pass the loss "
-                "after one step is 0.291027774, not 0.291027924. It is no matter of float precision.",
+                "after one step is 0.291027774, not 0.291027924. Float precision does not explain it.",
             ),
         ),
         Preset(

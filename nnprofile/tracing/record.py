@@ -143,7 +143,7 @@ class Record(Mapping[str, Quantity]):
 
     @property
     def unclear(self) -> list[str]:
-        """The gradients that nobody can judge here, because something is not finite."""
+        """The gradients that cannot be judged here, because something is not finite."""
         return [name for name, q in self.items() if q.check is not None and q.check.verdict == "unclear"]
 
     def __repr__(self) -> str:

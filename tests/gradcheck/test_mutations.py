@@ -50,7 +50,7 @@ def test_a_checker_that_accuses_everything_fails(monkeypatch: pytest.MonkeyPatch
     for name in ("check_layer", "check_loss", "check_network"):
         monkeypatch.setattr(mutations, name, accuse)
     anxious = gc.selftest()
-    assert not anxious and anxious.false_alarms == len(anxious.traps) and "accused" in str(anxious)
+    assert not anxious and anxious.false_alarms == len(anxious.traps) and "called wrong" in str(anxious)
 
 
 @pytest.mark.parametrize("arguments", [{"n_seeds": 0}, {"sizes": ()}, {"sizes": (3,)}])

@@ -93,7 +93,7 @@ def unknown_slope(f: Facts) -> Diagnosis | None:
     with np.errstate(all="ignore"):
         mine = f.yours / f.dy.ravel()
         off = float(np.nanmax(np.abs(mine / slope - 1)[slope != 0], initial=0.0))
-    size = f"by up to {off:.1e} of itself" if off else "everywhere"
+    size = f"by up to {off:.1e} times its value" if off else "everywhere"
     return (
         "slope",
         f"the derivative of the activation is wrong {size}: not the derivative of this forward (another approximation?)",
