@@ -36,7 +36,7 @@ EXAMPLES = (
     Example(lambda width: nn.Tanh()),
     Example(lambda width: nn.ReLU(), kink=0.0),
     Example(lambda width: nn.LeakyReLU(0.2), kink=0.2),
-    Example(lambda width: nn.Exp(), engine=False, grows=True),
+    Example(lambda width: nn.Exp(), grows=True),
     Example(lambda width: nn.GELU()),
     Example(lambda width: nn.LayerNorm(width)),
     Example(lambda width: nn.Softmax()),
@@ -55,6 +55,6 @@ def layers(examples: Iterable[Example] = EXAMPLES, width: int = 3) -> list[nn.La
 
 
 BETWEEN = [example for example in EXAMPLES if keeps_width(example) and not example.grows]  # may stand anywhere
-COMPILED = [example for example in BETWEEN if example.engine]
+COMPILED = [example for example in BETWEEN if example.engine]  # in any order
 ELEMENTWISE = [example.make(3) for example in EXAMPLES if isinstance(example.make(3), Elementwise)]
 KINKED = [(example.make(3), example.kink) for example in EXAMPLES if example.kink is not None]

@@ -34,6 +34,7 @@ LOSSES = [
     nn.BinaryCrossEntropy(),
     nn.SigmoidCrossEntropy(),
     nn.SoftmaxCrossEntropy(),
+    nn.PoissonLoss(),
 ]
 OPTIMIZERS = [
     nn.SGD(0.01),
@@ -555,6 +556,29 @@ def test_the_normal_distribution_has_its_digits() -> None:
         call(ends, density, above)
         np.testing.assert_array_equal(density[:4], np.array([1, 0, 0, np.nan], dtype))
         assert above[0] == 0.5 and not above[1:2].any() and np.isnan(above[3])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("behind", [[], [nn.Dropout(0.3)], [nn.LayerNorm(3)], [nn.Sigmoid(), nn.Exp()]], ids=repr)
+def test_exp_in_a_network(dtype: Any, behind: list[nn.Layer], rng: np.random.Generator) -> None:
+    """It reads its own output in the backward pass, so nothing may write over that."""
+    nets = [
+        nn.Sequential(
+            [nn.Dense(2, 3), nn.Exp(), *copy.deepcopy(behind), nn.Dense(3, 2)],
+            rng=np.random.default_rng(0),
+            dtype=dtype,
+        )
+        for _ in range(2)
+    ]
+    exact = dtype is np.float64
+    x, y = 0.5 * rng.normal(size=(50, 2)), rng.poisson(2, (50, 2)).astype(float)
+    for net, name in zip(nets, ("numpy", "numba"), strict=True):
+        fit(net, nn.PoissonLoss(), nn.SGD(0.001, weight_decay=0.1), x, y, n_epochs=3, batch_size=7, engine=name)
+    close = {"rtol": 1e-9, "atol": 1e-12} if exact else {"rtol": 1e-3, "atol": 1e-4}
+    np.testing.assert_allclose(nets[1].params.vector, nets[0].params.vector, **close)
+    frozen = nn.freeze(nets[0], nn.PoissonLoss())
+    assert frozen.compiled
+    np.testing.assert_allclose(frozen(x), np.exp(nets[0].predict(x)), rtol=1e-9 if exact else 1e-4)
 
 
 Z = np.array([s * z for z in (1e-300, 1e-3, 1.0, 20.0, 36.5, 80.0, 700.0, 1e30) for s in (1, -1)])

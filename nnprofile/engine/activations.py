@@ -10,8 +10,8 @@ from math import pi, sqrt
 
 from numba import njit
 
-from .elementary import INLINE, exp, exp_parts, like, normal, total, view
-from .program import GELU_UNIT, LEAKY_RELU, RELU, SIGMOID, SOFTMAX, TANH
+from .elementary import INLINE, exp, exp_of_any, exp_parts, like, normal, total, view
+from .program import EXP, GELU_UNIT, LEAKY_RELU, RELU, SIGMOID, SOFTMAX, TANH
 
 
 @njit(**INLINE)
@@ -71,6 +71,13 @@ def tanh(y, slope):
         t = -e_minus_one / (two + e_minus_one)
         y[i] = -t if x < 0 else t
         slope[i] = two / (one + e) * (two * e / (one + e))
+
+
+@njit(**INLINE)
+def exponential(y):
+    """Write y = exp(y), which is its own slope."""
+    for i in range(y.size):
+        y[i] = exp_of_any(y[i])
 
 
 @njit(**INLINE)
@@ -144,6 +151,8 @@ def activate(kind, number, y, n_columns, slope):
         tanh(y, slope)
     elif kind == GELU_UNIT:
         gelu(y, slope)
+    elif kind == EXP:
+        exponential(y)
     elif kind == SOFTMAX:
         softmax(y, n_columns)
 
@@ -157,5 +166,7 @@ def activate_backward(kind, number, dy, y, n_columns, slope):
         leaky_relu_backward(dy, y, number)
     elif kind == SOFTMAX:
         softmax_backward(dy, y, n_columns)
+    elif kind == EXP:
+        times(dy, y)
     else:
         times(dy, slope)

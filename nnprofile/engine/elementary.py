@@ -208,6 +208,13 @@ def exp(x):
     return (scale + scale * p) * small
 
 
+@njit(**INLINE)
+def exp_of_any(x):
+    """Return e to the x; inf from where exp(-x) is 0."""
+    e = exp(-abs(x))
+    return like(x, 1) / e if x > 0 else e
+
+
 @njit(**INLINE, inline="always")  # too long for LLVM to do so by itself
 def normal(x):
     """Return exp(-x^2 / 2) and Phi(-x), the share of a normal distribution that is above x, for x >= 0.

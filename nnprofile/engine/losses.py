@@ -11,8 +11,18 @@ from math import log1p as log1p_of_any
 
 from numba import njit
 
-from .elementary import INLINE, exp, like, log1p, total, view
-from .program import ABSOLUTE, BINARY, HALF_SQUARED, HUBER, SIGMOID_BINARY, SOFTMAX_LABELS, SOFTMAX_ROWS, SQUARED
+from .elementary import INLINE, exp, exp_of_any, like, log1p, total, view
+from .program import (
+    ABSOLUTE,
+    BINARY,
+    HALF_SQUARED,
+    HUBER,
+    POISSON,
+    SIGMOID_BINARY,
+    SOFTMAX_LABELS,
+    SOFTMAX_ROWS,
+    SQUARED,
+)
 
 
 @njit(**INLINE)
@@ -86,6 +96,15 @@ def sigmoid_binary(z, t, l, dz):
 
 
 @njit(**INLINE)
+def poisson(z, t, l, dz):
+    """Write l = t log(t / r) + r - t with the rate r = exp(z), 0 log 0 being 0; dl = r - t."""
+    for i in range(z.size):
+        r = exp_of_any(z[i])
+        l[i] = r - t[i] + (t[i] * (like(z, log(t[i])) - z[i]) if t[i] > 0 else like(z, 0))
+        dz[i] = r - t[i]
+
+
+@njit(**INLINE)
 def _logits(z, p):
     """Write p = exp(z - max z) and return where the largest z is, and the sum of the other p."""
     top = 0
@@ -139,7 +158,7 @@ def block_loss(rule, z, n_outputs, rows, targets, labels, shares, dz, scratch):
     n, kind, dz = rows.size, rule.loss, view(dz, 0, z.size)
     l, t = view(scratch, 0, n * n_outputs), view(scratch, n * n_outputs, n * n_outputs)
     by_rows = kind in (SOFTMAX_LABELS, SOFTMAX_ROWS)
-    scale = like(z, 1) if by_rows or kind == HALF_SQUARED else like(z, 1 / n_outputs)
+    scale = like(z, 1) if by_rows or kind in (HALF_SQUARED, POISSON) else like(z, 1 / n_outputs)
     if kind != SOFTMAX_LABELS:
         for i in range(n):
             for j in range(n_outputs):
@@ -166,6 +185,8 @@ def block_loss(rule, z, n_outputs, rows, targets, labels, shares, dz, scratch):
         binary(z, t, l, dz)
     elif kind == SIGMOID_BINARY:
         sigmoid_binary(z, t, l, dz)
+    elif kind == POISSON:
+        poisson(z, t, l, dz)
 
     value = 0.0
     for i in range(n):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer
-from ..layers import GELU, Dense, Dropout, Identity, LayerNorm, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from ..layers import GELU, Dense, Dropout, Exp, Identity, LayerNorm, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from ..layers.walk import chain
 from ..losses import (
     BinaryCrossEntropy,
@@ -19,6 +19,7 @@ from ..losses import (
     Huber,
     MeanAbsoluteError,
     MeanSquaredError,
+    PoissonLoss,
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
 )
@@ -39,7 +40,7 @@ BY_BLAS = 9  # Dense: W is too large for the tile
 MATRIX, VECTOR = 10, 11  # how many parameters are in the matrix, and behind it
 N_COLUMNS = 12
 
-DENSE, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTMAX, DROPOUT, GELU_UNIT, LAYER_NORM = range(9)
+DENSE, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTMAX, DROPOUT, GELU_UNIT, LAYER_NORM, EXP = range(10)
 _LAYERS: dict[type[Layer], int] = {
     Dense: DENSE,
     ReLU: RELU,
@@ -50,13 +51,14 @@ _LAYERS: dict[type[Layer], int] = {
     Dropout: DROPOUT,
     GELU: GELU_UNIT,
     LayerNorm: LAYER_NORM,
+    Exp: EXP,
 }
 _NUMBERS = {LEAKY_RELU: "negative_slope", DROPOUT: "rate", LAYER_NORM: "epsilon"}  # a layer's number
 
 _SLOPED = (SIGMOID, TANH, GELU_UNIT)  # note f'(x) on the way forward
-_READERS = (RELU, LEAKY_RELU, SOFTMAX)  # read their own output in the backward pass
+_READERS = (RELU, LEAKY_RELU, SOFTMAX, EXP)  # read their own output in the backward pass
 
-SQUARED, HALF_SQUARED, ABSOLUTE, HUBER, BINARY, SIGMOID_BINARY, SOFTMAX_LABELS, SOFTMAX_ROWS = range(8)
+SQUARED, HALF_SQUARED, ABSOLUTE, HUBER, BINARY, SIGMOID_BINARY, SOFTMAX_LABELS, SOFTMAX_ROWS, POISSON = range(9)
 _LOSSES: dict[type[Loss], int] = {
     MeanSquaredError: SQUARED,
     HalfSquaredError: HALF_SQUARED,
@@ -65,6 +67,7 @@ _LOSSES: dict[type[Loss], int] = {
     BinaryCrossEntropy: BINARY,
     SigmoidCrossEntropy: SIGMOID_BINARY,
     SoftmaxCrossEntropy: SOFTMAX_LABELS,
+    PoissonLoss: POISSON,
 }
 
 PLAIN, MOMENTUM, NESTEROV, ADAM = range(4)
@@ -140,7 +143,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
         row[N_OUT] = width
 
         # What ReLU asks of its output, its sign, dropout leaves as it is wherever it lets a gradient through.
-        in_place = kind != DENSE and (reader not in _READERS or (kind == DROPOUT and reader != SOFTMAX))
+        in_place = kind != DENSE and (reader not in _READERS or (kind == DROPOUT and reader not in (SOFTMAX, EXP)))
         if not in_place:
             x, n_buffer = n_buffer, n_buffer + width
         if kind != DROPOUT or not in_place:
