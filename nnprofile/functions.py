@@ -96,7 +96,7 @@ def _complex_erfc(z: Array) -> Array:
         real = 2 * near * (least - rise * np.cos(2 * xy)) + n * fall * np.sin(2 * xy)
         imaginary = 2 * near * rise * np.sin(2 * xy) + n * fall * np.cos(2 * xy)
         total = total + 2 / np.pi * (real + 1j * imaginary) / (n * n + 4 * near * near)
-    out: Array = (erfc(x) - np.exp(-x * x) * total).astype(z.dtype)
+    out: Array = (erfc(x) - np.exp(-near * near) * total).astype(z.dtype)
     return out
 
 

@@ -384,9 +384,10 @@ class PoissonLoss(MeanLoss):
     def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
         """Return l and dl."""
         z, t = y_pred, y_true
-        rate = np.exp(z)
-        logarithm = np.log(np.where(t > 0, t, 1))  # 0 log 0 is 0 here
-        return np.where(t == 0, rate, t * (logarithm - z) + rate - t).sum(axis=1), rate - t
+        d = np.where(t > 0, z - np.log(np.where(t > 0, t, 1)), 0)  # r = t exp(d)
+        near = (t > 0) & (d.real < 1) & (d.real > -1)  # where r - t would lose digits
+        above = np.where(near, t * np.expm1(np.where(near, d, 0)), np.exp(z) - t)
+        return (above - t * d).sum(axis=1), above
 
 
 LOSSES: tuple[type[Loss], ...] = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 import nnprofile as nn
 from nnprofile.layers.activations import Elementwise
 
@@ -57,4 +59,11 @@ def layers(examples: Iterable[Example] = EXAMPLES, width: int = 3) -> list[nn.La
 BETWEEN = [example for example in EXAMPLES if keeps_width(example) and not example.grows]  # may stand anywhere
 COMPILED = [example for example in BETWEEN if example.engine]  # in any order
 ELEMENTWISE = [example.make(3) for example in EXAMPLES if isinstance(example.make(3), Elementwise)]
-KINKED = [(example.make(3), example.kink) for example in EXAMPLES if example.kink is not None]
+KINKED = [example for example in EXAMPLES if example.kink is not None]
+
+
+def made(example: Example, width: int = 3) -> nn.Layer:
+    """Return a layer with values."""
+    layer = example.make(width)
+    layer.initialize(np.random.default_rng(0))
+    return layer

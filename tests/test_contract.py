@@ -416,3 +416,22 @@ def test_gradients_of_a_dense_whose_backward_is_anothers(rng: np.random.Generato
     layer = Doubled(2, 2, rng=rng)
     y, cache = layer.forward(rng.normal(size=(3, 2)))
     np.testing.assert_array_equal(layer.gradients(y, cache).vector, layer.backward(y, cache)[1].vector)
+
+
+def test_widths_of_branches_that_are_known_in_part(rng: np.random.Generator) -> None:
+    parts = [nn.Parallel([nn.Dense(2, 1), nn.Tanh()]), nn.Parallel([nn.Tanh(), nn.Dense(2, 2)])]
+    both = nn.Concatenate(parts)
+    assert both.in_features == (2, 2)
+    with pytest.raises(ValueError, match="take one x"):
+        nn.Concatenate([nn.Dense(2, 1), nn.Dense(3, 1)])
+
+
+def test_a_gradient_that_is_zero_throughout_is_right() -> None:
+    class Cube(nn.Layer):
+        def forward(self, x: Any, rng: Any = None) -> Any:
+            return x * x * x, x
+
+        def backward(self, dy: Any, cache: Any) -> Any:
+            return dy * 3 * cache * cache, nn.Parameters({})
+
+    assert nn.check_layer(Cube(), np.zeros((2, 2))).ok

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import nnprofile as nn
 from nnprofile import MLPClassifier, MLPRegressor, to_c, to_onnx
 from nnprofile.export.layers import without_form
+from nnprofile.functions import erfc
 
 from .layer_examples import BETWEEN, layers
 
@@ -467,7 +468,7 @@ def test_outputs_are_named_ones(ort: Any) -> None:
 
 def test_every_layer_of_the_library_has_a_form() -> None:
     """Or does nothing when it predicts."""
-    assert all(without_form(layer) is None for layer in layers())
+    assert [layer for layer in layers() if without_form(layer) is not None] == []
 
 
 @st.composite
@@ -592,3 +593,149 @@ for call, package in ((lambda: nn.to_onnx(net, "x"), "onnx"), (nn.export.registe
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path / "m.h")], check=True)
     assert re.match(r"/\* m: written by nnprofile", (tmp_path / "m.h").read_text())
+
+
+class OfUsers(nn.layers.activations.Elementwise):
+    """y = f(x) by NumPy, with a formula beside it."""
+
+    def __init__(self, f: Any, text: str, **settings: float) -> None:
+        self.f, self.formula = f, {"y": text, "slope": "1"}  # type: ignore[misc]
+        vars(self).update(settings)
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        with np.errstate(all="ignore"):
+            return self.f(np.asarray(x, float)), x
+
+    def __copy__(self) -> OfUsers:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> OfUsers:
+        return self
+
+
+FORMULAS = {
+    "-alpha * x": (lambda x: 0.5 * x, {"alpha": -0.5}),
+    "sign(x) / ((x > 0) + (x <= 0) + (x > -9))": (lambda x: np.sign(x) / (2.0 + 0 * x), {}),
+    "max(0, max(x, -x) - 1)": (lambda x: np.maximum(np.abs(x) - 1, 0), {}),
+    "max(exp(x), 1 + x)**2 - (1 - (x - 2))": (lambda x: np.exp(x) ** 2 - (3 - x), {}),
+    "abs(x) * tanh(-x / 3) + erfc(x)": (lambda x: np.abs(x) * np.tanh(-x / 3) + erfc(x), {}),
+    "log(1 + exp(x)) - sqrt(x**2 + 1)": (lambda x: np.log1p(np.exp(x)) - np.sqrt(x * x + 1), {}),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("text", FORMULAS)
+def test_formulas_of_users_are_written(text: str, ort: Any, tmp_path: Path) -> None:
+    f, settings = FORMULAS[text]
+    net = nn.Sequential([nn.Dense(1, 1), OfUsers(f, text, **settings)], rng=None)
+    net.params.vector = [1.0, 0.0]
+    x = np.array([[-2.0], [-0.5], [0.0], [0.7], [3.0]])
+    np.testing.assert_allclose(run_onnx(ort, to_onnx(net), x)[0], f(x), rtol=1e-12, atol=1e-12)
+    to_c(net, tmp_path / "u.h")
+    compiled = Compiled(tmp_path / "u.h", np.float64, tmp_path)
+    np.testing.assert_allclose(compiled.score(x, 1), f(x), rtol=1e-12, atol=1e-12)
+    assert np.isnan(compiled.score(np.array([[np.nan]]), 1)).all()  # NaN in, NaN out
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("2 * x", "does not give what its forward does"),
+        ("x[0, 0]", "no function of"),
+        ("x[n]", "no function of"),
+        ("x[i, j]", "no 'i'"),
+        ("exp(x, y=1)", "a formula has no"),
+        ("max(x, 0, 1)", "a formula has no"),
+        ("max()", "a formula has no"),
+        ("2", "no function of"),
+        ("x +", "no formula"),
+        ("-" * 3000 + "x", "no formula"),
+        ("y * x", "neither a quantity nor a number"),
+        ("__import__('os')", "a formula has no"),
+    ],
+)
+def test_formulas_that_cannot_be_written(text: str, says: str, tmp_path: Path) -> None:
+    net = nn.Sequential([nn.Dense(1, 1), OfUsers(lambda x: x * 1.0, text)], rng=np.random.default_rng(0))
+    for export in (to_c, to_onnx):
+        with pytest.raises(ValueError, match=re.escape(says)):
+            export(net, tmp_path / "u")
+    assert not list(tmp_path.iterdir())
+
+
+def test_subclasses_are_not_taken_for_their_base(tmp_path: Path, ort: Any) -> None:
+    class Double(nn.Identity):
+        formula = {"y": "2 * x", "slope": "2"}
+
+        def forward(self, x: Any, rng: Any = None) -> Any:
+            return 2 * np.asarray(x), x
+
+    class Halved(nn.Dropout):
+        def forward(self, x: Any, rng: Any = None) -> Any:
+            return x * 0.5, np.full_like(x, 0.5)
+
+    class Half(nn.Residual):
+        def _forward(self, x: Any, run: Any) -> Any:
+            y, cache = run(0, x)
+            return x + y / 2, cache
+
+    class Renamed(nn.Residual):
+        pass
+
+    x = np.random.default_rng(1).normal(size=(4, 2))
+    for layer in (Double(), Renamed(nn.Dense(2, 2))):
+        net = nn.Sequential([nn.Dense(2, 2), layer], rng=np.random.default_rng(0))
+        np.testing.assert_allclose(run_onnx(ort, to_onnx(net), x)[0], net.predict(x), rtol=1e-12)
+    for layer in (Halved(0.5), Half(nn.Dense(2, 2))):
+        net = nn.Sequential([nn.Dense(2, 2), layer], rng=np.random.default_rng(0))
+        for export in (to_c, to_onnx):
+            with pytest.raises(ValueError, match="can't be exported"):
+                export(net, tmp_path / "u")
+
+
+@needs_compiler
+def test_odd_networks_as_c(tmp_path: Path) -> None:
+    deep: Any = nn.Dense(1, 1)
+    for _ in range(24):  # as many arrays at once
+        deep = nn.Residual([nn.Dense(1, 1), deep])
+    parts = nn.Parallel([nn.Dense(1, 1), nn.Parallel([nn.Dense(1, 1), nn.Dense(1, 1)])])
+    for k, layer in enumerate((deep, [nn.LayerNorm(2), nn.ReLU()], parts)):
+        net = nn.Sequential([layer], rng=np.random.default_rng(0))
+        width = 1 if k == 0 else 2 if k == 1 else 3
+        rows = np.random.default_rng(1).normal(size=(4, width))
+        x: Any = (rows[:, :1], (rows[:, 1:2], rows[:, 2:])) if k == 2 else rows
+        expected = net.predict(x)
+        to_c(net, tmp_path / f"odd{k}.h")
+        y = Compiled(tmp_path / f"odd{k}.h", np.float64, tmp_path).score(rows, expected.shape[1])
+        np.testing.assert_allclose(y, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scaler", "flag"),
+    [
+        ("StandardScaler", "with_std"),
+        ("StandardScaler", "with_mean"),
+        ("RobustScaler", "with_centering"),
+        ("RobustScaler", "with_scaling"),
+    ],
+)
+def test_scalers_obey_their_flags(scaler: str, flag: str, ort: Any) -> None:
+    preprocessing, pipeline = pytest.importorskip("sklearn.preprocessing"), pytest.importorskip("sklearn.pipeline")
+    x = X * [3.0, 0.1, 20.0] + [5.0, -1.0, 100.0]
+    steps = getattr(preprocessing, scaler)(), MLPClassifier(4, max_iter=30, random_state=0)
+    model = pipeline.make_pipeline(*steps).fit(x, PLACES)
+    model[0].set_params(**{flag: False})  # after it was fitted
+    np.testing.assert_allclose(run_onnx(ort, to_onnx(model), x)[1], model.predict_proba(x), rtol=1e-9, atol=1e-12)
+
+
+def test_a_pipeline_of_float32_in_float64(ort: Any) -> None:
+    """The product of scaler and weights is taken, and kept, in float64."""
+    preprocessing, pipeline = pytest.importorskip("sklearn.preprocessing"), pytest.importorskip("sklearn.pipeline")
+    x = (1000 + 0.01 * X).astype(np.float32)
+    model = pipeline.make_pipeline(preprocessing.StandardScaler(), MLPClassifier(4, max_iter=30, random_state=0)).fit(
+        x, PLACES
+    )
+    z = (x.astype(float) - model[0].mean_) / model[0].scale_
+    net = nn.Sequential([copy.deepcopy(model[-1].network_)], rng=None)
+    exact = nn.SoftmaxCrossEntropy().link.forward(net.predict(z))[0]
+    p = run_onnx(ort, to_onnx(model, dtype="float64"), x.astype(float))[1]
+    np.testing.assert_allclose(p, exact, rtol=1e-9)

@@ -117,6 +117,16 @@ def test_every_public_layer_is_in_the_registry_and_has_its_example() -> None:
     }
 
 
+def test_the_wheel_holds_every_package() -> None:
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in (ROOT / "nnprofile").rglob("__init__.py")
+    }
+    assert set(listed) == folders
+
+
 def test_imports_point_one_way() -> None:
     """The order of the reading list in ``nnprofile/__init__.py`` is the order of imports: no module looks ahead."""
     order = [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import nnprofile as nn
 
-from .layer_examples import EXAMPLES, KINKED, Example
+from .layer_examples import EXAMPLES, KINKED, Example, made
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(1, 5)
@@ -91,12 +91,12 @@ def test_networks_and_nested_networks(data: st.DataObject, seed: int, n: int) ->
     right(nn.check_layer(net, rng.normal(size=(n, first)), rng=rng, seed=seed))
 
 
-@pytest.mark.parametrize("layer", [layer for layer, _ in KINKED], ids=repr)
+@pytest.mark.parametrize("example", KINKED, ids=lambda example: repr(example.make(3)))
 @given(seed=SEEDS, n=SIZES)
-def test_networks_with_kinks(layer: nn.Layer, seed: int, n: int) -> None:
+def test_networks_with_kinks(example: Example, seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     first = nn.Dense(3, 4, rng=rng)
-    net = nn.Sequential([first, layer, nn.Dense(4, 2)], rng=rng)
+    net = nn.Sequential([first, example.make(4), nn.Dense(4, 2)], rng=rng)
     x = rng.normal(size=(n, 3))
     z = first.forward(x)[0]
     for j in range(4):  # move the bias until no pre-activation is within 1e-3 of the kink
@@ -106,8 +106,10 @@ def test_networks_with_kinks(layer: nn.Layer, seed: int, n: int) -> None:
     right(nn.check_network(net, nn.HalfSquaredError(), x, rng.normal(size=(n, 2)), l2=0.1, seed=seed))
 
 
-@pytest.mark.parametrize(("layer", "low"), KINKED, ids=repr)
-def test_at_the_kink_the_gradient_is_a_subgradient(layer: nn.Layer, low: float) -> None:
+@pytest.mark.parametrize("example", KINKED, ids=lambda example: repr(example.make(3)))
+def test_at_the_kink_the_gradient_is_a_subgradient(example: Example) -> None:
+    layer, low = made(example, 1), example.kink
+    assert low is not None
     for zero in (0.0, -0.0):
         _, cache = layer.forward(np.array([[zero]]))
         for dy in (3.0, -3.0):
@@ -160,9 +162,10 @@ def test_losses_at_their_kinks_pass_as_subgradients(loss: nn.Loss) -> None:
     right(nn.check_loss(loss, y_pred, y_true), kinks=True)
 
 
-@pytest.mark.parametrize("layer", [layer for layer, _ in KINKED], ids=repr)
+@pytest.mark.parametrize("example", KINKED, ids=lambda example: repr(example.make(3)))
 @given(seed=SEEDS)
-def test_activations_at_their_kinks_pass_as_subgradients(layer: nn.Layer, seed: int) -> None:
+def test_activations_at_their_kinks_pass_as_subgradients(example: Example, seed: int) -> None:
+    layer = made(example)
     rng = np.random.default_rng(seed)
     x = rng.integers(-1, 2, (4, 3)).astype(float)
     right(nn.check_layer(layer, x, seed=seed), kinks=True)

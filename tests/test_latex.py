@@ -18,7 +18,7 @@ from nnprofile.formulas.expression import Constant, Quantities, Square, Sum, cal
 from nnprofile.tracing.latex import LATEX, LINE, escaped, matrix_rows, pieces_of, rows, width
 from nnprofile.tracing.presets import PRESETS
 
-from .layer_examples import KINKED
+from .layer_examples import KINKED, layers
 
 SEED = 0
 PREAMBLE = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}\usepackage{amsmath,amssymb}"
@@ -44,7 +44,7 @@ def traces() -> dict[str, nn.Trace]:
     made = {
         "softmax": (net(nn.Dense(3, 4), nn.Softmax()), nn.MeanSquaredError(), np.eye(4), nn.SGD(0.1)),
         "leaky ReLU": (
-            net(nn.Dense(3, 3), *[layer for layer, _ in KINKED], nn.Dense(3, 1)),
+            net(nn.Dense(3, 3), *layers(KINKED), nn.Dense(3, 1)),
             nn.HalfSquaredError(),
             x[:, 0],
             nn.Adam(),

@@ -215,3 +215,25 @@ def test_logits_of_any_size() -> None:
         assert value == expected and nn.SigmoidCrossEntropy().backward(cache).tolist() == [
             0.0 if expected == 0 else 1.0
         ]
+
+
+def test_the_poisson_loss_keeps_its_digits_where_rates_are_counts() -> None:
+    for dtype in (np.float64, np.float32):
+        t = np.array([[1.0], [7.0], [1e6]])
+        z = np.log(t).astype(dtype)
+        value, cache = nn.PoissonLoss().forward(z, t)
+        assert 0 <= value <= 1e6 * np.finfo(dtype).eps ** 2 * 300
+        assert (abs(nn.PoissonLoss().backward(cache)) <= 20 * np.finfo(dtype).eps * t).all()
+
+
+def test_layer_norm_at_its_ends() -> None:
+    for dtype in (np.float64, np.float32):
+        layer = nn.LayerNorm(2, 1e-50)
+        layer.initialize(np.random.default_rng(0))
+        layer = layer.with_params(nn.Parameters(layer.params.layout, layer.params.vector.astype(dtype)))
+        y, cache = layer.forward(
+            np.array([[3.0, 3.0]], dtype)
+        )  # no variance, and an epsilon that float32 has no number for
+        assert y.tolist() == [[0.0, 0.0]] and np.isfinite(layer.backward(np.ones((1, 2), dtype), cache)[0]).all()
+        y, _ = layer.forward(np.array([[1e300, -1e300]]) if dtype is np.float64 else np.array([[3e38, -3e38]], dtype))
+        assert np.isfinite(y).all()

@@ -28,7 +28,7 @@ from nnprofile.tracing.rules import symbol_of
 from nnprofile.tracing.text import number
 
 from .equalities import compute, holds
-from .layer_examples import BETWEEN, ELEMENTWISE, KINKED, layers
+from .layer_examples import BETWEEN, ELEMENTWISE, KINKED, Example, layers, made
 
 ROOT = Path(__file__).parents[1]
 OPTIMIZERS: tuple[Any, ...] = (
@@ -92,7 +92,7 @@ def assert_matrix_formulas(trace: nn.Trace) -> int:
             ("δ", "*delta"),
         ),
         *(("ε", "eps"), ("λ", "lam"), ("Σw", "Sw"), ("½", "0.5 *"), ("1/K", "1/K *"), ("1/N", "1/N *"), ("−", "-")),
-        *(("ᵀ", ".T"), ("⊙", "*"), ("²", "**2"), ("σ(", "s("), ("λ/N", "lam/N"), ("[", "("), ("]", ")")),
+        *(("ᵀ", ".T"), ("⊙", "*"), ("≤", "<="), ("²", "**2"), ("σ(", "s("), ("λ/N", "lam/N"), ("[", "("), ("]", ")")),
     ]
     for name, q in t.items():
         head, _, text = q.formula.matrix.partition(" = ")
@@ -511,9 +511,9 @@ class TestVerdict:
         assert trace.wrong == ["dx"] and (abs(digits - 6) < 0.01).all()
         assert f"{int(digits[0, 0])} digits agree" in trace.to_text()
 
-    @pytest.mark.parametrize("layer", [layer for layer, _ in KINKED])
-    def test_formulas_at_a_kink(self, layer: nn.Layer) -> None:
-        net = nn.Sequential([layer], rng=None)
+    @pytest.mark.parametrize("example", KINKED, ids=lambda example: repr(example.make(3)))
+    def test_formulas_at_a_kink(self, example: Example) -> None:
+        net = nn.Sequential([made(example)], rng=None)
         for loss in (nn.Huber(0.5), nn.MeanAbsoluteError()):
             trace = nn.trace(net, loss, [[0.0, -0.0, 0.5]], [[0.5, -0.5, 0.5]])
             assert trace.ok and assert_equalities(trace)
@@ -998,3 +998,77 @@ class TestBranches:
         both = nn.Sequential([nn.Concatenate([copy.deepcopy(net), copy.deepcopy(net)])], rng=None)
         with pytest.raises(ValueError, match="a tuple x where Parallel takes it"):
             nn.trace(both, nn.HalfSquaredError(), (np.ones((1, 2)), np.ones((1, 2))), np.ones((1, 2)))
+
+
+class TestSubclasses:
+    """What a subclass computes is its own: nothing false is said of it."""
+
+    def trace(self, layer: nn.Layer) -> nn.Trace:
+        rng = np.random.default_rng(0)
+        net = nn.Sequential([nn.Dense(2, 2), layer, nn.Dense(2, 1)], rng=rng)
+        return nn.trace(net, nn.HalfSquaredError(), rng.normal(size=(3, 2)), rng.normal(size=3), nn.SGD(0.1))
+
+    def test_a_dense_that_computes_something_else(self) -> None:
+        class Twice(nn.Dense):
+            def forward(self, x: Any, rng: Any = None) -> Any:
+                y, cache = super().forward(x, rng)
+                return 2 * y, cache
+
+            def backward(self, dy: Any, cache: Any) -> Any:
+                return super().backward(2 * dy, cache)
+
+        text = self.trace(Twice(2, 2)).to_text()
+        assert "Twice(z₁)" in text and "z₁ W₂" not in text and "dW₂ from Twice.backward" in text
+
+    @pytest.mark.parametrize("base", [nn.LayerNorm, nn.Dropout])
+    def test_a_backward_that_is_wrong(self, base: Any) -> None:
+        class Wrong(base):  # type: ignore[misc]
+            def backward(self, dy: Any, cache: Any) -> Any:
+                dx, grads = super().backward(dy, cache)
+                return 3 * dx, grads
+
+        trace = self.trace(Wrong(2) if base is nn.LayerNorm else Wrong(0.5))
+        assert trace.wrong and trace.to_text() and trace.to_latex()
+
+    def test_composites(self) -> None:
+        class Renamed(nn.Residual):
+            pass
+
+        class Own(nn.Residual):
+            def forward(self, x: Any, rng: Any = None) -> Any:
+                y, cache = super().forward(x, rng)
+                return 2 * y, cache
+
+            def backward(self, dy: Any, cache: Any) -> Any:
+                return super().backward(2 * dy, cache)
+
+        class Half(nn.Residual):
+            def _forward(self, x: Any, run: Any) -> Any:
+                y, cache = run(0, x)
+                return x + y / 2, cache
+
+            def _backward(self, dy: Any, cache: Any, run: Any, needs_dx: bool) -> Any:
+                return dy + run(0, dy / 2, cache, True)
+
+        renamed = self.trace(Renamed(nn.Dense(2, 2)))
+        assert renamed.ok and "r2" in renamed
+        for kind in (Own, Half):
+            trace = self.trace(kind(nn.Dense(2, 2)))
+            assert trace.ok and trace.to_text() and trace.to_latex() and trace.to_html(n_steps=2)
+
+    def test_a_formula_that_is_not_what_it_computes(self) -> None:
+        class Lies(nn.Tanh):
+            formula = {"y": "x", "slope": "1"}
+
+        text = self.trace(Lies()).to_text()
+        assert "not what its formula gives" in text and "keeps its digits" not in text
+        saturated = nn.Sequential([nn.Tanh()], rng=None)
+        text = nn.trace(saturated, nn.HalfSquaredError(), [[30.0]], [0.0]).to_text()
+        assert "keeps its digits" in text and "not what its formula" not in text
+
+    def test_the_page_of_every_loss(self) -> None:
+        for loss in (nn.Huber(0.5), *(cls() for cls in nn.losses.LOSSES)):
+            net = nn.Sequential([nn.Dense(2, 2), nn.Sigmoid()], rng=np.random.default_rng(0))
+            y: Any = [1] if isinstance(loss, nn.SoftmaxCrossEntropy) else [[0.5, 1.0]]
+            trace = nn.trace(net, loss, [[1.0, 2.0]], y, nn.SGD(0.1))
+            assert trace.ok and assert_equalities(trace) and trace.to_html(n_steps=2)

@@ -209,6 +209,16 @@ def exp(x):
 
 
 @njit(**INLINE)
+def expm1_of_any(x):
+    """Return exp(x) - 1, which keeps its digits near 0."""
+    p, scale, small = exp_parts(-abs(x))
+    one = like(x, 1)
+    scale *= small
+    below = scale * p + (scale - one)  # exp(-abs(x)) - 1
+    return -below / (one + below) if x > 0 else below
+
+
+@njit(**INLINE)
 def exp_of_any(x):
     """Return e to the x; inf from where exp(-x) is 0."""
     e = exp(-abs(x))

@@ -11,7 +11,7 @@ from math import log1p as log1p_of_any
 
 from numba import njit
 
-from .elementary import INLINE, exp, exp_of_any, like, log1p, total, view
+from .elementary import INLINE, exp, exp_of_any, expm1_of_any, like, log1p, total, view
 from .program import (
     ABSOLUTE,
     BINARY,
@@ -97,11 +97,12 @@ def sigmoid_binary(z, t, l, dz):
 
 @njit(**INLINE)
 def poisson(z, t, l, dz):
-    """Write l = t log(t / r) + r - t with the rate r = exp(z), 0 log 0 being 0; dl = r - t."""
+    """Write l = t log(t / r) + r - t with the rate r = exp(z); dl = r - t. With d = z - log t, r - t = t (exp(d) - 1)."""
     for i in range(z.size):
-        r = exp_of_any(z[i])
-        l[i] = r - t[i] + (t[i] * (like(z, log(t[i])) - z[i]) if t[i] > 0 else like(z, 0))
-        dz[i] = r - t[i]
+        d = z[i] - like(z, log(t[i])) if t[i] > 0 else like(z, 0)
+        near = t[i] > 0 and abs(d) < 1  # where r - t would lose digits
+        dz[i] = t[i] * expm1_of_any(d) if near else exp_of_any(z[i]) - t[i]
+        l[i] = dz[i] - t[i] * d
 
 
 @njit(**INLINE)

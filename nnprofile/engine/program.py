@@ -150,7 +150,8 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
             reader = kind
         row[Y] = x
         table.append(row)
-        numbers.append(getattr(layer, _NUMBERS[kind]) if kind in _NUMBERS else 0.0)
+        number = getattr(layer, _NUMBERS[kind]) if kind in _NUMBERS else 0.0
+        numbers.append(max(number, float(np.finfo(dtype).tiny)) if kind == LAYER_NORM else number)  # a divisor
     return Program(
         np.array(table, np.int64),
         np.array(numbers, np.float64),

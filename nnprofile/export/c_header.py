@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..contract import Array, Layer, Loss
-from ..layers import Dense, Dropout, Identity, LayerNorm, Parallel, Residual, Sequential
-from ..layers.compose import is_open
+from ..layers import Dense, LayerNorm, Parallel, Residual, Sequential
+from ..layers.compose import is_open, kind_of
 from ..layers.walk import chain
 from ..safetensors import write_whole
-from .layers import ROW_FUNCTIONS, c_expression, expression_of
+from .layers import DO_NOTHING, ROW_FUNCTIONS, c_expression, expression_of
 from .source import Source, n_outputs, source_of
 
 if TYPE_CHECKING:
@@ -201,10 +201,12 @@ class _Body:
         self.written: list[Layer] = []
         self.weighted: list[Layer] = []
         steps = [*(layer for layer, _ in chain(source.net)), *source.link]
-        last = max(i for i, layer in enumerate(steps) if isinstance(layer, Dense) or is_open(layer))
+        last = max((i for i, layer in enumerate(steps) if isinstance(layer, Dense) or is_open(layer)), default=-1)
         at, width = self.given("x", source.n_features), source.n_features
         for i, layer in enumerate(steps):
             at, width = self.write(layer, at, width, "y" if i == last else None)
+        if at != "y":
+            self.each(width, f"y[i] = {at}[i]")
 
     def given(self, at: str, widths: Any) -> Any:
         """Return where x lies: of a tuple, where its parts do."""
@@ -218,7 +220,7 @@ class _Body:
 
     def take(self, width: int) -> str:
         """Return an array of so many numbers."""
-        name = self.free.pop(0) if self.free else "abcdefghijklmnopqrstuvw"[len(self.arrays)]
+        name = self.free.pop(0) if self.free else _array_name(len(self.arrays))
         self.arrays[name] = max(self.arrays.get(name, 0), width)
         return name
 
@@ -237,7 +239,7 @@ class _Body:
             self.lines.append(f"{name}_dense({at}, {width}, {name}_W{k}, {name}_b{k}, {layer.out_features}, {goal});")
             self.release(at)
             return goal, layer.out_features
-        if isinstance(layer, (Identity, Dropout)):
+        if type(layer) in DO_NOTHING:
             return at, width
         if at not in (*self.arrays, "y") or at in self.kept:
             goal = self.take(width)
@@ -260,7 +262,7 @@ class _Body:
 
     def branches(self, layer: Layer, at: Any, width: Any, to: str | None) -> tuple[str, int]:
         """Write a composite."""
-        if isinstance(layer, Sequential):
+        if kind_of(layer) is Sequential:
             for child in layer.children:
                 at, width = self.write(child, at, width)
             if to is not None:
@@ -269,7 +271,7 @@ class _Body:
             return to or at, width
         mine = {at} - self.kept if isinstance(at, str) else set()
         self.kept |= mine
-        if isinstance(layer, Residual):
+        if kind_of(layer) is Residual:
             end, _ = self.write(layer.children[0], at, width)
             goal = to or (end if end != at and end in self.arrays else self.take(width))
             self.each(width, f"{goal}[i] = {at}[i] + {end}[i]")
@@ -277,8 +279,8 @@ class _Body:
         else:
             total = n_outputs(layer, width)
             goal, start, ends = to or self.take(total), 0, []
-            given = at if isinstance(layer, Parallel) else [at] * len(layer.children)
-            widths = width if isinstance(layer, Parallel) else [width] * len(layer.children)
+            given = at if kind_of(layer) is Parallel else [at] * len(layer.children)
+            widths = width if kind_of(layer) is Parallel else [width] * len(layer.children)
             for child, part, n in zip(layer.children, given, widths, strict=True):
                 end, n_end = self.write(child, part, n)
                 self.each(n_end, f"{goal}[{start} + i] = {end}[i]" if start else f"{goal}[i] = {end}[i]")
@@ -304,7 +306,15 @@ class _Body:
 
     def number(self, value: float) -> str:
         """Return a number in the header's dtype."""
-        return _number(self.source.dtype.type(value))
+        with np.errstate(over="ignore"):
+            rounded = self.source.dtype.type(value)
+        if not np.isfinite(rounded):
+            raise ValueError(f"a layer's setting, {value}, has no finite value in {self.source.dtype}")
+        return f"({_number(rounded)})" if rounded < 0 else _number(rounded)
+
+
+def _array_name(k: int) -> str:
+    return "abcdefgh"[k] if k < 8 else f"a{k}"
 
 
 def flat_widths(widths: Any) -> list[int]:

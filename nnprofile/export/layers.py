@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..contract import Layer
 from ..formulas import formula_of, parse
 from ..formulas.expression import Binary, Call, Constant, Element, Expression, Negative, Square
+from ..formulas.parse import free_letters
 from ..functions import NORMAL_TAIL
 from ..layers import Dense, Dropout, Identity, LayerNorm, Parallel, ReLU, Residual, Sequential, Softmax
-from ..layers.compose import is_open
+from ..layers.compose import is_open, kind_of
 
 
 class Graph(Protocol):
@@ -34,6 +37,7 @@ NODES: dict[type[Layer], Callable[[Any, Any, str], str]] = {
     LayerNorm: lambda g, layer, x: _layer_norm(g, layer, x),
 }
 ROW_FUNCTIONS: dict[type[Layer], str] = {Dense: "dense", LayerNorm: "layer_norm", Softmax: "softmax"}  # in C
+DO_NOTHING: tuple[type[Layer], ...] = (Dropout, Identity)  # when they predict
 _OPERATORS = {"+": "Add", "−": "Sub", "·": "Mul", "/": "Div"}
 _FUNCTIONS = {"exp": "Exp", "log": "Log", "tanh": "Tanh", "sqrt": "Sqrt", "max": "Max", "abs": "Abs", "sign": "Sign"}
 _COMPARISONS = {">": "Greater", "≤": "LessOrEqual"}
@@ -44,20 +48,38 @@ def without_form(layer: Layer) -> Layer | None:
     """Return the first layer, this or one inside it, for which there is no form."""
     if is_open(layer):
         return next((found for child in layer.children if (found := without_form(child)) is not None), None)
-    known = type(layer) in ROW_FUNCTIONS or isinstance(layer, Dropout) or "slope" in formula_of(layer)
-    return None if known else layer
+    works_alone = {"y", "slope"} <= formula_of(layer).keys() and not len(layer.params)
+    return None if type(layer) in (*ROW_FUNCTIONS, *DO_NOTHING) or works_alone else layer
 
 
 def expression_of(layer: Layer) -> Expression:
-    """Return y of an elementwise layer as an expression in x."""
-    return parse(formula_of(layer)["y"], {"x": "x"}.__getitem__, layer, sizes={})
+    """Return y of an elementwise layer as an expression in x[n, j].
+
+    Raises
+    ------
+    ValueError
+        If the formula is none in x[n, j] alone, or does not give what the layer's forward does.
+    """
+    text = formula_of(layer)["y"]
+    e = parse(text, {"x": "x"}.__getitem__, layer, sizes={})
+    if free_letters(e) != ("n", "j"):
+        raise ValueError(f"{layer!r} can't be exported: its formula for y is no function of x[n, j]: {text}")
+    points = np.array([[-2.5, -1.0, -0.3, 0.4, 1.0, 3.0]])
+    with np.errstate(all="ignore"):
+        given = np.array(
+            [[e.value({"n": 0, "j": j}, lambda _, index: float(points[index])) for j in range(points.size)]]
+        )
+        computed, _ = layer.forward(points)
+    if not np.allclose(given, computed, rtol=1e-6, atol=1e-9, equal_nan=True):
+        raise ValueError(f"{layer!r} can't be exported: its formula for y, {text}, does not give what its forward does")
+    return e
 
 
 def add_nodes(g: Graph, layer: Layer, x: Any) -> str:
     """Add the nodes of a layer to a graph; return the name of y."""
     if is_open(layer):
         return _branches(g, layer, x)
-    if isinstance(layer, Dropout | Identity):  # which do nothing when they predict
+    if type(layer) in DO_NOTHING:
         return str(x)
     if type(layer) in NODES:
         return NODES[type(layer)](g, layer, x)
@@ -66,13 +88,13 @@ def add_nodes(g: Graph, layer: Layer, x: Any) -> str:
 
 def _branches(g: Graph, layer: Layer, x: Any) -> str:
     """Add the nodes of a composite; x is a name, or, of Parallel, a tuple of names."""
-    if isinstance(layer, Sequential):
+    if kind_of(layer) is Sequential:
         for child in layer.children:
             x = add_nodes(g, child, x)
         return str(x)
-    if isinstance(layer, Residual):
+    if kind_of(layer) is Residual:
         return g.add("Add", x, add_nodes(g, layer.children[0], x))
-    given = x if isinstance(layer, Parallel) else [x] * len(layer.children)
+    given = x if kind_of(layer) is Parallel else [x] * len(layer.children)
     return g.add("Concat", *(add_nodes(g, *pair) for pair in zip(layer.children, given, strict=True)), axis=1)
 
 
@@ -137,12 +159,15 @@ def c_expression(e: Expression, x: str, number: Callable[[float], str], f: str) 
                 sign = {"−": "-", "·": "*"}.get(operator, operator)
                 text = f"{write(left, e.level)} {sign} {write(right, e.level + (operator in '−/'))}"
             case Call(function=">" | "≤" as sign, arguments=(left, right)):
-                return f"({write(left)} {'<=' if sign == '≤' else sign} {write(right)})"
+                return f"({write(left)} {'<=' if sign == '≤' else sign} {write(right)} ? {number(1)} : {number(0)})"
             case Call(function="max", arguments=(left, right)):  # so that NaN stays NaN
-                text = f"{write(left)} <= {write(right)} ? {write(right)} : {write(left)}"
+                a, b = (right, left) if isinstance(left, Constant) else (left, right)
+                is_nan = "" if isinstance(b, Constant) else f" || {write(b)} != {write(b)}"
+                text = f"{write(a)} <= {write(b)}{is_nan} ? {write(b)} : {write(a)}"
                 return text if level == 0 else f"({text})"
             case Call(function="sign", arguments=(argument,)):
-                return f"(({write(argument)} > 0) - ({write(argument)} < 0))"
+                z, zero = write(argument), number(0)
+                return f"({z} > {zero} ? {number(1)} : {z} < {zero} ? {number(-1)} : {z})"
             case Call(function=function, arguments=(argument,)):
                 return f"{'fabs' if function == 'abs' else function}{f}({write(argument)})"
             case _:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, check_filled
-from ..layers import LAYERS, Dense, Dropout, Identity, Sigmoid, Softmax
+from ..contract import Array, Layer, Loss, Parameters, check_filled
+from ..layers import LAYERS, Dense, Identity, Sigmoid, Softmax
 from ..layers.walk import chain
 from ..validation import check_dtype, fitted_inside
-from .layers import without_form
+from .layers import DO_NOTHING, without_form
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -32,21 +31,17 @@ class Source(NamedTuple):
     @property
     def last(self) -> Layer:
         """The last layer that does something."""
-        return (
-            self.link
-            or [layer for layer, _ in chain(self.net) if not isinstance(layer, (Identity, Dropout))]
-            or [self.net]
-        )[-1]
+        return (self.link or [layer for layer, _ in chain(self.net) if type(layer) not in DO_NOTHING] or [self.net])[-1]
 
     @property
     def is_probability(self) -> bool:
         """Tell whether the last of all gives probabilities."""
-        return isinstance(self.last, (Sigmoid, Softmax))
+        return type(self.last) in (Sigmoid, Softmax)
 
     @property
     def is_exclusive(self) -> bool:
         """Tell whether a row has one label of several."""
-        return self.classes is not None or isinstance(self.last, Softmax)
+        return self.classes is not None or type(self.last) is Softmax
 
     @property
     def is_binary(self) -> bool:
@@ -117,19 +112,20 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
             raise ValueError("an estimator has a loss of its own; loss is for networks")
         net, link = model.network_, model.loss_function_.link
         is_classifier = isinstance(model, MLPClassifier)
-        if isinstance(model, MLPClassifier) and not model._multilabel:
+        if isinstance(model, MLPClassifier) and not (model.out_activation_ == "logistic" and model.n_outputs_ > 1):
             classes = model.classes_
 
     after = [] if link is None or isinstance(link, Identity) else [link]
     for layer in (net, *after):
         unknown = without_form(layer)
         if unknown is not None:
-            names = ", ".join(sorted(cls.__name__ for cls in LAYERS))
+            names = ", ".join(sorted(cls.__name__ for cls in LAYERS if cls is not type(unknown)))
             raise ValueError(
-                f"{unknown!r} can't be exported; {names} can, and elementwise layers of your own that state their formula"
+                f"{unknown!r} can't be exported; {names} can, and elementwise layers of your own that state their formula; "
+                "others need a form in nnprofile/export/layers.py"
             )
     width = getattr(net, "in_features", None)
-    if width is None or (isinstance(width, tuple) and not all(isinstance(part, int) for part in width)):
+    if not _is_known(width):
         raise ValueError(f"{net!r} can't be exported: no layer says how many features x has")
     if dtype is None:
         dtype = net.params.dtype
@@ -143,6 +139,10 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
     return Source(net, after, np.dtype(dtype), width, n_outputs(net, width), classes, is_classifier, is_estimator)
 
 
+def _is_known(width: Any) -> bool:
+    return all(map(_is_known, width)) if isinstance(width, tuple) else width is not None
+
+
 def n_outputs(net: Layer, width: Any) -> int:
     """Return the width of y, of an x of this width, or, of a tuple, of these widths."""
 
@@ -153,22 +153,22 @@ def n_outputs(net: Layer, width: Any) -> int:
 
 
 def folded(net: Layer, scalers: list[tuple[Array, Array]], model: Any) -> Layer:
-    """Return a copy of a network whose first Dense does what the scalers x a + c before it do: W' = a W, b' = b + c W.
+    """Return a float64 twin of a network whose first Dense does what the scalers x a + c before it do: W' = a W, b' = b + c W.
 
     Raises
     ------
     ValueError
         If the first layer is no Dense.
     """
-    net = copy.deepcopy(net)
-    first, _ = next(chain(net))
-    if not isinstance(first, Dense):
+    first, start = next(chain(net))
+    if type(first) is not Dense:
         raise ValueError(f"the scalers of {model!r} can't be exported: the first layer is no Dense, but {first!r}")
     W, b = first.params["W"].astype(float), first.params["b"].astype(float)
     for a, c in reversed(scalers):
         b, W = b + c @ W, a[:, None] * W
-    first.params["W"], first.params["b"] = W, b
-    return net
+    vector = net.params.vector.astype(float)
+    vector[start : start + W.size + b.size] = np.concatenate([W.ravel(), b])
+    return net.with_params(Parameters(net.params.layout, vector))
 
 
 def behind_scalers(model: Any) -> tuple[Any, list[tuple[Array, Array]]]:
@@ -189,7 +189,8 @@ def scaling(step: Any) -> tuple[Array, Array] | None:
     if name not in ("StandardScaler", "RobustScaler", "MaxAbsScaler"):
         return None
     center = getattr(step, "mean_", None) if name == "StandardScaler" else getattr(step, "center_", None)
-    if not getattr(step, "with_mean", True):
+    if not (getattr(step, "with_mean", True) and getattr(step, "with_centering", True)):
         center = None
-    scale = one if step.scale_ is None else step.scale_
+    scales = getattr(step, "with_std", True) and getattr(step, "with_scaling", True) and step.scale_ is not None
+    scale = step.scale_ if scales else one
     return one / scale, (zero if center is None else -center / scale)

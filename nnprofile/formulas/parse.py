@@ -14,7 +14,8 @@ from typing import Any
 
 from .expression import Binary, Call, Constant, Element, Expression, Negative, Square, Sum, call
 
-FUNCTIONS = ("exp", "log", "tanh", "sqrt", "erfc", "max", "abs", "sign")
+# How many arguments each takes.
+FUNCTIONS = {**dict.fromkeys(("exp", "log", "tanh", "sqrt", "erfc", "abs", "sign"), 1), "max": 2}
 _OPERATORS: dict[type, str] = {ast.Add: "+", ast.Sub: "−", ast.Mult: "·", ast.Div: "/"}
 _COMPARISONS: dict[type, str] = {ast.Gt: ">", ast.LtE: "≤"}
 _SYMBOLS = {
@@ -26,7 +27,7 @@ _METHODS = ("forward", "backward", "_slope", "sample_losses", "step", "_move")  
 
 def formula_of(obj: object) -> Mapping[str, str]:
     """Return ``obj.formula``; none, if a subclass has changed what the formula speaks of, and has not changed the formula."""
-    for cls in type(obj).__mro__:
+    for cls in (obj, *type(obj).__mro__):
         if "formula" in vars(cls):
             return obj.formula  # type: ignore[attr-defined,no-any-return]
         if any(method in vars(cls) for method in _METHODS):
@@ -67,10 +68,18 @@ def parse(
     known = {"pi": pi, **({"K": sizes["k"]} if "k" in sizes else {}), **(numbers or {})}
 
     def named(name: str, letters: tuple[str, ...]) -> Expression:
+        unknown = [letter for letter in letters if letter not in (*sizes, *index) and not letter.isdigit()]
+        if unknown:
+            raise ValueError(f"a formula has the letters {', '.join({*sizes, *index})}, no {unknown[0]!r}: {text}")
         try:
             found = quantity(name)
         except KeyError:
-            return Constant(_SYMBOLS.get(name, name), float(known[name] if name in known else getattr(owner, name)))
+            if letters is not index:
+                raise ValueError(f"{name!r} is no quantity with indices: {text}") from None
+            value = known.get(name, getattr(owner, name, None))
+            if not isinstance(value, (int, float)):
+                raise ValueError(f"{name!r} is neither a quantity nor a number of {owner!r}: {text}") from None
+            return Constant(_SYMBOLS.get(name, name), float(value))
         return Element(found, letters) if isinstance(found, str) else found
 
     def read(node: ast.expr) -> Expression:
@@ -93,15 +102,19 @@ def parse(
                 return Binary(_OPERATORS[type(operator)], read(left), read(right))
             case ast.Compare(left=left, ops=[operator], comparators=[right]) if type(operator) in _COMPARISONS:
                 return call(_COMPARISONS[type(operator)], read(left), read(right))
-            case ast.Call(func=ast.Name(id="sum"), args=[ast.Name(id=letter), body]):
+            case ast.Call(func=ast.Name(id="sum"), args=[ast.Name(id=letter), body], keywords=[]):
                 return Sum(letter, sizes[letter], read(body))
-            case ast.Call(func=ast.Name(id=function), args=arguments) if function in FUNCTIONS:
+            case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]) if FUNCTIONS.get(function) == len(
+                arguments
+            ):
                 return Call(function, tuple(map(read, arguments)))
-        raise ValueError(f"a formula has no {ast.unparse(node)!r}: {text}")
+        raise ValueError(
+            f"a formula has no {ast.unparse(node)!r}, but + - * / **2, > <=, sum(letter, ...) and {', '.join(FUNCTIONS)}: {text}"
+        )
 
     try:
         return read(ast.parse(text, mode="eval").body)
-    except (SyntaxError, AttributeError, KeyError, TypeError) as error:
+    except (SyntaxError, AttributeError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise ValueError(f"this is no formula: {text!r} ({error})") from error
 
 

@@ -401,6 +401,8 @@ class Model:
             if result is not None and (_same(result, there) if works else not _same(result, here)):
                 self.way = way
                 return
+        if there is not None and _same(there, here):  # nothing tells the ways apart: the values are not used at this x
+            self.way = next((way for way in self.ways if self._try(way, values, call) is not None), self.way)
 
     def _try(self, way: Any, values: list[Array], call: Any) -> Any:
         try:

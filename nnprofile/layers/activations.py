@@ -211,7 +211,7 @@ class GELU(Elementwise):
     """
 
     formula = {
-        "y": "x * erfc(-x / sqrt(2)) / 2",
+        "y": "x * (erfc(-x / sqrt(2)) / 2)",
         "slope": "erfc(-x / sqrt(2)) / 2 + x * exp(-x**2 / 2) / sqrt(2 * pi)",
     }
 

@@ -7,6 +7,7 @@ How a composite runs is stated once, by ``_forward`` and ``_backward``, which le
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -364,9 +365,12 @@ class Concatenate(Composite):
 
     def _width_of_x(self) -> Any:
         known = [takes for layer in self.children if (takes := getattr(layer, "in_features", None)) is not None]
-        if any(takes != known[0] for takes in known):
-            raise ValueError(f"the branches of {type(self).__name__} take one x, but they take {known} features")
-        return known[0] if known else None
+        try:
+            return functools.reduce(_same_width, known, None)
+        except ValueError:
+            raise ValueError(
+                f"the branches of {type(self).__name__} take one x, but they take {known} features"
+            ) from None
 
     def output_width(self, width: Any) -> int | None:
         """Return the sum of the branches' widths."""
@@ -426,6 +430,15 @@ class Parallel(Composite):
         )
 
 
+def _same_width(a: Any, b: Any) -> Any:
+    """Return what two widths of one x say together; None says nothing."""
+    if a is None or b is None or a == b:
+        return b if a is None else a
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        return tuple(map(_same_width, a, b))
+    raise ValueError
+
+
 def _total(widths: Iterable[int | None]) -> int | None:
     found = list(widths)
     return None if None in found else sum(found)  # type: ignore[arg-type]
@@ -467,10 +480,20 @@ class _Gradients:
         return self.params.like() if self.vector is None else self.params.of(self.vector)
 
 
+_RUNS = ("forward", "backward", "_forward", "_backward", "_backward_into")
+
+
+def kind_of(layer: Layer) -> type[Composite] | None:
+    """Return which composite of the library a layer is, a subclass that runs as it does too; None of any other layer."""
+    for kind in (Sequential, Residual, Concatenate, Parallel):
+        if isinstance(layer, kind) and all(getattr(type(layer), name) is getattr(kind, name) for name in _RUNS):
+            return kind
+    return None
+
+
 def is_open(layer: Layer) -> bool:
-    """Tell whether a layer is a composite that runs as composites do, so that one may look inside."""
-    cls = type(layer)
-    return isinstance(layer, Composite) and cls.forward is Composite.forward and cls.backward is Composite.backward
+    """Tell whether a layer is a composite that runs as the library's do, so that one may look inside."""
+    return kind_of(layer) is not None
 
 
 def _keeps_width(layer: Layer) -> bool:

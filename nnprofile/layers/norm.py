@@ -77,8 +77,10 @@ class LayerNorm(Layer):
         if x.ndim != 2 or x.shape[1] != self.features:
             raise ValueError(f"{self!r} takes x of shape (n_samples, {self.features}), got {x.shape}")
         check_filled(self)
-        m = x.mean(axis=1, keepdims=True)
-        r = 1 / np.sqrt(((x - m) * (x - m)).mean(axis=1, keepdims=True) + self.epsilon)
+        epsilon = max(self.epsilon, float(np.finfo(x.real.dtype).tiny))  # which is not 0 in float32 either
+        with np.errstate(over="ignore"):  # of a row too large to have a variance, h is 0
+            m = x.mean(axis=1, keepdims=True)
+            r = 1 / np.sqrt(((x - m) * (x - m)).mean(axis=1, keepdims=True) + epsilon)
         h = (x - m) * r
         return self.params["g"] * h + self.params["b"], (m, r, h)
 

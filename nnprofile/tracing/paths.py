@@ -89,7 +89,7 @@ def paths(trace: Record, name: str, index: int | Sequence[int]) -> list[ChainPat
         if factor is not None:
             first = (_element(trace, factor.name, tuple(n if i == "n" else at[i] for i in factor.index)),)
         _walk(trace, n, index[-1], ((link.y, index[-1]),), first, found)
-    if value.ndim == 2 and "R" in trace:
+    if value.ndim > 1 and "R" in trace:
         share = trace.l2 / _total(trace)
         factors = (Factor("", (), share, "λ/N"), _element(trace, name, index))
         found.append(ChainPath(None, (), factors, _product(factors)))

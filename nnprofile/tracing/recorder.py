@@ -20,6 +20,7 @@ from ..formulas import formula_of
 from ..formulas.expression import PLAIN, Constant, Expression, Quantities
 from ..gradcheck.reference import Subject
 from ..layers import Concatenate, Dense, Dropout, Parallel, Residual, Sequential
+from ..layers.compose import kind_of
 from ..layers.walk import Step as LayerStep
 from ..layers.walk import run_steps
 from ..validation import as_input, as_weights, check_number, check_rng, fitted_inside
@@ -257,7 +258,9 @@ class _Recorder:
 
     def branches(self, step: LayerStep, x_name: Names) -> str:
         """Record a fork, the branches behind it, and their join."""
-        layer, kind = step.layer, type(step.layer).__name__
+        layer, composite = step.layer, kind_of(step.layer)
+        assert composite is not None
+        kind = composite.__name__
         parts, names = [step.parts[i] for i in sorted(step.parts)], list(x_name) if isinstance(x_name, tuple) else []
         if isinstance(layer, Parallel):
             for part, name in zip(parts, names, strict=True):
@@ -285,7 +288,7 @@ class _Recorder:
         letter = "r" if isinstance(layer, Residual) else "c"
         y_name = letter + self.tail(self.n_weighted, [letter])
         self.places[y_name] = (step.name, "y")
-        equation = {Residual: "37", Concatenate: "38", Parallel: "39"}[type(layer)]
+        equation = {Residual: "37", Concatenate: "38", Parallel: "39"}[composite]
         if isinstance(layer, Residual):
             fork.shortcut = y_name
             element: Expression | None = Quantities(x_name)["n", "j"] + Quantities(ends[0])["n", "j"]
@@ -342,10 +345,10 @@ class _Recorder:
                 axes = (y_axes[1],)
             self.given_names.append(self.add(params[name], value, axes, "parameter", parameter=node.prefix + name))
         names = []
-        if type(layer) is Dropout and rule.slope is not None:
+        if extra == ("m",) and rule.slope is not None:
             mask = rule.slope[1] if before is not None else replace(rule.slope[1], why="Inference: nothing is dropped.")
             names.append(self.add(f"m{tail}", step.cache, y_axes, "slope", mask))
-        for inner, value in layer.inner(step.cache).items():
+        for inner, value in layer.inner(step.cache).items() if rule.inner else ():
             names.append(
                 self.add(place.name(inner), value, (x_axes[0], y_axes[1])[: value.ndim], "forward", rule.inner[inner])
             )

@@ -89,7 +89,7 @@ class Place:
 
     def filled(self, text: str) -> str:
         """Return a text with the names in its braces as the trace has them."""
-        return re.sub(r"\{(\w+)\}", lambda found: f"{{{self.name(found[1])}}}", text)
+        return re.sub(r"\{([\w.]+)\}", lambda found: f"{{{self.name(found[1])}}}", text)
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,12 @@ def _elementwise_words(f: str) -> Words:
 
 def words_of(layer: Layer) -> Words:
     """Return what is said of a layer's formulas; of a subclass, what is said of the class, changed by its own ``words``."""
+    texts = formula_of(layer)
+    if not texts:  # it may compute something else than the class it comes from
+        return {}
     known = next((_WORDS[cls] for cls in type(layer).__mro__ if cls in _WORDS), None)
     if known is None:
-        known = _elementwise_words(symbol_of(layer)) if "slope" in formula_of(layer) else {}
+        known = _elementwise_words(symbol_of(layer)) if "slope" in texts else {}
     return {**known, **getattr(layer, "words", {})}
 
 
@@ -209,10 +212,10 @@ def symbol_of(layer: Layer) -> str:
 def own_names(layer: Layer) -> tuple[str, ...]:
     """Return what a layer makes besides y and gradients: "s", a slope; "m", a mask; or what its formulas name on the way."""
     texts = formula_of(layer)
-    if isinstance(layer, Dropout):
-        return ("m",)
     if not texts or "slope" in texts:
         return ("s",)
+    if isinstance(layer, Dropout):
+        return ("m",)
     return tuple(name for name in texts if name not in ("y", "dx") and name.removeprefix("d") not in layer.params)
 
 
@@ -231,9 +234,8 @@ def layer_rule(layer: Layer, at: Place) -> LayerRule:
     plain = {"y": f"{{y}} = {kind}({{x}})", "dx": f"{{dx}} = {kind}.backward({{dy}})"}
 
     def formula(key: str, text: str | None) -> Formula:
-        head, equation, why = words.get(
-            key, (plain.get(key, f"{{{key}}} from {kind}.backward({{dy}})"), "", "" if texts else by)
-        )
+        other = f"{{{key}}} of {kind}" if key in at.own else f"{{{key}}} from {kind}.backward({{dy}})"
+        head, equation, why = words.get(key, (plain.get(key, other), "", "" if texts else by))
         if text is None:
             return Formula(at.filled(head), None, NJ if key == "m" else (), equation, at.filled(why))
         element = parse(text, at.name, layer, sizes=sizes)
@@ -246,7 +248,7 @@ def layer_rule(layer: Layer, at: Place) -> LayerRule:
         slope = (at.name("s"), formula("slope", texts["slope"]))
     elif "m" in at.own and isinstance(layer, Dropout):
         slope = (at.name("m"), formula("m", None))
-    title = next((_TITLES[cls] for cls in type(layer).__mro__ if cls in _TITLES), kind)
+    title = next((_TITLES[cls] for cls in type(layer).__mro__ if texts and cls in _TITLES), kind)
     return LayerRule(
         f"Activation {symbol_of(layer)}" if "slope" in texts else title.format(tail=at.tail),
         formula("y", texts.get("y")),
@@ -323,11 +325,12 @@ def loss_rule(loss: Loss, y_name: str, k: int, *, labels: bool = False) -> LossR
         return None
     names = {"y": y_name, "t": "t", "p": "p", "l": "l"}
     inner: Loss = getattr(loss, "inner", loss)  # of a loss that is wrong on purpose
+    numbers = {"n_samples": float(getattr(loss, "n_samples", 0))}
     words = _LOSS_WORDS.get(type(inner), {})
 
     def element(key: str) -> Expression:
         text = texts.get(f"{key} of labels", texts[key]) if labels else texts[key]
-        return parse(text, names.__getitem__, loss, sizes={"j": k, "k": k})
+        return parse(text, names.__getitem__, inner, sizes={"n": 1, "j": k, "k": k}, numbers=numbers)
 
     def formula(key: str, index: tuple[str, ...]) -> Formula:
         head, equation, why = words.get(key, (f"{{{key}}} = {type(loss).__name__}({{y}}, {{t}})", "", ""))

@@ -52,7 +52,7 @@ def lines(trace: Record, name: str, digits: int, most: int, style: Style) -> Ite
             middle = style.substituted(element, at, lookup, lambda v: number(v, digits))
         value, check, right = number(q.value[index], digits), "", True
         if q.formula.element is not None and not gives(q, index, lookup):
-            check = KEPT
+            check = KEPT if may_be_rounding(q, index, lookup) else "not what its formula gives"
         if q.check is not None:
             right = not q.check.wrong[index]
             reference = number(q.check.reference[index], digits)
@@ -83,6 +83,25 @@ def gives(q: Quantity, index: tuple[int, ...], lookup: Any) -> bool:
     if q.value.dtype == np.float32 or sums:  # a sum may cancel, for good reasons
         return bool(np.isfinite(plain) or not np.isfinite(value))
     return bool(abs(plain - value) <= 1e-6 * abs(value)) or not np.isfinite(value)
+
+
+def may_be_rounding(q: Quantity, index: tuple[int, ...], lookup: Any) -> bool:
+    """Tell whether a formula, computed as it stands, misses the number by no more than digits that it lost on the way."""
+    largest = 1.0
+
+    def noting(name: str, at: tuple[int, ...]) -> float:
+        nonlocal largest
+        found: float = lookup(name, at)
+        largest = max(largest, abs(found)) if np.isfinite(found) else largest
+        return found
+
+    assert q.formula.element is not None
+    with np.errstate(all="ignore"):
+        try:
+            plain = q.formula.element.value(dict(zip(q.index, index, strict=False)), noting)
+        except ValueError:
+            return True
+    return not np.isfinite(plain) or abs(plain - float(q.value[index])) <= 1e-9 * largest * largest
 
 
 def left_out(q: Quantity, most: int, shown: str = "") -> str:
