@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 import nnprofile as nn
@@ -145,7 +145,8 @@ def check_float32(job: dict[str, Any]) -> None:
     """From a common state, each path's distance from a step in float64 is at most four times the other's."""
     job = job | {"batch_size": 1000, "n_epochs": 1}
     # Two normalised numbers are 1 and -1: what is left of their gradient is rounding, in either path.
-    assume(not any(isinstance(layer, nn.LayerNorm) and layer.features < 3 for layer, _ in chain(job["net"])))
+    if any(isinstance(layer, nn.LayerNorm) and layer.features < 3 for layer, _ in chain(job["net"])):
+        return
     if isinstance(job["optimizer"], nn.Adam):  # with a small epsilon its first step is the gradient's sign
         job["optimizer"] = nn.Adam(0.5, epsilon=1.0, lazy=job["optimizer"].lazy)
     net = job.pop("net")
