@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from ..contract import Layer
 from .activations import GELU, Exp, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
-from .compose import Composite, Concatenate, Parallel, Residual, Sequential
+from .branches import Concatenate, Parallel, Residual
+from .compose import Composite, Sequential
 from .dense import Dense
 from .dropout import Dropout
 from .norm import LayerNorm

@@ -1,6 +1,6 @@
 """Show one training step: each number with its formula, and the right value beside each gradient.
 
-Read the modules in this order: rules, large, reference, record, replay, recorder, measure, update, paths, text, page,
+Read the modules in this order: rules, large, reference, record, replay, recorder, branching, measure, update, paths, text, page,
 traces; then bugs and presets.
 """
 

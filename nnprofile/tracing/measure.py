@@ -12,10 +12,10 @@ from ..objectives import penalty
 from .rules import Formula, loss_rule
 
 if TYPE_CHECKING:
-    from .recorder import _Recorder
+    from .recorder import Recorder
 
 
-def record_loss(r: _Recorder, y_name: str, y: Array) -> Array:
+def record_loss(r: Recorder, y_name: str, y: Array) -> Array:
     """Record the loss, and return its gradient."""
     found, loss = r.trace, r.trace.loss
     value, cache = loss.forward(y, r.y_true, r.weights)
@@ -64,7 +64,7 @@ def record_loss(r: _Recorder, y_name: str, y: Array) -> Array:
     return dy
 
 
-def _l2_term(r: _Recorder, names: list[str], value: Any) -> str:
+def _l2_term(r: Recorder, names: list[str], value: Any) -> str:
     """Record R and J if there is an L2 term, and return the name of what is descended."""
     weights = [q for q in r.trace.values() if q.role == "parameter" and q.value.ndim > 1]
     if not r.decay or not weights:

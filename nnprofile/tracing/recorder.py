@@ -17,20 +17,19 @@ import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, is_sparse, n_rows
 from ..formulas import formula_of
-from ..formulas.expression import PLAIN, Constant, Expression, Quantities
+from ..formulas.expression import PLAIN, Constant, Quantities
 from ..gradcheck.reference import Subject
-from ..layers import Concatenate, Dense, Dropout, Parallel, Residual, Sequential
-from ..layers.compose import kind_of
+from ..layers import Dense, Dropout, Parallel, Sequential
 from ..layers.walk import Step as LayerStep
 from ..layers.walk import run_steps
 from ..validation import as_input, as_weights, check_number, check_rng, fitted_inside
+from .branching import Fork, Join, back_apart, back_together, record_branches
 from .large import wanted
 from .measure import record_loss
 from .record import EMPTY, Link, Quantity, Record, Step
 from .reference import check
 from .replay import Replay
 from .rules import (
-    NJ,
     Formula,
     LayerRule,
     Place,
@@ -78,7 +77,7 @@ def record(
         raise ValueError(f"optimizer must be an Optimizer, such as SGD(0.1), got {optimizer!r}")
     given = copy.deepcopy((x, y, weights, rng))  # the trace is a record: training may go on
     found = kind(title, copy.deepcopy(net), loss, copy.deepcopy(optimizer), check_number(l2, "l2"), frozen, given)
-    _Recorder(found).record()
+    Recorder(found).record()
     return found
 
 
@@ -114,29 +113,7 @@ class _Leaf:
         return f"{self.step.name}." if self.step.name else ""
 
 
-@dataclass
-class _Fork:
-    """A quantity that several branches use, each by a copy of its own; a shortcut uses it directly."""
-
-    title: str
-    x: str
-    copies: list[str]
-    shortcut: str = ""  # the name of what it is added to
-    equation: str = "38"
-
-
-@dataclass
-class _Join:
-    """Branches that come together: added to the shortcut, or side by side."""
-
-    title: str
-    y: str
-    parts: list[str]
-    side_by_side: bool
-    equation: str
-
-
-class _Recorder:
+class Recorder:
     """Walk forward, backward and through the update, and record every quantity."""
 
     def __init__(self, found: Record) -> None:
@@ -147,7 +124,7 @@ class _Recorder:
         total = float(self.n if self.weights is None else self.weights.sum())
         self.total = Constant("N" if self.weights is None else "Σw", total)
         self.decay = found.l2 / total if total else 0.0
-        self.nodes: list[_Leaf | _Fork | _Join] = []
+        self.nodes: list[_Leaf | Fork | Join] = []
         self.places: dict[str, tuple[str, str]] = {}  # quantity -> the step whose x or y it is, and which of the two
         self.d: dict[str, Array] = {}  # quantity -> its gradient
         self.objective = "L"  # the name of what is descended
@@ -254,59 +231,7 @@ class _Recorder:
             return str(x_name)
         if isinstance(x_name, tuple) and not (step.parts and isinstance(step.layer, Parallel)):
             raise ValueError(f"trace shows a tuple x where Parallel takes it; {step.layer!r} takes one too")
-        return self.branches(step, x_name) if step.parts else self.leaf(step, x_name, inside=inside)
-
-    def branches(self, step: LayerStep, x_name: Names) -> str:
-        """Record a fork, the branches behind it, and their join."""
-        layer, composite = step.layer, kind_of(step.layer)
-        assert composite is not None
-        kind = composite.__name__
-        parts, names = [step.parts[i] for i in sorted(step.parts)], list(x_name) if isinstance(x_name, tuple) else []
-        if isinstance(layer, Parallel):
-            for part, name in zip(parts, names, strict=True):
-                self.places[name] = (part.name, "x")
-        else:
-            for part in parts:
-                self.n_copies += 1
-                name = f"u{self.tail(self.n_copies, ['u'])}"
-                names.append(name)
-                self.places[name] = (part.name, "x")
-                formula = Formula(f"{{{name}}} = {{{x_name}}}", Quantities(x_name)["n", "j"], NJ, "37")
-                self.add(name, part.x, self.axes[x_name], "forward", formula)
-                self.link(Link(x_name, name, "copy"))
-            fork = _Fork(kind, x_name, names[:])
-            fork.equation = "37" if isinstance(layer, Residual) else "38"
-            why = "A value that is used twice counts as two: each use gets a gradient of its own, and they are added."
-            self.step(
-                f"Forward: a branch of {kind}" if len(names) == 1 else f"Forward: branches of {kind}",
-                "forward",
-                names,
-                why,
-            )
-            self.nodes.append(fork)
-        ends = [self.through(part, name, inside=True) for part, name in zip(parts, names, strict=True)]
-        letter = "r" if isinstance(layer, Residual) else "c"
-        y_name = letter + self.tail(self.n_weighted, [letter])
-        self.places[y_name] = (step.name, "y")
-        equation = {Residual: "37", Concatenate: "38", Parallel: "39"}[composite]
-        if isinstance(layer, Residual):
-            fork.shortcut = y_name
-            element: Expression | None = Quantities(x_name)["n", "j"] + Quantities(ends[0])["n", "j"]
-            why, axes = "The shortcut: x itself, beside what the layers make of it.", self.axes[x_name]
-            head = f"{{{x_name}}} + {{{ends[0]}}}"
-            self.link(Link(x_name, y_name, "copy"))
-        else:
-            element, why = None, "The outputs of the branches, side by side."
-            head, axes = f"[{', '.join(f'{{{end}}}' for end in ends)}]", ("samples", f"columns of {PLAIN.name(y_name)}")
-        offset = 0
-        for end in ends:
-            self.link(Link(end, y_name, "copy", offset=offset))
-            offset += 0 if isinstance(layer, Residual) else self.trace[end].value.shape[1]
-        formula = Formula(f"{{{y_name}}} = {head}", element, NJ if element is not None else (), equation, why)
-        self.add(y_name, step.y, axes, "forward", formula)
-        self.step(f"Forward: {kind}", "forward", [y_name], why)
-        self.nodes.append(_Join(kind, y_name, ends, not isinstance(layer, Residual), equation))
-        return y_name
+        return record_branches(self, step, x_name) if step.parts else self.leaf(step, x_name, inside=inside)
 
     def leaf(self, step: LayerStep, x_name: str, *, inside: bool) -> str:
         """Record a layer that holds no others."""
@@ -380,10 +305,10 @@ class _Recorder:
         for node in reversed(self.nodes):
             if isinstance(node, _Leaf):
                 self.back_through(node)
-            elif isinstance(node, _Join):
-                self.back_apart(node)
+            elif isinstance(node, Join):
+                back_apart(self, node)
             else:
-                self.back_together(node)
+                back_together(self, node)
 
     def back_through(self, node: _Leaf) -> None:
         """Record the gradients of a layer's parameters, and of what went in."""
@@ -403,36 +328,6 @@ class _Recorder:
             self.d[place.x] = dx
             names.append(self.gradient_at(place.x, rule.backward))
         self.step(f"Backward: {rule.title}", "backward", names)
-
-    def back_apart(self, node: _Join) -> None:
-        """Record the gradients of the branches' outputs: pieces of dy, or dy itself."""
-        dy, names, start = self.d[node.y], [], 0
-        for part in node.parts:
-            stop = start + self.trace[part].value.shape[1] if node.side_by_side else dy.shape[1]
-            self.d[part] = dy[:, start:stop]
-            piece = f"{{d{node.y}}}, columns {start} to {stop - 1}" if node.side_by_side else f"{{d{node.y}}}"
-            element = None if node.side_by_side else Quantities(f"d{node.y}")["n", "j"]
-            why = (
-                "Each branch gets the part of the gradient that belongs to its columns."
-                if node.side_by_side
-                else ("A sum hands its gradient on to both of its terms as it is.")
-            )
-            formula = Formula(f"{{d{part}}} = {piece}", element, NJ if element is not None else (), node.equation, why)
-            names.append(self.gradient_at(part, formula))
-            start = stop if node.side_by_side else 0
-        self.step(f"Backward: {node.title}", "backward", names)
-
-    def back_together(self, node: _Fork) -> None:
-        """Record the gradient of what the branches share: the sum of theirs."""
-        uses = [node.shortcut] * bool(node.shortcut) + node.copies
-        self.d[node.x] = sum((self.d[use] for use in uses[1:]), start=self.d[uses[0]])
-        element: Expression = Quantities(f"d{uses[0]}")["n", "j"]
-        for use in uses[1:]:
-            element = element + Quantities(f"d{use}")["n", "j"]
-        head = " + ".join(f"{{d{use}}}" for use in uses)
-        why = "A value that is used more than once gets the sum of the gradients of all its uses."
-        formula = Formula(f"{{d{node.x}}} = {head}", element, NJ, node.equation, why)
-        self.step(f"Backward: the branches of {node.title} meet", "backward", [self.gradient_at(node.x, formula)])
 
     def gradient_at(self, name: str, formula: Formula) -> str:
         """Record the gradient of a quantity of the forward pass."""

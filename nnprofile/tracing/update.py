@@ -13,10 +13,10 @@ from ..objectives import penalty
 from .rules import Formula, update_rule
 
 if TYPE_CHECKING:
-    from .recorder import _Recorder
+    from .recorder import Recorder
 
 
-def record_update(r: _Recorder) -> None:
+def record_update(r: Recorder) -> None:
     """Record the optimizer's step, and what the loss is afterwards beside what the gradient promised."""
     found = r.trace
     optimizer = copy.deepcopy(found.optimizer)
@@ -45,7 +45,7 @@ def record_update(r: _Recorder) -> None:
 
 
 def _one(
-    r: _Recorder,
+    r: Recorder,
     optimizer: Optimizer,
     params: Parameters,
     name: str,
@@ -72,7 +72,7 @@ def _one(
     names.append(r.add(f"{symbol}+", params[name], axes, "update", by, parameter=name))
 
 
-def _after(r: _Recorder, net: Layer, old: Parameters) -> None:
+def _after(r: Recorder, net: Layer, old: Parameters) -> None:
     """Record the loss after the update, beside what the gradient promised (docs/backprop.md, eq. 33)."""
     found = r.trace
     name = r.y_name
