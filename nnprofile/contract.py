@@ -21,6 +21,8 @@ from .parameters import Shape as Shape
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    Rng = np.random.Generator | None  # what draws in training mode
+
 Cache = Any
 
 

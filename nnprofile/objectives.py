@@ -10,7 +10,7 @@ import numpy as np
 from .contract import Array, Layer, Loss, Parameters, forward_pair, n_rows, take
 
 if TYPE_CHECKING:
-    Rng = np.random.Generator | None
+    from .contract import Rng
 
 
 def penalty(matrices: Iterable[Array], share: float) -> Any:

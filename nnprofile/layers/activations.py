@@ -15,7 +15,7 @@ from ..functions import erfc, sigmoid
 from ..validation import check_number
 
 if TYPE_CHECKING:
-    Rng = np.random.Generator | None
+    from ..contract import Rng
 
 
 class Elementwise(Layer):

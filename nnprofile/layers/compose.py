@@ -18,7 +18,8 @@ from ..validation import as_input, check_dtype, check_rng
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-    Rng = np.random.Generator | None
+    from ..contract import Rng
+
     RunForward = Callable[[int, Any], tuple[Any, Cache]]  # of the child with this number: x -> (y, cache)
     RunBackward = Callable[[int, Array, Cache, bool], Any]  # dy, cache, whether dx is needed -> dx
 

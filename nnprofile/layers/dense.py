@@ -12,7 +12,8 @@ from ..initializers import glorot_uniform
 from ..validation import check_rng, check_size
 
 if TYPE_CHECKING:
-    Rng = np.random.Generator | None
+    from ..contract import Rng
+
     Initializer = Callable[[int, int, np.random.Generator], Array]
 
 

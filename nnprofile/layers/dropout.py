@@ -10,7 +10,7 @@ from ..contract import Array, Cache, Layer, Parameters, floating
 from ..validation import check_number
 
 if TYPE_CHECKING:
-    Rng = np.random.Generator | None
+    from ..contract import Rng
 
 
 class Dropout(Layer):

@@ -10,7 +10,7 @@ from ..contract import Array, Cache, Layer, Parameters, Shape, check_filled, flo
 from ..validation import check_number, check_size
 
 if TYPE_CHECKING:
-    Rng = np.random.Generator | None
+    from ..contract import Rng
 
 
 class LayerNorm(Layer):

@@ -9,7 +9,7 @@ import numpy as np
 from ..contract import Array, Cache, Layer, Parameters, floating
 
 if TYPE_CHECKING:
-    Rng = np.random.Generator | None
+    from ..contract import Rng
 
 
 class Softmax(Layer):

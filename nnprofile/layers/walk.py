@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..contract import Array, Cache, Layer, Parameters, backward_pair, forward_pair
 from .compose import Composite, Sequential, is_open
 
 if TYPE_CHECKING:
-    Rng = np.random.Generator | None
+    from ..contract import Rng
 
 Change = Callable[[str, str, Any], Any]  # (name of a step, "x" or "y", value) -> value
 
