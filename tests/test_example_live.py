@@ -259,9 +259,9 @@ def test_who_is_forgotten_leaves_no_trace(store: live.Store) -> None:
     assert gone not in store.state().learner.sample.frame.index
     assert not traces(store, gone)
     assert [v["forgotten"] for v in store.versions()] == [1, 1, 0]
-    with pytest.raises(live.LiveError, match="nobody here is called"):
+    with pytest.raises(live.LiveError, match="no customer here is called"):
         store.forget(gone)
-    with pytest.raises(live.LiveError, match="nobody here"):
+    with pytest.raises(live.LiveError, match="no customer here"):
         store.score(gone)
 
 

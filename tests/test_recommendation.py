@@ -745,7 +745,7 @@ def test_errors_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for arguments, says in (
         (["--log", str(short), *named], "days are too short"),
         (["--log", str(few), *named], "see --rare"),
-        (["--log", str(once), *named], "nobody who made 5 trips"),
+        (["--log", str(once), *named], "no customer who made 5 trips"),
         (["--log", str(short), *named[:-1], "Artikelnummer"], "did you mean 'Artikel'"),
         (["--log", str(tmp_path / "none.csv"), *named], "none.csv"),
     ):

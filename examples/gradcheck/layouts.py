@@ -107,7 +107,7 @@ class TwoLayerNet:
 
 
 class OwnNames:
-    """Names that nobody could guess: say them, with gradcheck.stateful."""
+    """Names that cannot be guessed are passed to gradcheck.stateful."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.theta = rng.normal(size=(3, 2))

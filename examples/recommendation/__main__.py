@@ -103,7 +103,7 @@ def _run(options: argparse.Namespace, types: Types) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     shop.save(options.out / f"{purchases.name}.recommender.npz")
     write_everyone(shop, options.out / f"{purchases.name}.recommendations.csv")
-    about["examples"] = [] if options.log else _examples(shop)  # of one's own customers the page prints nobody
+    about["examples"] = [] if options.log else _examples(shop)  # the page shows none of a user's own customers
     report.write(options.out, about)
     print(f"\nmodel, and {report.K} new items for every customer: {options.out / purchases.name}.*")
 

@@ -52,8 +52,8 @@ def section(events: Events, *, n_networks: int) -> dict[str, Any]:
         "texts": [
             f"Of {len(who)} households it is known who lives there. From what they bought in the year, age and children can be "
             "guessed, without anybody having told (0.5 is chance, 1 is certainty). A list of purchases, and a file of this "
-            "recommender, is personal data also where it holds no such column; whoever recommends by it may show what a person "
-            "has not told those who look over their shoulder. Nothing here uses these guesses, and nothing should.",
+            "recommender, is personal data also where it holds no such column; a recommendation made from it may show what a "
+            "person has not told those who look over their shoulder. Nothing here uses these guesses, and nothing should.",
         ],
         "tables": [
             {

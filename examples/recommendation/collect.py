@@ -44,7 +44,7 @@ NO_GOODS = (  # departments
 
 @dataclass(frozen=True)
 class Purchases:
-    """What was bought: a row a line, of the columns customer, item, date and amount; and what there is to say of the data."""
+    """What was bought: a row a line, of the columns customer, item, date and amount; and the description of the data."""
 
     name: str
     frame: pd.DataFrame
@@ -110,7 +110,7 @@ def of_log(
 ) -> Purchases:
     """Return the lines of a log of orders that has a product column; returns, and what cost nothing, are no purchases.
 
-    ``texts`` are columns that say something of the product; a ``catalogue`` has them too, of products that nobody bought yet.
+    ``texts`` are columns that say something of the product; a ``catalogue`` has them too, of products without a purchase.
 
     Raises
     ------

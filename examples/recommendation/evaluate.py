@@ -1,7 +1,7 @@
 """Step 6, evaluate: rank the full catalogue for every customer at days whose future is known, beside every simple method.
 
-What is next, and what is new, are asked apart: most of a trip was bought before, and whoever mixes the two measures shopping
-lists.
+What is next, and what is new, are asked apart: most of a trip was bought before, and a figure that mixes the two measures
+shopping lists.
 Items of equal score have no order, so each metric is its expectation over all of theirs.
 """
 
@@ -131,7 +131,7 @@ def measure(
     Raises
     ------
     TooLittle
-        If there is not enough to learn from, or nobody to measure by.
+        If there is not enough to learn from, or no customer to measure by.
     """
     found = Measured(days, counts={task: np.zeros((len(LIMITS) - 1, 3)) for task in TASKS})
     for day in days:
@@ -139,8 +139,8 @@ def measure(
         pairs, answers = Pairs.of(events, day), Answers.of(events, day)
         if not len(answers.rows):
             raise TooLittle(
-                f"nobody who made {FEWEST_TRIPS} trips by then came within the {AHEAD} days after day {day} of the log: nothing "
-                "to measure by"
+                f"no customer who made {FEWEST_TRIPS} trips by then came within the {AHEAD} days after day {day} of the log: "
+                "nothing to measure by"
             )
         rankers, simple = [train(events, day, seed=seed, n_networks=n_networks) for seed in seeds], Simple.of(pairs)
         parts: dict[tuple[str, str], list[list[Ranking]]] = defaultdict(list)

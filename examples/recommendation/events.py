@@ -106,7 +106,7 @@ class Events:
         return replace(self._rows(self.item < n), items=self.items[:n])
 
     def of_items(self, items: np.ndarray) -> Events:
-        """Return the events of these items, numbered in their order; an item may be one that nobody bought."""
+        """Return the events of these items, numbered in their order; an item may have no purchase."""
         place = {name: i for i, name in enumerate(items)}
         number = np.array([place.get(name, -1) for name in self.items], int)[self.item]
         kept = number >= 0

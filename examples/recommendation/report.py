@@ -1,4 +1,4 @@
-"""The report: one picture, one self-contained page for whoever decides, and the card that travels with the model."""
+"""The report: one picture, one self-contained page for the person who decides, and the card that travels with the model."""
 
 from __future__ import annotations
 

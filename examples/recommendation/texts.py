@@ -1,4 +1,4 @@
-"""Items that nobody bought yet: what is said of them, in words, tells which others they are like.
+"""Items without a purchase: their description, in words, tells which others they are like.
 
 A text becomes a row of a sparse matrix: each word is hashed to one of its columns, so that no vocabulary is kept, and counts by
 how rare it is among items. An item is then taken for a mixture of the known ones whose words are most like its own.

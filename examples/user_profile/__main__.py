@@ -41,7 +41,7 @@ from .options import ROLES, add_columns, check_columns
 
 FAST_ROWS = 4000
 N_ANSWERS = 200
-LOST = 180  # days without a purchase: whoever is away for longer cannot be warned of
+LOST = 180  # days without a purchase: a customer who is away for longer cannot be warned of
 KINDS = (("number", "numbers"), ("category", "categories"), ("code", "whole numbers that may be names"))
 
 

@@ -142,7 +142,7 @@ _FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 def _split(text: str) -> tuple[str, str, str, float] | None:
-    """Return (digits and marks, exponent, unit, sign) of a number with what stands beside it; None if it is none."""
+    """Return (digits and marks, exponent, unit, sign) of a number with what stands beside it; None if it is not a number."""
     found = _WRITTEN.fullmatch(plain(text))
     if found is None or bool(found["open"]) != bool(found["close"]):
         return None
@@ -220,7 +220,7 @@ class Numbers:
     factors: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
 
     def __call__(self, text: str) -> float:
-        """Return the number; NaN for what is none."""
+        """Return the number; NaN for anything else."""
         if _SIMPLE.fullmatch(text) or (self.decimal == "." and _FLOAT.fullmatch(text)):
             value = float(text) * self.factors.get("", math.nan)
         else:

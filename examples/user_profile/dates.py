@@ -85,7 +85,7 @@ class Dates:
     pivot: int = _PIVOT
 
     def __call__(self, text: str) -> float:
-        """Return the days since 1970, or the minutes of a duration; NaN for what is none."""
+        """Return the days since 1970, or the minutes of a duration; NaN for anything else."""
         try:
             if self.form == "date" and _ISO.fullmatch(text):  # most of them are, and this is ten times as fast
                 return _days(int(text[:4]), int(text[5:7]), int(text[8:]))

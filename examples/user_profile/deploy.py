@@ -193,7 +193,7 @@ class Profiler:
 
 
 def save(folder: Path, model: Model, table: Table) -> None:
-    """Write network and profile into ``folder``, with made-up records and their scores for ``check``: nobody's own record."""
+    """Write network and profile into ``folder``, with made-up records and their scores for ``check``: no customer's record."""
     folder.mkdir(parents=True, exist_ok=True)
     model = replace(model, nets=(model.net,))
     nn.save(model.net, folder / NETWORK, loss=LOSS)

@@ -308,7 +308,7 @@ class Store:
     def forget(self, customer: str) -> dict[str, int]:
         """Remove a customer's purchases and feedback, and train anew without them; return how many there were.
 
-        No byte of them stays in the file. Versions that were trained on them are marked: whoever has copies deletes those.
+        No byte of them stays in the file. Versions that were trained on them are marked: copies of them must be deleted too.
         """
         customer = customer.strip()
 
@@ -316,9 +316,9 @@ class Store:
             own = (state.log["customer"] == customer).to_numpy()
             found = {"purchases": int(own.sum()), "feedback": sum(a.customer == customer for a in state.answers)}
             if not own.any():
-                raise LiveError(f"nobody here is called {customer!r}")
+                raise LiveError(f"no customer here is called {customer!r}")
             if own.all():
-                raise LiveError("nobody would be left: delete the folder")
+                raise LiveError("no customer would be left: delete the folder")
             since = f"{state.log.loc[own, 'date'].min():%Y-%m-%d}"
             log = state.log[~own].reset_index(drop=True)
             learner = _train(log, state.months, [a for a in state.answers if a.learned and a.customer != customer])
@@ -341,14 +341,14 @@ class Store:
             learner, own = self._learner(db), _events(db, customer)
             (until,) = db.execute("select max(date) from purchases").fetchone()
         if not len(own):
-            raise LiveError(f"nobody here is called {customer!r}")
+            raise LiveError(f"no customer here is called {customer!r}")
         frame, _ = customers(own, pd.Timestamp(until))
         if not len(frame):
             raise LiveError(f"{customer!r} has only returned things, and bought nothing")
         return learner.score_one(frame.iloc[0].to_dict())
 
     def status(self) -> dict[str, Any]:
-        """Return counts: nobody's data."""
+        """Return counts, which hold no customer's data."""
         with _transaction(self.file, write=False) as db:
             asked = {
                 "customers": "count(distinct customer) from purchases",
@@ -589,7 +589,7 @@ def _train(log: pd.DataFrame, months: list[str], answers: list[Answer]) -> Learn
         parts.append(rows.take(~held_back(rows.frame.index)))
     rows = Rows.join(parts)
     if not len(rows.y):
-        raise LiveError("the log is too short: there is nobody to learn from")
+        raise LiveError("the log is too short: there is no customer to learn from")
     return Learner.from_scratch(rows, _judges(log, months))
 
 

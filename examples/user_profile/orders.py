@@ -314,7 +314,7 @@ MONTH = pd.Timedelta(
 
 
 def month_ends(log: pd.DataFrame) -> list[pd.Timestamp]:
-    """Return the last days of the months whose labels the log holds in full; the first month is left out, nobody is known."""
+    """Return the last days of the months whose labels the log holds in full, but for the first, when no customer is known."""
     first, last = log["date"].min() + pd.offsets.MonthEnd(1), log["date"].max()
     return [month for month in pd.date_range(first + pd.offsets.MonthEnd(1), last, freq="ME") if month + MONTH <= last]
 

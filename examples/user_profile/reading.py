@@ -218,7 +218,7 @@ def _decoded(path: Path, content: bytes, encoding: str | None) -> tuple[str, str
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise CollectError(
-            f"{path} is not text in {encoding}: line {line} is none (--encoding names another)"
+            f"{path} is not text in {encoding}: line {line} is not (--encoding names another)"
         ) from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), encoding, notes
 

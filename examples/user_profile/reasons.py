@@ -2,8 +2,8 @@
 
 Integrated gradients: backpropagation gives the gradient with respect to the input for free; its mean along the straight line
 from an artificial person, who has the mean of the training rows in every feature, to this one, times the difference between the
-two, shares the score out among the features. Nobody is that person, to whom the model may give a score that nobody has; so each
-column's mean share, over a sample of people, is then taken off: reasons say what sets someone apart from other people.
+two, shares the score out among the features. No person is like that, and the model may give it a score that no person has; so
+each column's mean share, over a sample of people, is then taken off: reasons say what sets someone apart from other people.
 """
 
 from __future__ import annotations

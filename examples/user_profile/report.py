@@ -1,4 +1,4 @@
-"""The report: pictures, one self-contained page for whoever decides, and the card that travels with the model.
+"""The report: pictures, one self-contained page for the person who decides, and the card that travels with the model.
 
 No raw identifier gets in: the page is made from aggregates and from ranges (see profiles.py).
 """

@@ -1,7 +1,7 @@
 """How much each customer will spend within the horizon, and how sure that is: the value of a customer, by numbers that add up.
 
-A network with one output z says e^z times the mean; the Poisson loss makes it right on average, nobody who spends nothing and
-nobody who spends much set apart. Customers of similar expectation tell the interval.
+A network with one output z says e^z times the mean; the Poisson loss makes it right on average, without setting apart
+customers who spend nothing or much. Customers of similar expectation tell the interval.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Set test rows aside, so that nobody is on both sides: neither a person with several rows, nor a near-copy of one.
+"""Set test rows aside, so that no person is on both sides: neither a person with several rows, nor a near-copy of one.
 
 A score is only as of people never seen if they were never seen. So rows of one person stay together, as do records that agree
 in all but a few columns; and where time orders the records, the last part of it is the test.
@@ -130,7 +130,7 @@ def folds(table: Table, people: np.ndarray) -> list[Split]:
 
 
 def _by_time(table: Table, people: np.ndarray) -> Split:
-    """Return the first part of time to fit, then the rows to validate, then the test; nobody of the test is in the others."""
+    """Return the first part of time to fit, then the rows to validate, then the test; no person of the test is in the others."""
     assert table.when is not None
     order = np.argsort(table.when, kind="stable")
     n = len(order)

@@ -67,7 +67,7 @@ def rows_of(log: pd.DataFrame, date: pd.Timestamp) -> Rows:
 
 
 def held_back(index: pd.Index) -> np.ndarray:
-    """Return who is held back, by a hash of the customer: the same ones for ever."""
+    """Return who is held back, by a hash of the customer: always the same ones."""
     return np.array([_is_held_back(str(customer)) for customer in index], bool)
 
 
@@ -295,7 +295,7 @@ def backtest(
         proba = {name: model.predict_proba(rows.frame) for name, model in models.items()}
         new = news[now]
         seconds, verdict, drill = {"incremental": 0.0, "retrained": 0.0}, None, None
-        if new and now != ends[-1]:  # after the last month, nobody would be scored with it
+        if new and now != ends[-1]:  # after the last month, no customer would be scored with it
             last = (incremental, to_learn(new), to_judge(new), to_judge(believed[1 - N_JUDGING :]))
             started = time.thread_time()
             updated, verdict = _update(*last)
