@@ -79,7 +79,7 @@ def test_the_way_from_a_pipeline_to_an_export() -> None:
             export(MODELS["model.best_estimator_"])
         with pytest.raises(ValueError, match=r"export model\.best_estimator_$"):  # scalers become part of the network
             export(MODELS["model.best_estimator_[-1]"])
-        export(MODELS["model.best_estimator_[-1]"].best_estimator_)
+    nn.to_c(MODELS["model.best_estimator_[-1]"].best_estimator_, io.BytesIO(), name="m")
 
 
 def test_files_in_memory(tmp_path: Path) -> None:
