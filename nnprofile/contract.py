@@ -82,7 +82,7 @@ class Layer(Configured):
         return {}
 
     def gradients(self, dy: Array, cache: Cache) -> Parameters:
-        """Return what ``backward`` returns as grads, for who needs no dx: a layer may then spare itself to compute it."""
+        """Return what ``backward`` returns as grads, for callers that need no dx: a layer may then spare itself to compute it."""
         return backward_pair(self, self.backward(dy, cache))[1]
 
     def output_width(self, width: Any) -> int | None:

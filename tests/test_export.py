@@ -278,6 +278,16 @@ def test_a_network_in_another_dtype(ort: Any, tmp_path: Path) -> None:
             to_onnx(model, dtype=wrong)
 
 
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-44, 1e-50, 5e-324])
+def test_rows_without_variance_in_float32(epsilon: float, ort: Any, tmp_path: Path) -> None:
+    net, x = net_of(nn.LayerNorm(3, epsilon)), np.full((2, 3), 7, np.float32)
+    outputs = [net.predict(x), *run_onnx(ort, to_onnx(net, dtype="float32"), x)]
+    if COMPILER:
+        to_c(net, tmp_path / "flat.h", dtype="float32")
+        outputs.append(Compiled(tmp_path / "flat.h", np.float32, tmp_path).score(x, 3))
+    assert not np.any(outputs)
+
+
 @dtypes
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "one class" and "objects" not in name])
 def test_skl2onnx_pipelines(name: str, dtype: Any, ort: Any) -> None:

@@ -53,7 +53,7 @@ _LAYERS: dict[type[Layer], int] = {
     LayerNorm: LAYER_NORM,
     Exp: EXP,
 }
-_NUMBERS = {LEAKY_RELU: "negative_slope", DROPOUT: "rate", LAYER_NORM: "epsilon"}  # a layer's number
+_NUMBERS = {LEAKY_RELU: "negative_slope", DROPOUT: "rate"}  # a layer's number
 
 _SLOPED = (SIGMOID, TANH, GELU_UNIT)  # note f'(x) on the way forward
 _READERS = (RELU, LEAKY_RELU, SOFTMAX, EXP)  # read their own output in the backward pass
@@ -151,7 +151,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
         row[Y] = x
         table.append(row)
         number = getattr(layer, _NUMBERS[kind]) if kind in _NUMBERS else 0.0
-        numbers.append(max(number, float(np.finfo(dtype).tiny)) if kind == LAYER_NORM else number)  # a divisor
+        numbers.append(layer.epsilon_in(dtype) if isinstance(layer, LayerNorm) else number)
     return Program(
         np.array(table, np.int64),
         np.array(numbers, np.float64),

@@ -254,7 +254,8 @@ class _Body:
         name, number = self.name, self.number
         if isinstance(layer, LayerNorm):
             k = self.numbered(layer)
-            self.lines.append(f"{name}_layer_norm({at}, {width}, {name}_g{k}, {name}_b{k}, {number(layer.epsilon)});")
+            epsilon = number(layer.epsilon_in(self.source.dtype))
+            self.lines.append(f"{name}_layer_norm({at}, {width}, {name}_g{k}, {name}_b{k}, {epsilon});")
         elif type(layer) in ROW_FUNCTIONS:
             self.lines.append(f"{name}_{ROW_FUNCTIONS[type(layer)]}({at}, {width});")
         else:

@@ -22,6 +22,8 @@ from ..layers.compose import is_open, kind_of
 class Graph(Protocol):
     """Where ONNX nodes are added; all return the name of what they made."""
 
+    dtype: np.dtype[Any]
+
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output."""
 
@@ -125,7 +127,7 @@ def _layer_norm(g: Graph, layer: LayerNorm, x: str) -> str:
     """Add the nodes of a LayerNorm: ONNX's own knows its epsilon in float32 only."""
     apart = g.add("Sub", x, g.add("ReduceMean", x, axes=[1]))
     variance = g.add("ReduceMean", g.add("Mul", apart, apart), axes=[1])
-    h = g.add("Div", apart, g.add("Sqrt", g.add("Add", variance, g.constant(layer.epsilon))))
+    h = g.add("Div", apart, g.add("Sqrt", g.add("Add", variance, g.constant(layer.epsilon_in(g.dtype)))))
     g_, b = (g.constant(layer.params[name]) for name in ("g", "b"))
     return g.add("Add", g.add("Mul", h, g_), b)
 

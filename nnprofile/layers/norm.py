@@ -10,6 +10,8 @@ from ..contract import Array, Cache, Layer, Parameters, Shape, check_filled, flo
 from ..validation import check_number, check_size
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from ..contract import Rng
 
 
@@ -77,7 +79,7 @@ class LayerNorm(Layer):
         if x.ndim != 2 or x.shape[1] != self.features:
             raise ValueError(f"{self!r} takes x of shape (n_samples, {self.features}), got {x.shape}")
         check_filled(self)
-        epsilon = max(self.epsilon, float(np.finfo(x.real.dtype).tiny))  # which is not 0 in float32 either
+        epsilon = self.epsilon_in(x.real.dtype)
         with np.errstate(over="ignore"):  # of a row too large to have a variance, h is 0
             m = x.mean(axis=1, keepdims=True)
             r = 1 / np.sqrt(((x - m) * (x - m)).mean(axis=1, keepdims=True) + epsilon)
@@ -98,6 +100,10 @@ class LayerNorm(Layer):
         """Set g to 1 and b to 0, where they have no values yet."""
         for name in self.params.unfilled():
             self.params[name] = np.full(self.features, float(name == "g"))
+
+    def epsilon_in(self, dtype: DTypeLike) -> float:
+        """Return epsilon, or the least normal number of dtype where that is more: a divisor must not round to 0."""
+        return max(self.epsilon, float(np.finfo(dtype).tiny))
 
     def inner(self, cache: Cache) -> dict[str, Any]:
         """Return m, r and h."""

@@ -44,6 +44,7 @@ def record_branches(r: Recorder, step: LayerStep, x_name: Names) -> str:
     assert composite is not None
     kind = composite.__name__
     parts, names = [step.parts[i] for i in sorted(step.parts)], list(x_name) if isinstance(x_name, tuple) else []
+    equation = {Residual: "37", Concatenate: "38", Parallel: "39"}[composite]
     if isinstance(layer, Parallel):
         for part, name in zip(parts, names, strict=True):
             r.places[name] = (part.name, "x")
@@ -53,11 +54,10 @@ def record_branches(r: Recorder, step: LayerStep, x_name: Names) -> str:
             name = f"u{r.tail(r.n_copies, ['u'])}"
             names.append(name)
             r.places[name] = (part.name, "x")
-            formula = Formula(f"{{{name}}} = {{{x_name}}}", Quantities(x_name)["n", "j"], NJ, "37")
+            formula = Formula(f"{{{name}}} = {{{x_name}}}", Quantities(x_name)["n", "j"], NJ, equation)
             r.add(name, part.x, r.axes[x_name], "forward", formula)
             r.link(Link(x_name, name, "copy"))
-        fork = Fork(kind, x_name, names[:])
-        fork.equation = "37" if isinstance(layer, Residual) else "38"
+        fork = Fork(kind, x_name, names[:], equation=equation)
         why = "A value that is used twice counts as two: each use gets a gradient of its own, and they are added."
         r.step(
             f"Forward: a branch of {kind}" if len(names) == 1 else f"Forward: branches of {kind}",
@@ -70,7 +70,6 @@ def record_branches(r: Recorder, step: LayerStep, x_name: Names) -> str:
     letter = "r" if isinstance(layer, Residual) else "c"
     y_name = letter + r.tail(r.n_weighted, [letter])
     r.places[y_name] = (step.name, "y")
-    equation = {Residual: "37", Concatenate: "38", Parallel: "39"}[composite]
     if isinstance(layer, Residual):
         fork.shortcut = y_name
         element: Expression | None = Quantities(x_name)["n", "j"] + Quantities(ends[0])["n", "j"]
@@ -92,7 +91,7 @@ def record_branches(r: Recorder, step: LayerStep, x_name: Names) -> str:
 
 
 def back_apart(r: Recorder, node: Join) -> None:
-    """Record the gradients of the branches' outputs: pieces of dy, or dy itr."""
+    """Record the gradients of the branches' outputs: pieces of dy, or dy itself."""
     dy, names, start = r.d[node.y], [], 0
     for part in node.parts:
         stop = start + r.trace[part].value.shape[1] if node.side_by_side else dy.shape[1]
