@@ -1,7 +1,7 @@
 """nnprofile: a neural network you can read, check and rely on.
 
-Read the modules in this order: parameters, contract, tables, initializers, functions, formulas, layers, losses, optimizers,
-objectives, engine, training, frozen, safetensors, modelfile, gradcheck, tracing, estimators, export.
+Read the modules in this order: parameters, ragged, contract, tables, initializers, functions, formulas, layers, losses,
+optimizers, objectives, engine, training, frozen, safetensors, modelfile, gradcheck, tracing, estimators, export.
 """
 
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from .optimizers import CosineDecay as CosineDecay
 from .optimizers import ExponentialDecay as ExponentialDecay
 from .optimizers import StepDecay as StepDecay
 from .parameters import Parameters as Parameters
+from .ragged import Ragged as Ragged
 from .training import DivergenceError as DivergenceError
 from .training import EarlyStopping as EarlyStopping
 from .training import History as History

@@ -17,6 +17,7 @@ import numpy as np
 from .parameters import Array as Array
 from .parameters import Parameters as Parameters
 from .parameters import Shape as Shape
+from .ragged import Ragged
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -53,16 +54,22 @@ class Layer(Configured):
     several forwards may come before one backward. ``dV`` means d loss / d V. Two rules are left: between forward and
     backward neither the weights nor ``x``, which the cache may hold, are changed.
 
+    What it is given is rows: a row's y depends on that row alone. A layer that *mixes events* says so, and is given sequences,
+    a ``Ragged`` x; its dx and dy are arrays all the same, of the shape of x's and y's numbers (see ``apply``).
+
     A subclass writes ``forward`` and ``backward``; one with parameters sets ``self.params`` in its ``__init__``, and
     ``initialize`` if it is to draw their values. Only a Composite, such as Sequential, holds other layers: its ``children``.
     """
 
     formula: ClassVar[Mapping[str, str]] = {}  # what it computes, in Python's syntax; see ``nnprofile.formulas``
+    takes: Any = "numbers"  # or "ids", integers that stay integers; a tuple, one for each part of a tuple x
+    mixes_events: bool = False  # whether it needs to know which events belong together
+    causal: bool = False  # of one that does: whether no event's y depends on later ones
     params: Parameters = Parameters({})  # none, unless ``__init__`` sets some
     children: tuple[Layer, ...] = ()  # of a composite
     _place: tuple[int, str] | None = None  # where the layer is bound: its number, and the network
 
-    def forward(self, x: Array, rng: np.random.Generator | None = None) -> tuple[Array, Cache]:
+    def forward(self, x: Any, rng: np.random.Generator | None = None) -> tuple[Any, Cache]:
         """Return ``(y, cache)``. With ``rng``: training mode, for layers that draw; without: inference."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
@@ -260,6 +267,49 @@ def forward_pair(layer: Layer, out: Any) -> tuple[Any, Cache]:
     return out
 
 
+def apply(layer: Layer, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+    """Return what ``layer.forward(x, rng)`` does; where sequences meet a layer of rows, it is given the events of all of them.
+
+    So y gets x's offsets, and neither such a layer nor its backward knows of sequences.
+
+    Raises
+    ------
+    ContractError
+        If forward returns something else than (y, cache); the message names the layer.
+    """
+    if not isinstance(x, Ragged) or layer.mixes_events:
+        return forward_pair(layer, layer.forward(x, rng))
+    y, cache = forward_pair(layer, layer.forward(x.values, rng))
+    return Ragged.of(y, x.offsets), cache
+
+
+def numbers_of(y: Any) -> Any:
+    """Return the rows of an array, or of all sequences: what a loss compares, and what dy has the shape of."""
+    return y.values if isinstance(y, Ragged) else y
+
+
+def needs_sequences(layer: Layer, x: Any) -> str:
+    """Return what is to be said where a layer that mixes events is given rows."""
+    return f"{layer!r} takes sequences, a Ragged; got {_kind(x)}: see Ragged.from_list, from_padded and from_frame"
+
+
+def as_sequences(layer: Layer, x: Any) -> Ragged:
+    """Return ``x`` if it is a Ragged, of rows as wide as the layer takes and of numbers.
+
+    Raises
+    ------
+    ValueError
+        If it is something else; the message says how to make one.
+    """
+    if not isinstance(x, Ragged):
+        raise ValueError(needs_sequences(layer, x))
+    values, width = floating(x.values), getattr(layer, "in_features", None)
+    if values.ndim != 2 or width not in (None, values.shape[1]):
+        wanted = "n_features" if width is None else width
+        raise ValueError(f"{layer!r} takes events of shape (n_events, {wanted}), got {values.shape}")
+    return x if values is x.values else Ragged.of(values, x.offsets)
+
+
 def backward_pair(layer: Layer, out: Any) -> tuple[Any, Parameters]:
     """Return what ``backward`` returned, if that is (dx, grads) with grads in the layout of the layer's parameters.
 
@@ -291,7 +341,7 @@ def _kind(value: Any) -> str:
 
 
 def n_rows(x: Any) -> int:
-    """Return the number of rows of an array, a CSR matrix, or a tuple of these.
+    """Return the number of rows of an array or a CSR matrix, of sequences of a Ragged, or of either in the parts of a tuple.
 
     Raises
     ------
@@ -299,7 +349,7 @@ def n_rows(x: Any) -> int:
         If the parts of a tuple have different numbers of rows.
     """
     if not isinstance(x, tuple):
-        return int(x.shape[0])
+        return len(x) if isinstance(x, Ragged) else int(x.shape[0])
     found = [n_rows(part) for part in x]
     if len(set(found)) != 1:
         raise ValueError(f"the parts of a tuple x must have as many rows each, got {found}")
@@ -307,7 +357,7 @@ def n_rows(x: Any) -> int:
 
 
 def take(x: Any, rows: Any) -> Any:
-    """Return some rows of an array, a CSR matrix, or a tuple of these."""
+    """Return some rows of an array or a CSR matrix, some sequences of a Ragged, or these of each part of a tuple."""
     return tuple(take(part, rows) for part in x) if isinstance(x, tuple) else x[rows]
 
 
@@ -318,6 +368,8 @@ def floating(x: Any) -> Array:
     """Return ``x`` as an array of floats, or of complex numbers, if it is not one already; sparse ones only Dense takes."""
     if is_sparse(x):
         raise ValueError(SPARSE_IS_FOR_DENSE)
+    if isinstance(x, Ragged):
+        raise ValueError("a layer of rows takes the events, x.values, not the Ragged x; a network does so by itself")
     out: Array = np.asarray(x)
     return out if out.dtype.kind in "fc" else out.astype(np.float64)
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from . import engine
-from .contract import Array, Layer, Loss, Parameters, check_filled, forward_pair, is_sparse
+from .contract import Array, Layer, Loss, Parameters, apply, check_filled, is_sparse, n_rows, numbers_of, take
+from .ragged import Ragged
 from .tables import as_real
 from .validation import as_features, as_input, check_shape, check_size, fitted_inside
 
@@ -66,12 +67,12 @@ class FrozenNetwork:
         }.items():
             object.__setattr__(self, name, value)
 
-    def __call__(self, x: Any, out: Array | None = None, *, n_threads: int = 1) -> Array:
-        """Return the predictions for finite x, shape (n_samples, out_features).
+    def __call__(self, x: Any, out: Array | None = None, *, n_threads: int = 1) -> Any:
+        """Return the predictions for finite x, shape (n_samples, out_features); a Ragged, if the network gives events.
 
         Parameters
         ----------
-        x : array or scipy.sparse CSR matrix, shape (n_samples, n_features)
+        x : array or scipy.sparse CSR matrix, shape (n_samples, n_features); or Ragged; or a tuple of these for Parallel
         out : Array, shape (n_samples, out_features), optional
             Where to write them, and what is returned: of ``dtype``, in C order. Without it, a new array.
         n_threads : int, default 1
@@ -93,14 +94,9 @@ class FrozenNetwork:
                 out = None
         return self._score_all(x, out, check_size(n_threads, "n_threads"))
 
-    def _score_all(self, x: Any, out: Array | None, n_threads: int) -> Array:
-        if isinstance(self.in_features, tuple):
-            y = self._forward(as_input(x, self.dtype, self.in_features))
-            if out is None:
-                return y
-            self._check_out(out, y.shape)
-            out[...] = y
-            return out
+    def _score_all(self, x: Any, out: Array | None, n_threads: int) -> Any:
+        if isinstance(x, Ragged | tuple) or self._net.mixes_events or self._net.takes != "numbers":
+            return self._score_parts(as_input(x, self._net), out, n_threads)
         if not is_sparse(x):
             x = as_real(x, "x")
         elif x.format != "csr":
@@ -133,27 +129,33 @@ class FrozenNetwork:
             else:
                 self._score(engine.as_contiguous(rows, self.dtype), 0, part)
 
-        firsts = range(0, max(x.shape[0], 1), _PIECE)
-        if n_threads == 1 or len(firsts) == 1:
-            for first in firsts:
-                score(first)
-        else:
-            from concurrent.futures import ThreadPoolExecutor
-
-            with ThreadPoolExecutor(min(n_threads, len(firsts))) as pool:
-                for _ in pool.map(score, firsts):
-                    pass
+        _on_each_piece(score, x.shape[0], n_threads)
         return out
+
+    def _score_parts(self, x: Any, out: Array | None, n_threads: int) -> Any:
+        """Return the predictions for what is no matrix: ids, sequences, a tuple."""
+        if isinstance(x, Ragged) and not self._net.mixes_events and self._net.takes == "numbers":
+            return Ragged.of(self._score_all(x.values, out, n_threads), x.offsets)
+        parts = _on_each_piece(lambda i: self._forward(take(x, slice(i, i + _PIECE))), n_rows(x), n_threads)
+        y = np.concatenate([numbers_of(part) for part in parts])
+        if out is not None:
+            self._check_out(out, y.shape)
+            out[...] = y
+            y = out
+        if not isinstance(parts[0], Ragged):
+            return y
+        lengths = np.concatenate([part.lengths for part in parts])
+        return Ragged.of(y, np.concatenate([[0], np.cumsum(lengths)]))
 
     def _check_out(self, out: Any, shape: tuple[int, ...]) -> None:
         if not isinstance(out, np.ndarray) or out.shape != shape or not engine.is_contiguous(out, self.dtype):
             found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(f"out must be a writable {self.dtype} array of shape {shape} in C order, got {found}")
 
-    def _forward(self, x: Any) -> Array:
+    def _forward(self, x: Any) -> Any:
         """Return link(net(x)), by NumPy."""
-        y, _ = forward_pair(self._net, self._net.forward(x))
-        return y if self._link is None else self._link.forward(y)[0]
+        y, _ = apply(self._net, x)
+        return y if self._link is None else apply(self._link, y)[0]
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a FrozenNetwork does not change; set {name} of the network, and freeze it again")
@@ -167,6 +169,17 @@ class FrozenNetwork:
     def __repr__(self) -> str:
         link = "" if self._link is None else f", link={self._link!r}"
         return f"FrozenNetwork({self._net!r}{link}, {self.dtype})"
+
+
+def _on_each_piece(f: Callable[[int], Any], n: int, n_threads: int) -> list[Any]:
+    """Return f of the first row of each piece, in order."""
+    firsts = range(0, max(n, 1), _PIECE)
+    if n_threads == 1 or len(firsts) == 1:
+        return [f(first) for first in firsts]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(n_threads, len(firsts))) as pool:
+        return list(pool.map(f, firsts))
 
 
 def freeze(net: Layer, loss: Loss | None = None) -> FrozenNetwork:

@@ -18,6 +18,12 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
     return np.where(positive, large, small), np.where(positive, small, large)
 
 
+def tanh_slope(x: Array) -> Array:
+    """Return 1 - tanh(x)^2 = 4 s(2x) s(-2x), which keeps its digits where tanh(x) is nearly 1 or -1."""
+    s, one_minus_s = sigmoid(2 * x)
+    return 4 * s * one_minus_s
+
+
 def log1p(u: Array) -> Array:
     """Return log(1 + u) for Re u >= -1, accurate near 0 for complex u too (NumPy's complex log1p is not)."""
     if not np.iscomplexobj(u):

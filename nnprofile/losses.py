@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .contract import Array, Cache, Layer, Loss, floating
+from .contract import Array, Cache, Layer, Loss, floating, is_sparse
 from .functions import log1p, sigmoid, softplus
 from .layers import Exp, Identity, Sigmoid, Softmax
-from .validation import as_numbers, as_weights, check_number
+from .validation import as_features, as_numbers, as_weights, check_number
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -81,8 +81,8 @@ class MeanLoss(Loss):
         return self._of_targets(y_pred, targets, sample_weight)
 
     def _of_targets(self, rows: Array, y_true: Array, w: Array | None) -> tuple[Any, Array]:
-        if len(y_true) != len(rows):
-            raise ValueError(f"y_true has {len(y_true)} rows, y_pred has {len(rows)}")
+        if y_true.shape[0] != len(rows):
+            raise ValueError(f"y_true has {y_true.shape[0]} rows, y_pred has {len(rows)}")
         if y_true.dtype.kind == "f":
             y_true = y_true.astype(rows.real.dtype, copy=False)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # inf and NaN are answers here
@@ -287,6 +287,8 @@ class SigmoidCrossEntropy(MeanLoss):
 class SoftmaxCrossEntropy(MeanLoss):
     """l_n = -sum_j t_nj log p_nj with p = softmax(z) for logits z; targets are labels c (t = 1[j = c]) or rows of probabilities.
 
+    A CSR matrix of targets holds sets: the weights of a row's elements, divided by their sum, are its t.
+
     With -log p_j = log(sum_k exp(z_k)) - z_j and the sum taken around the largest logit::
 
         dl_n / dz_nj = p_nj - t_nj  =  (1 - t_nj) p_nj - t_nj (1 - p_nj)
@@ -321,8 +323,10 @@ class SoftmaxCrossEntropy(MeanLoss):
         Raises
         ------
         ValueError
-            If labels are not whole numbers in 0 .. n_outputs - 1, or rows are negative or do not sum to 1.
+            If labels are not whole numbers in 0 .. n_outputs - 1, or rows are negative or do not sum to 1, or a set is empty.
         """
+        if is_sparse(y_true):
+            return _as_shares(y_true, n_outputs)  # type: ignore[no-any-return]
         y = as_numbers(y_true, np.float64, "y_true")
         if y.ndim == 2 and y.shape[1] == n_outputs > 1:
             if (y < 0).any() or (abs(y.sum(axis=1) - 1) > 1e-5).any():
@@ -341,6 +345,7 @@ class SoftmaxCrossEntropy(MeanLoss):
     def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
         """Return l and dl."""
         z = y_pred
+        y_true = y_true.toarray() if is_sparse(y_true) else y_true  # type: ignore[attr-defined]
         t = y_true if y_true.ndim == 2 else (y_true[:, None] == np.arange(z.shape[1])).astype(z.real.dtype)
         top = z.real.argmax(axis=1)[:, None]
         z = z - np.take_along_axis(z, top, axis=1)
@@ -408,6 +413,18 @@ def _as_rows(y: Array, n_outputs: int, expected: str = "") -> Array:
         expected = expected or (f"(n_samples, {n_outputs})" + (" or (n_samples,)" if n_outputs == 1 else ""))
         raise ValueError(f"y_true must have shape {expected}, got {y.shape}")
     return y
+
+
+def _as_shares(sets: Any, n_outputs: int) -> Any:
+    """Return CSR rows that sum to 1."""
+    rows = as_features(sets, np.float64, n_outputs, "y_true")
+    total = np.asarray(rows.sum(axis=1)).ravel()
+    if (rows.data < 0).any() or (total <= 0).any():
+        bad = "a weight is negative" if (rows.data < 0).any() else f"row {int(np.argmax(total <= 0))} is empty"
+        raise ValueError(f"rows of a sparse y_true must be sets, of weights above 0; {bad}")
+    rows = rows.copy()
+    rows.data /= np.repeat(total, np.diff(rows.indptr))
+    return rows
 
 
 def _in_unit_interval(t: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import optimizers
 from .contract import Array, Configured, Layer, Loss, Optimizer, check_filled
-from .layers import COMPOSITES, LAYERS, Residual, Sequential
+from .layers import COMPOSITES, LAYERS, Residual, Sequential, Tied
 from .layers.compose import Composite
 from .losses import LOSSES
 from .safetensors import DTYPES, ModelFileError, check_keys, digest_of, parse, read, source_name, unpack, write
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 _LIMITS = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
+_N_LAYERS = {Residual.__name__: 1, Tied.__name__: 2}  # that a constructor takes one by one; others take a list
 _NAMES = {cls.__name__ for cls in (*COMPOSITES, *LAYERS)}
 _OPTIMIZERS = (optimizers.SGD, optimizers.Adam)
 _SCHEDULES = (optimizers.StepDecay, optimizers.ExponentialDecay, optimizers.CosineDecay)
@@ -310,7 +311,7 @@ def _build_network(described: list[Mapping[str, Any]], known: Mapping[str, type[
 
 
 def _build_layers(described: list[Mapping[str, Any]], known: Mapping[str, type[Layer]]) -> list[Layer]:
-    composites = {cls.__name__: cls for cls in COMPOSITES}
+    composites: dict[str, Any] = {cls.__name__: cls for cls in COMPOSITES}
     built: list[Layer] = []
     for entry in described:
         config = dict(entry)
@@ -318,12 +319,12 @@ def _build_layers(described: list[Mapping[str, Any]], known: Mapping[str, type[L
         if name in composites:
             check_keys(config, {"layers"})
             inner = _build_layers(config["layers"], known)
-            if name == "Residual" and len(inner) != 1:
-                raise ValueError(f"Residual holds one layer, got {len(inner)}")
+            if name in _N_LAYERS and len(inner) != _N_LAYERS[name]:
+                raise ValueError(f"{name} holds {_N_LAYERS[name]} layers, got {len(inner)}")
             if name == "Sequential":
                 built.append(Sequential(inner, rng=None))
             else:
-                built.append(Residual(inner[0]) if name == "Residual" else composites[name](inner))
+                built.append(composites[name](*inner) if name in _N_LAYERS else composites[name](inner))
         elif name in known:
             built.append(_make(known[name], config))
         else:

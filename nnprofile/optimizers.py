@@ -63,11 +63,15 @@ class FirstOrder(Optimizer):
         """Index the elements that move: all, or, if lazy, all but the rows of W whose gradient is exactly zero."""
         if not self.lazy or not self.moments:
             return slice(None)
-        moving = grads.like(bool)
-        moving.vector[:] = True
-        for name in grads.matrices():
-            moving[name].T[...] = (grads[name] != 0).any(axis=tuple(range(1, grads[name].ndim)))
-        return moving.vector
+        moving = []
+        for name, shape in grads.layout.items():
+            elements = np.arange(grads.place(name).start, grads.place(name).stop)
+            if len(shape) > 1:
+                rows = grads.rows.get(name, np.arange(shape[0]))
+                rows = rows[(grads[name][rows] != 0).any(axis=tuple(range(1, len(shape))))]
+                elements = elements.reshape(shape[0], -1)[rows].ravel()
+            moving.append(elements)
+        return np.concatenate(moving)
 
 
 class SGD(FirstOrder):

@@ -27,6 +27,8 @@ class Parameters(Mapping[str, Array]):
     Whether a name has values yet is a flag, which all that name the same memory share. Assignment sets it; code that writes
     into a view in place, ``params["W"][:] = a``, calls ``mark_filled``.
 
+    Of gradients, ``rows`` may name the only rows of a matrix that are not zero; lazy optimizers touch those alone.
+
     Parameters
     ----------
     layout : mapping of str to tuple of int
@@ -53,12 +55,13 @@ class Parameters(Mapping[str, Array]):
     ['W']
     """
 
-    __slots__ = ("_filled", "_slices", "_vector", "layout")
+    __slots__ = ("_filled", "_slices", "_vector", "layout", "rows")
 
     def __init__(
         self, layout: Mapping[str, Shape], vector: Array | None = None, *, dtype: DTypeLike = np.float64
     ) -> None:
         self.layout: dict[str, Shape] = {name: tuple(shape) for name, shape in layout.items()}
+        self.rows: dict[str, Array] = {}
         self._slices: dict[str, slice] = {}
         size = 0
         for name, shape in self.layout.items():
@@ -110,6 +113,10 @@ class Parameters(Mapping[str, Array]):
         """Return the names of rank 2 and more: what decay, the L2 term and lazy rows touch; gains and biases never."""
         return [name for name, shape in self.layout.items() if len(shape) > 1]
 
+    def place(self, name: str) -> slice:
+        """Return where these values lie in the vector."""
+        return self._slices[name]
+
     def __getitem__(self, name: str) -> Array:
         return self._vector[self._slices[name]].reshape(self.layout[name])
 
@@ -145,6 +152,7 @@ class Parameters(Mapping[str, Array]):
         """Return the same names for another vector, of this size."""
         twin = object.__new__(Parameters)
         twin.layout, twin._slices, twin._vector, twin._filled = self.layout, self._slices, vector, None
+        twin.rows = {}
         return twin
 
     def view(self) -> Parameters:

@@ -19,21 +19,25 @@ from .contract import (
     Layer,
     Loss,
     Optimizer,
+    apply,
     check_filled,
+    is_sparse,
     n_rows,
+    numbers_of,
     take,
 )
 from .engine import check_choice, choose_backend, predictor, runner
-from .objectives import Objective
+from .objectives import Objective, total_weight
+from .ragged import Ragged
 from .validation import (
     as_class_weights,
     as_input,
     as_numbers,
-    as_weights,
     check_number,
     check_rng,
     check_size,
     fitted_inside,
+    weights_of,
 )
 
 if TYPE_CHECKING:
@@ -155,17 +159,19 @@ def fit(
     Parameters
     ----------
     net, loss, optimizer
-    x : array or scipy.sparse CSR matrix, shape (n_samples, n_features)
-    y : array
-        As the loss takes it.
+    x : array or scipy.sparse CSR matrix, shape (n_samples, n_features); or Ragged; or a tuple of these for Parallel
+        A Ragged holds sequences: ``batch_size`` counts them.
+    y : array, or Ragged
+        As the loss takes it. A Ragged where the network gives a row for each event: a target for each.
     n_epochs : int
     batch_size : int, default 32
     rng : numpy.random.Generator
         Draws each epoch's permutation, then what the layers draw.
     validation_data : (x, y) or (x, y, sample_weight), optional
         Its loss, without ``l2`` and ``class_weight``, is taken in inference mode after each epoch, as "val_loss".
-    sample_weight : array, shape (n_samples,), optional
-        Not negative. A batch whose weights are all 0 is skipped.
+    sample_weight : array, shape (n_samples,), or Ragged, optional
+        Not negative. Of targets on events, a sequence's weight is that of each of its events, or a Ragged holds one for each.
+        A batch whose weights are all 0, or without events, is skipped.
     class_weight : mapping of label to weight, or "balanced", optional
         Multiplied into ``sample_weight``. "balanced": n_samples / (n_classes * count of the class).
     l2 : float, default 0.0
@@ -224,11 +230,12 @@ def fit(
     _check_monitor(watch, metrics, has_validation=validation is not None)
     optimizer.prepare(net.params)
 
+    plain = Objective(net, loss, trusted=True)
     steps = (net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
     backend = choose_backend(
         engine, lambda: (runner(*steps), predictor(net)), net, data.x, n_epochs=n_epochs, batch_size=batch_size
     )
-    run, forward = backend or (_numpy_runner(*steps), lambda x: net.forward(x)[0])
+    run, forward = backend or (_numpy_runner(*steps), lambda x: apply(net, x)[0])
 
     def run_epoch(n_interrupts: Callable[[], int]) -> tuple[Array, Array]:
         order = rng.permutation(data.n_samples) if shuffle else np.arange(data.n_samples)
@@ -237,7 +244,7 @@ def fit(
     def measure() -> dict[str, float]:
         logs = data.scores(forward, metrics)
         if validation is not None:
-            logs |= {f"val_{name}": value for name, value in validation.scores(forward, metrics, loss).items()}
+            logs |= {f"val_{name}": value for name, value in validation.scores(forward, metrics, plain).items()}
         return logs
 
     restores = early_stopping is not None
@@ -318,15 +325,17 @@ def _epoch(run: Runner, order: Array, rng: np.random.Generator, n_interrupts: Ca
 
 
 def _numpy_runner(
-    net: Layer, loss: Loss, optimizer: Optimizer, x: Any, y: Array, weight: Array | None, batch_size: int, l2: float
+    net: Layer, loss: Loss, optimizer: Optimizer, x: Any, y: Any, weight: Any, batch_size: int, l2: float
 ) -> Runner:
     """Return the reference runner, which the engine's must equal."""
     objective = Objective(net, loss, l2, trusted=True)
 
     def step(rows: Array, rng: np.random.Generator) -> tuple[float, float]:
-        w = None if weight is None else weight[rows]
-        value, grads = objective.value_and_gradient(take(x, rows), y[rows], w, rng)
-        total = float(len(rows) if w is None else w.sum())
+        t, w = take(y, rows), None if weight is None else take(weight, rows)
+        if not np.shape(numbers_of(t))[0]:  # sequences without events: nothing to learn from
+            return 0.0, 0.0
+        value, grads = objective.value_and_gradient(take(x, rows), t, w, rng)
+        total = total_weight(t, w)
         if np.isfinite(value) and total:
             try:
                 optimizer.step(net.params, grads)
@@ -349,44 +358,61 @@ class _Data:
     """Rows behind the gate, and what is measured on them."""
 
     def __init__(self, net: Layer, loss: Loss, x: Any, y: Any, sample_weight: Any = None, name: str = "") -> None:
-        self.y_true = np.array(y)
-        self.x = as_input(x, net.params.dtype, getattr(net, "in_features", None), f"{name}x")
+        self.y_true = numbers_of(y) if is_sparse(numbers_of(y)) else np.array(numbers_of(y))
+        self.x = as_input(x, net, f"{name}x")
         self.n_samples = n_rows(self.x)
         if self.n_samples == 0:
             raise ValueError(f"{name}x must have at least one row, got none")
-        n_outputs = net.forward(take(self.x, slice(0, 1)))[0].shape[1]
+        first = apply(net, take(self.x, slice(0, 1)))[0]
+        if isinstance(y, Ragged) != isinstance(first, Ragged):
+            gives, has = ("event", "sequence") if isinstance(first, Ragged) else ("sequence", "event")
+            raise ValueError(f"the network gives a row for each {gives}, but {name}y has a target for each {has}")
         self.link = loss.link
-        self.y = loss.targets(y, n_outputs)
-        if self.y.dtype.kind == "f":
-            as_numbers(self.y, net.params.dtype, f"{name}y")  # finite in the dtype in which it will be used
-        if len(self.y) != self.n_samples:
-            raise ValueError(f"{name}x has {self.n_samples} rows, y has {len(self.y)}")
-        self.weight = None
-        if sample_weight is not None:
-            self.weight = as_weights(sample_weight, self.n_samples, f"{name}sample_weight")
+        targets = loss.targets(numbers_of(y), numbers_of(first).shape[1])
+        if targets.dtype.kind == "f" and not is_sparse(targets):
+            as_numbers(targets, net.params.dtype, f"{name}y")  # finite in the dtype in which it will be used
+        self.y: Any = Ragged.of(targets, y.offsets) if isinstance(y, Ragged) else targets
+        if n_rows(self.y) != self.n_samples:
+            raise ValueError(f"{name}x has {self.n_samples} rows, y has {n_rows(self.y)}")
+        if isinstance(y, Ragged) and not y.same_events(_sequences(self.x)):
+            raise ValueError(f"{name}y must have a target for each event of {name}x, {_sequences(self.x)!r}; got {y!r}")
+        self.weight = None if sample_weight is None else weights_of(sample_weight, self.y, f"{name}sample_weight")
 
     def scores(
-        self, forward: Callable[[Any], Array], metrics: Metrics | None, loss: Loss | None = None
+        self, forward: Callable[[Any], Array], metrics: Metrics | None, objective: Objective | None = None
     ) -> dict[str, float]:
-        """Return the loss, if one is given, and the metrics, in inference mode."""
-        if not metrics and loss is None:
-            return {}
+        """Return the loss, if its objective is given, and the metrics, in inference mode."""
+        found = {}
         with np.errstate(over="ignore", invalid="ignore"):
-            y_pred = forward(self.x)
-            found = {} if loss is None else {"loss": float(loss.forward(y_pred, self.y, self.weight)[0])}
-            prediction, _ = self.link.forward(y_pred)
+            if objective is not None and not metrics and objective.is_in_blocks(self.y):
+                return {"loss": float(objective.value(self.x, self.y, self.weight))}
+            if objective is not None or metrics:
+                y_pred = numbers_of(forward(self.x))
+            if objective is not None:
+                t, w = numbers_of(self.y), numbers_of(self.weight)
+                found["loss"] = float(objective.loss.forward(y_pred, t, w)[0])
+            if metrics:
+                prediction, _ = self.link.forward(y_pred)
         return found | {name: float(metric(self.y_true, prediction)) for name, metric in (metrics or {}).items()}
 
 
-def _weights(data: _Data, class_weight: Mapping[Any, float] | str | None, y: ArrayLike) -> Array | None:
-    """Return the weight of each sample, None if all weigh the same."""
+def _sequences(x: Any) -> Ragged:
+    """Return the first part of x that is made of sequences."""
+    parts = x if isinstance(x, tuple) else (x,)
+    return next(_sequences(p) if isinstance(p, tuple) else p for p in parts if isinstance(p, tuple | Ragged))
+
+
+def _weights(data: _Data, class_weight: Mapping[Any, float] | str | None, y: Any) -> Any:
+    """Return the weight of each target, None if all weigh the same."""
+    if data.weight is None and class_weight is None:
+        return None
+    weight = numbers_of(data.weight)
     with np.errstate(over="ignore"):
-        weight = data.weight
         if class_weight is not None:
-            weight = as_class_weights(class_weight, y) * (1 if weight is None else weight)
-        if weight is not None and not np.isfinite(weight.sum()):
+            weight = as_class_weights(class_weight, numbers_of(y)) * (1 if weight is None else weight)
+        if not np.isfinite(weight.sum()):
             raise ValueError("the sum of sample_weight, times class_weight, must be finite; got too large weights")
-    return weight
+    return Ragged.of(weight, data.y.offsets) if isinstance(data.y, Ragged) else weight
 
 
 def _validation(net: Layer, loss: Loss, validation_data: tuple[Any, ...]) -> _Data:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .contract import Array, is_sparse, n_rows
+from .contract import Array, Layer, is_sparse, n_rows, needs_sequences
+from .ragged import Ragged
 from .tables import as_real
 
 if TYPE_CHECKING:
@@ -66,24 +67,52 @@ def check_shape(shape: tuple[int, ...], n_features: int | None, name: str = "x")
         raise ValueError(f"{name} must have shape (n_samples, {width}), got {shape}{hint}")
 
 
-def as_input(x: Any, dtype: DTypeLike, widths: Any, name: str = "x") -> Any:
-    """Return ``x`` as ``as_features`` does; of a network that takes a tuple, whose ``widths`` are one, each part so.
+def as_ids(x: Any, name: str) -> Array:
+    """Return ``x`` as int64, shape (n,).
 
     Raises
     ------
     ValueError
-        If it is no tuple of as many parts, of equal numbers of rows, or a part is not as it should be.
+        If it does not hold integers, or has another rank.
     """
-    if not isinstance(widths, tuple):
-        return as_features(x, dtype, widths, name)
-    if not isinstance(x, tuple) or len(x) != len(widths):
-        got = f"a tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
-        raise ValueError(f"{name} must be a tuple of {len(widths)} parts, one for each layer of Parallel, got {got}")
-    parts = tuple(
-        as_input(part, dtype, width, f"{name}[{i}]") for i, (part, width) in enumerate(zip(x, widths, strict=True))
-    )
-    n_rows(parts)
-    return parts
+    found = as_real(x, name) if not is_sparse(x) else x
+    if found.dtype.kind not in "iu" or found.ndim != 1:
+        raise ValueError(
+            f"{name} must hold integer ids, one a row, shape (n,); got {found.dtype} of shape {found.shape}"
+        )
+    return found.astype(np.int64)
+
+
+def as_input(x: Any, net: Layer, name: str = "x") -> Any:
+    """Return what ``net`` takes: features, integer ids, sequences of either, or a tuple of these, in the network's dtype.
+
+    Raises
+    ------
+    ValueError
+        If rank, width, type or values are not those; the message says what was got and what was expected.
+    """
+    if net.mixes_events and not isinstance(x, tuple | Ragged) and not isinstance(net.takes, tuple):
+        raise ValueError(needs_sequences(net, x))
+    return _as_input(x, net.params.dtype, getattr(net, "in_features", None), net.takes, name)
+
+
+def _as_input(x: Any, dtype: DTypeLike, width: Any, takes: Any, name: str) -> Any:
+    if isinstance(takes, tuple):
+        if not isinstance(x, tuple) or len(x) != len(takes):
+            got = f"a tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
+            raise ValueError(f"{name} must be a tuple of {len(takes)} parts, one for each layer of Parallel, got {got}")
+        widths = width if isinstance(width, tuple) else [None] * len(takes)
+        parts = tuple(_as_input(x[i], dtype, widths[i], takes[i], f"{name}[{i}]") for i in range(len(takes)))
+        n_rows(parts)
+        return parts
+    if isinstance(x, Ragged):
+        name = f"{name}.values"
+        if takes != "ids" and len(x.values.shape) == 1:
+            raise ValueError(
+                f"{name} must have shape (n_events, n_features), got {x.values.shape}: give {name}[:, None]"
+            )
+        return Ragged(_as_input(x.values, dtype, width, takes, name), x.offsets)
+    return as_ids(x, name) if takes == "ids" else as_features(x, dtype, width, name)
 
 
 def check_dtype(dtype: Any) -> np.dtype[Any]:
@@ -105,6 +134,25 @@ def as_weights(w: ArrayLike, n_samples: int, name: str = "sample_weight") -> Arr
     if (w < 0).any():
         raise ValueError(f"{name} must not be negative, got {w.min()}")
     return w
+
+
+def weights_of(w: Any, y: Any, name: str = "sample_weight") -> Any:
+    """Return the weights of the targets ``y``: one a row; or for a target on each event, one a sequence or one an event.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many, or one is negative or not finite.
+    """
+    if not isinstance(y, Ragged):
+        if isinstance(w, Ragged):
+            raise ValueError(f"{name} must have one weight a row, as y has; got {w!r}")
+        return as_weights(w, n_rows(y), name)
+    if not isinstance(w, Ragged):
+        return Ragged.of(np.repeat(as_weights(w, len(y), name), y.lengths), y.offsets)
+    if not w.same_events(y):
+        raise ValueError(f"{name} must have a weight for each event, as y has a target, {y!r}; got {w!r}")
+    return Ragged.of(as_weights(w.values, y.n_events, name), y.offsets)
 
 
 def as_class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike) -> Array:

@@ -46,6 +46,34 @@ EXAMPLES = (
 )
 
 
+# Layers on sequences, with the width of their events; one of ids takes that many of them.
+SEQUENCES: tuple[tuple[Callable[[], nn.Layer], int], ...] = (
+    (lambda: nn.RNN(3, 4), 3),
+    (lambda: nn.GRU(3, 4), 3),
+    (lambda: nn.LSTM(3, 4), 3),
+    (lambda: nn.Conv1D(3, 2, 3), 3),
+    (lambda: nn.Conv1D(3, 2, 2, dilation=3), 3),
+    (lambda: nn.Conv1D(3, 2, 3, causal=False), 3),
+    (lambda: nn.SelfAttention(4, 1), 4),
+    (lambda: nn.SelfAttention(4, 2), 4),
+    (lambda: nn.SelfAttention(4, 2, causal=False), 4),
+    (lambda: nn.PositionalEmbedding(12, 3), 3),
+    (lambda: nn.Embedding(6, 3), 6),
+    (lambda: nn.LastEvent(), 3),
+    (lambda: nn.MeanOverEvents(), 3),
+    (lambda: nn.MaxOverEvents(), 3),
+    (lambda: nn.Tied(nn.Embedding(6, 3), [nn.GRU(3, 3)]), 6),
+    (lambda: nn.Tied(nn.Embedding(6, 3), [nn.RNN(3, 3), nn.LastEvent()]), 6),
+)
+
+
+def draw_sequences(rng: np.random.Generator, layer: nn.Layer, width: int, lengths: Iterable[int]) -> nn.Ragged:
+    """Return sequences of these lengths, as the layer takes them."""
+    offsets = np.concatenate([[0], np.cumsum(list(lengths))]).astype(int)
+    n = int(offsets[-1])
+    return nn.Ragged(rng.integers(0, width, n) if layer.takes == "ids" else rng.normal(size=(n, width)), offsets)
+
+
 def keeps_width(example: Example) -> bool:
     """Tell whether y is as wide as x."""
     return example.make(3).output_width(3) == 3

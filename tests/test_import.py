@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nnprofile as nn
 
-from .layer_examples import layers
+from .layer_examples import SEQUENCES, layers
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
@@ -30,7 +30,7 @@ PUBLIC = {
     *("trace", "Trace"),
     *("MLPClassifier", "MLPRegressor"),
     *("to_onnx", "to_c"),
-    *("save", "load", "Saved", "ModelFileError", "Layer", "Loss", "Optimizer", "Parameters", "initializers"),
+    *("save", "load", "Saved", "ModelFileError", "Layer", "Loss", "Optimizer", "Parameters", "Ragged", "initializers"),
 }
 
 
@@ -109,7 +109,8 @@ def test_the_public_names_are_the_documented_ones() -> None:
 def test_every_public_layer_is_in_the_registry_and_has_its_example() -> None:
     public = {cls for cls in vars(nn).values() if isinstance(cls, type) and issubclass(cls, nn.Layer)}
     composites = set(nn.layers.COMPOSITES)
-    assert {type(layer) for layer in layers()} == set(nn.layers.LAYERS) == public - {nn.Layer, *composites}
+    examples = {type(layer) for layer in layers()} | {type(make()) for make, _ in SEQUENCES} - composites
+    assert examples == set(nn.layers.LAYERS) == public - {nn.Layer, *composites}
     assert {cls.__name__ for cls in (*nn.layers.LAYERS, *composites)} == set(nn.layers.__all__)
     assert {loss for loss in vars(nn).values() if isinstance(loss, type) and issubclass(loss, nn.Loss)} == {
         nn.Loss,
@@ -131,6 +132,7 @@ def test_imports_point_one_way() -> None:
     """The order of the reading list in ``nnprofile/__init__.py`` is the order of imports: no module looks ahead."""
     order = [
         "parameters",
+        "ragged",
         "contract",
         "tables",
         "initializers",

@@ -20,6 +20,7 @@ from ..contract import SPARSE_IS_FOR_DENSE, Array, Layer, Loss, Optimizer, is_sp
 from ..layers import Dense, Sequential
 from ..losses import MeanSquaredError, no_probability
 from ..optimizers import SGD
+from ..ragged import Ragged
 from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, Program, Rule, compile_network, compile_rule
 from .program import Unknown as Unknown
 
@@ -109,6 +110,7 @@ def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
     By estimated work alone, whatever is loaded or compiled already, so that a job gives the same bits each time.
     """
     try:
+        check_rows(x)
         program = compile_network(net, net.params.dtype, sparse=is_sparse(x))
     except Unknown:
         return False
@@ -116,6 +118,14 @@ def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
     step = len(program.table) * _LAYER + net.params.vector.size * _UPDATE
     seconds = n_steps * step + n_epochs * x.shape[0] * _multiply_adds(program, x) * _MULTIPLY_ADD
     return bool(seconds > WORTH_IT)
+
+
+def check_rows(x: Any, y: Any = None) -> None:
+    """Raise Unknown unless x is an array or a CSR matrix, and y an array."""
+    if isinstance(x, Ragged | tuple):
+        raise Unknown(f"the engine takes rows, an array or a CSR matrix x, got {type(x).__name__}")
+    if is_sparse(y):
+        raise Unknown("the engine takes an array of targets, got a sparse y")
 
 
 def choose_backend(
@@ -163,6 +173,7 @@ def runner(
     Unavailable
         If there is no engine.
     """
+    check_rows(x, y)
     dtype, batch_size = net.params.dtype, min(batch_size, n_rows(x))
     compile_network(net, dtype, sparse=is_sparse(x))
     compile_rule(loss, optimizer, y, l2)
@@ -247,6 +258,7 @@ def differentiator(
     Unknown, Unavailable
         As ``runner``; or x is sparse, whose steps need no such gradient.
     """
+    check_rows(x, y)
     dtype, n_samples = net.params.dtype, x.shape[0]
     if is_sparse(x):
         raise Unknown("the engine differentiates for plain arrays x only")

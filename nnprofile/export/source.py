@@ -119,7 +119,7 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
     for layer in (net, *after):
         unknown = without_form(layer)
         if unknown is not None:
-            names = ", ".join(sorted(cls.__name__ for cls in LAYERS if cls is not type(unknown)))
+            names = ", ".join(sorted(cls.__name__ for cls, make in LAYERS.items() if without_form(make(2)) is None))
             raise ValueError(
                 f"{unknown!r} can't be exported; {names} can, and elementwise layers of your own that state their formula; "
                 "others need a form in nnprofile/export/layers.py"

@@ -10,12 +10,18 @@ from collections.abc import Callable
 
 from ..contract import Layer
 from .activations import GELU, Exp, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from .attention import SelfAttention
 from .branches import Concatenate, Parallel, Residual
 from .compose import Composite, Sequential
+from .convolution import Conv1D
 from .dense import Dense
 from .dropout import Dropout
+from .embedding import Embedding, PositionalEmbedding
 from .norm import LayerNorm
+from .pooling import LastEvent, MaxOverEvents, MeanOverEvents
+from .recurrent import GRU, LSTM, RNN
 from .softmax import Softmax
+from .tied import Tied
 
 LAYERS: dict[type[Layer], Callable[[int], Layer]] = {
     Dense: lambda width: Dense(width, width + 2),
@@ -29,23 +35,44 @@ LAYERS: dict[type[Layer], Callable[[int], Layer]] = {
     LayerNorm: lambda width: LayerNorm(width),
     Softmax: lambda width: Softmax(),
     Dropout: lambda width: Dropout(0.4),
+    Embedding: lambda width: Embedding(width + 4, width),
+    PositionalEmbedding: lambda width: PositionalEmbedding(9, width),
+    Conv1D: lambda width: Conv1D(width, width + 1, 3, dilation=2),
+    RNN: lambda width: RNN(width, width + 1),
+    GRU: lambda width: GRU(width, width + 1),
+    LSTM: lambda width: LSTM(width, width + 1),
+    SelfAttention: lambda width: SelfAttention(2 * width, 2) if width > 1 else SelfAttention(1, 1),
+    LastEvent: lambda width: LastEvent(),
+    MeanOverEvents: lambda width: MeanOverEvents(),
+    MaxOverEvents: lambda width: MaxOverEvents(),
 }
-COMPOSITES: tuple[type[Composite], ...] = (Sequential, Residual, Concatenate, Parallel)
+COMPOSITES: tuple[type[Composite], ...] = (Sequential, Residual, Concatenate, Parallel, Tied)
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "Concatenate",
+    "Conv1D",
     "Dense",
     "Dropout",
+    "Embedding",
     "Exp",
     "Identity",
+    "LastEvent",
     "LayerNorm",
     "LeakyReLU",
+    "MaxOverEvents",
+    "MeanOverEvents",
     "Parallel",
+    "PositionalEmbedding",
     "ReLU",
     "Residual",
+    "SelfAttention",
     "Sequential",
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "Tied",
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..contract import Array, Cache, Layer, Parameters, floating
-from ..functions import erfc, sigmoid
+from ..functions import erfc, sigmoid, tanh_slope
 from ..validation import check_number
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ class Tanh(Elementwise):
         return np.tanh(x), x
 
     def _slope(self, cache: Cache) -> Array:
-        s, one_minus_s = sigmoid(2 * cache)
-        return 4 * s * one_minus_s
+        return tanh_slope(cache)
 
 
 class LeakyReLU(Elementwise):

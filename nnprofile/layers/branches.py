@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..contract import Array, Cache, ContractError, Layer, is_sparse, n_rows
+from ..contract import Array, Cache, ContractError, Layer, is_sparse, n_rows, numbers_of
+from ..ragged import Ragged
 from .compose import Composite
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Residual(Composite):
     Parameters
     ----------
     layer : Layer or list of Layer
-        f, which keeps the width; a list is a Sequential of it.
+        f, which keeps the width, and the lengths of sequences; a list is a Sequential of it.
 
     Raises
     ------
@@ -56,13 +57,14 @@ class Residual(Composite):
         return gives if width is None else width
 
     def _forward(self, x: Any, run: RunForward) -> tuple[Any, Cache]:
-        x = x if is_sparse(x) or isinstance(x, tuple) else np.asarray(x)
+        x = _as_part(x)
         y, cache = run(0, x)
-        if is_sparse(x) or isinstance(x, tuple) or y.shape != x.shape:
-            shape = "a tuple" if isinstance(x, tuple) else f"{type(x).__name__} of shape {x.shape}"
+        if not _fits(x, y):
             raise ValueError(
-                f"Residual adds f(x) to x, arrays of one shape; got x, {shape}, and f(x) of shape {y.shape}"
+                f"Residual adds f(x) to x, arrays of one shape, or sequences as long; got x, {_form(x)}, and f(x), {_form(y)}"
             )
+        if isinstance(x, Ragged):
+            return Ragged.of(x.values + y.values, x.offsets), cache
         return x + y, cache
 
     def _backward(self, dy: Array, cache: Cache, run: RunBackward, needs_dx: bool) -> Any:
@@ -80,7 +82,8 @@ class Residual(Composite):
 class Concatenate(Composite):
     """Put the outputs of several layers on one x side by side (docs/backprop.md, eq. 38).
 
-    y = [f_1(x), ..., f_k(x)], so dx = sum_k J_k^T dy_k; dx is None for a CSR x.
+    y = [f_1(x), ..., f_k(x)], so dx = sum_k J_k^T dy_k; dx is None for a CSR x. Of sequences, all branches give a row each, or
+    all an event for each event.
 
     Parameters
     ----------
@@ -151,6 +154,9 @@ class Parallel(Composite):
     def _width_of_x(self) -> tuple[Any, ...]:
         return tuple(getattr(layer, "in_features", None) for layer in self.children)
 
+    def _kind_of_x(self) -> tuple[Any, ...]:
+        return tuple(layer.takes for layer in self.children)
+
     def output_width(self, width: Any) -> int | None:
         """Return the sum of the parts' widths."""
         widths = [None] * len(self.children) if width is None else width
@@ -159,7 +165,7 @@ class Parallel(Composite):
     def _forward(self, x: Any, run: RunForward) -> tuple[Any, Cache]:
         if not isinstance(x, tuple) or len(x) != len(self.children):
             raise ValueError(f"{self!r} takes a tuple x of {len(self.children)} parts, got {type(x).__name__}")
-        x = tuple(part if is_sparse(part) or isinstance(part, tuple) else np.asarray(part) for part in x)
+        x = tuple(map(_as_part, x))
         n_rows(x)  # the same of all parts
         return _side_by_side(self, [run(i, part) for i, part in enumerate(x)])
 
@@ -183,11 +189,34 @@ def _total(widths: Iterable[int | None]) -> int | None:
     return None if None in found else sum(found)  # type: ignore[arg-type]
 
 
-def _side_by_side(layer: Composite, parts: list[tuple[Any, Cache]]) -> tuple[Array, Cache]:
+def _as_part(x: Any) -> Any:
+    return x if is_sparse(x) or isinstance(x, tuple | Ragged) else np.asarray(x)
+
+
+def _fits(x: Any, y: Any) -> bool:
+    if isinstance(x, Ragged) and isinstance(y, Ragged):
+        return x.same_events(y) and x.values.shape == y.values.shape
+    return isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and x.shape == y.shape
+
+
+def _form(x: Any) -> str:
+    if isinstance(x, Ragged):
+        return repr(x)
+    return "a tuple" if isinstance(x, tuple) else f"{type(x).__name__} of shape {np.shape(x)}"
+
+
+def _side_by_side(layer: Composite, parts: list[tuple[Any, Cache]]) -> tuple[Any, Cache]:
     outputs = [y for y, _ in parts]
-    if any(getattr(y, "ndim", 0) != 2 for y in outputs):
-        raise ValueError(f"{layer!r} puts rows side by side, got outputs of shape {[np.shape(y) for y in outputs]}")
-    return np.hstack(outputs), ([y.shape for y in outputs], [cache for _, cache in parts])
+    sequences = [y for y in outputs if isinstance(y, Ragged)]
+    values = [numbers_of(y) for y in outputs]
+    if any(getattr(y, "ndim", 0) != 2 for y in values):
+        raise ValueError(f"{layer!r} puts rows side by side, got outputs of shape {[np.shape(y) for y in values]}")
+    if sequences and not (len(sequences) == len(outputs) and all(map(sequences[0].same_events, sequences))):
+        raise ValueError(
+            f"{layer!r} puts rows side by side, or events of sequences of equal lengths, got {', '.join(map(_form, outputs))}"
+        )
+    y, cache = np.hstack(values), ([y.shape for y in values], [cache for _, cache in parts])
+    return (Ragged.of(y, sequences[0].offsets) if sequences else y), cache
 
 
 def _apart(layer: Composite, dy: Array, cache: Cache) -> tuple[list[Array], list[Cache]]:

@@ -7,12 +7,12 @@ How a composite runs is stated once, by ``_forward`` and ``_backward``, which le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ..contract import Array, Cache, ContractError, Layer, Parameters, backward_pair, forward_pair
+from ..contract import Array, Cache, ContractError, Layer, Parameters, Shape, apply, backward_pair
 from ..validation import as_input, check_dtype, check_rng
 
 if TYPE_CHECKING:
@@ -52,14 +52,13 @@ class Composite(Layer):
             for layer in layers
         )
         self._check_children()
-        self._bind_children(check_dtype(dtype))
+        self._bind_children(check_dtype(dtype), {})
 
     def forward(self, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         """Return y and the caches of all layers. With ``rng``: training mode."""
 
         def run(i: int, x: Any) -> tuple[Any, Cache]:
-            layer = self.children[i]
-            return forward_pair(layer, layer.forward(x, rng))
+            return apply(self.children[i], x, rng)
 
         return self._forward(x, run)
 
@@ -71,7 +70,7 @@ class Composite(Layer):
         ValueError
             If a layer does not return (dx, grads) with gradients in the layout of its parameters.
         """
-        grads = _Gradients(self.params)
+        grads = Gradients(self.params)
         dx = self._backward_into(dy, cache, grads, 0)
         return dx, grads.finished()
 
@@ -79,7 +78,7 @@ class Composite(Layer):
         """Return the gradients of all layers, without dx."""
         if not is_open(self):
             return super().gradients(dy, cache)
-        grads = _Gradients(self.params)
+        grads = Gradients(self.params)
         self._backward_into(dy, cache, grads, 0, needs_dx=False)
         return grads.finished()
 
@@ -96,8 +95,18 @@ class Composite(Layer):
             twin_layer._place = layer._place  # bound to the twin, as the layer is to this network
         return twin
 
+    def _own_shapes(self) -> dict[str, Shape]:
+        """Return the layout of the parameters that belong to no child; they lie behind the children's."""
+        return {}
+
     def _width_of_x(self) -> Any:
         raise NotImplementedError
+
+    def _kind_of_x(self) -> Any:
+        kinds = [layer.takes for layer in self.children]
+        if any(kind != kinds[0] for kind in kinds):
+            raise ValueError(f"the branches of {type(self).__name__} take one x, but they take {kinds}")
+        return kinds[0]
 
     def _forward(self, x: Any, run: RunForward) -> tuple[Any, Cache]:
         raise NotImplementedError
@@ -105,7 +114,7 @@ class Composite(Layer):
     def _backward(self, dy: Array, cache: Cache, run: RunBackward, needs_dx: bool) -> Any:
         raise NotImplementedError
 
-    def _backward_into(self, dy: Array, cache: Cache, grads: _Gradients, start: int, *, needs_dx: bool = True) -> Any:
+    def _backward_into(self, dy: Array, cache: Cache, grads: Gradients, start: int, *, needs_dx: bool = True) -> Any:
         """Return dx, if it is needed; write the gradients into the root's vector, from ``start`` on."""
 
         def run(i: int, dy: Array, cache: Cache, needs_dx: bool) -> Any:
@@ -143,13 +152,17 @@ class Composite(Layer):
                 )
         self.in_features = self._width_of_x()
         self.output_width(self.in_features)
+        self.takes = self._kind_of_x()
+        self.mixes_events = any(layer.mixes_events for layer in self.children)
 
-    def _bind_children(self, dtype: DTypeLike) -> None:
-        """Move the layers' values into one new vector, and let the layers name it."""
+    def _bind_children(self, dtype: DTypeLike, own: Mapping[str, Array]) -> None:
+        """Move the layers' values, and one's own, into one new vector, and let the layers name it."""
         layout = {
             f"{i}.{name}": shape for i, layer in enumerate(self.children) for name, shape in layer.params.layout.items()
         }
-        self.params = Parameters(layout, dtype=dtype)
+        self.params = Parameters(layout | self._own_shapes(), dtype=dtype)
+        for name, values in own.items():
+            self.params[name] = values
         self.places, start = [], 0
         for i, layer in enumerate(self.children):
             self.places.append(slice(start, start + layer.params.vector.size))
@@ -167,14 +180,15 @@ class Composite(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
+        own = {name: self.params[name].copy() for name in self._own_shapes() if name not in self.params.unfilled()}
         return {key: value for key, value in state.items() if key not in ("params", "places")} | {
-            "dtype": self.params.dtype
+            "memory": (self.params.dtype, own)
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        dtype = state.pop("dtype")
+        memory = state.pop("memory")
         self.__dict__.update(state)
-        self._bind_children(dtype)
+        self._bind_children(*memory)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}([{', '.join(map(repr, self.children))}])"
@@ -229,8 +243,8 @@ class Sequential(Composite):
         """The layers, first to last: the same as ``children``."""
         return self.children
 
-    def predict(self, x: Any) -> Array:
-        """Return the raw output for finite x of shape (n_samples, n_features).
+    def predict(self, x: Any) -> Any:
+        """Return the raw output for finite x of shape (n_samples, n_features); a Ragged, where it is of events.
 
         For a loss on logits these are logits; ``loss.link.forward(net.predict(x))[0]`` are the probabilities.
 
@@ -239,10 +253,10 @@ class Sequential(Composite):
         ValueError
             If x has another rank or width, is not made of real numbers, or is not finite.
         """
-        y = as_input(x, self.params.dtype, self.in_features)
+        y = as_input(x, self)
         for layer in self.children:
-            y, _ = forward_pair(layer, layer.forward(y))
-        return y  # type: ignore[no-any-return]
+            y, _ = apply(layer, y)
+        return y
 
     def _width_of_x(self) -> Any:
         for layer in self.children:
@@ -252,6 +266,9 @@ class Sequential(Composite):
             if not _keeps_width(layer):
                 return None
         return None
+
+    def _kind_of_x(self) -> Any:
+        return self.children[0].takes
 
     @property
     def out_features(self) -> int | None:
@@ -284,24 +301,34 @@ class Sequential(Composite):
         return dy
 
 
-class _Gradients:
+class Gradients:
     """The gradients of all layers inside, in one vector, whose dtype is found as they come."""
 
     def __init__(self, params: Parameters) -> None:
         self.params = params
         self.vector: Array | None = None
+        self.rows: dict[int, Array] = {}  # of a matrix, by its place
 
     def put(self, start: int, own: Parameters) -> None:
+        """Add those of one layer, whose place begins at ``start``."""
         if not len(own):
             return
         if self.vector is None:
             self.vector = np.zeros(self.params.vector.shape, own.dtype)
         elif self.vector.dtype != own.dtype:
             self.vector = self.vector.astype(np.result_type(self.vector, own.dtype), copy=False)
-        self.vector[start : start + own.vector.size] = own.vector
+        self.vector[start : start + own.vector.size] += own.vector
+        self.rows |= {start + own.place(name).start: rows for name, rows in own.rows.items()}
 
     def finished(self) -> Parameters:
-        return self.params.like() if self.vector is None else self.params.of(self.vector)
+        """Return them in the layout of the network."""
+        if self.vector is None:
+            return self.params.like()
+        grads = self.params.of(self.vector)
+        if self.rows:
+            places = {self.params.place(name).start: name for name in self.params.matrices()}
+            grads.rows = {places[start]: rows for start, rows in self.rows.items()}
+        return grads
 
 
 _RUNS = ("forward", "backward", "_forward", "_backward", "_backward_into")

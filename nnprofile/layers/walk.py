@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..contract import Array, Cache, Layer, Parameters, backward_pair, forward_pair
+from ..contract import Array, Cache, Layer, Parameters, apply, backward_pair
 from .compose import Composite, Sequential, is_open
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run_steps(net: Layer, x: Any, rng: Rng = None, *, change: Change | None = No
 
         y, cache = net._forward(x, run)
     else:
-        y, cache = forward_pair(net, net.forward(x, rng))
+        y, cache = apply(net, x, rng)
     if change is not None:
         y = change(name, "y", y)
     return Step(name, net, x, y, cache, parts)

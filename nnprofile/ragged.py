@@ -1,0 +1,207 @@
+"""Ragged: sequences of different lengths, packed one behind the other; there is no padding, and no mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .parameters import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class Ragged:
+    """Sequences of events: sequence i is ``values[offsets[i]:offsets[i + 1]]``, one row an event, and may be empty.
+
+    ``len(x)`` is the number of sequences; ``x[i]`` is one of them, ``x[rows]`` (a slice, numbers, or a mask) are some.
+
+    Parameters
+    ----------
+    values : array, shape (n_events, ...), or CSR matrix
+        Numbers, or integer ids of shape (n_events,).
+    offsets : array of int, shape (n_sequences + 1,)
+        From 0 to n_events, never falling.
+
+    Raises
+    ------
+    ValueError
+        If the offsets are not as above; the message names the first that is wrong.
+
+    Examples
+    --------
+    >>> x = Ragged([[1.0], [2.0], [3.0]], [0, 2, 2, 3])
+    >>> len(x), x.lengths.tolist(), x[0].tolist(), x[1:].offsets.tolist()
+    (3, [2, 0, 1], [[1.0], [2.0]], [0, 0, 1])
+    """
+
+    __slots__ = ("offsets", "values")
+    offsets: Array
+    values: Any
+
+    def __init__(self, values: Any, offsets: ArrayLike) -> None:
+        self.values = values if hasattr(values, "shape") and len(values.shape) else np.asarray(values)
+        self.offsets = _as_offsets(offsets, self.n_events)
+
+    @classmethod
+    def of(cls, values: Any, offsets: Array) -> Ragged:
+        """Return what the constructor does, of parts that are known to fit: nothing is looked at."""
+        out = object.__new__(cls)
+        out.values, out.offsets = values, offsets
+        return out
+
+    @classmethod
+    def from_list(cls, sequences: Sequence[Any]) -> Ragged:
+        """Pack a list of sequences: arrays or lists of events, each of the same shape; empty ones take the others' shape.
+
+        Raises
+        ------
+        ValueError
+            If events differ in shape; the message names the sequence.
+
+        Examples
+        --------
+        >>> Ragged.from_list([[3, 1], [], [2]]).values.tolist()
+        [3, 1, 2]
+        """
+        parts = [np.asarray(s) for s in sequences]
+        offsets = np.concatenate([[0], np.cumsum([len(p) if p.ndim else 0 for p in parts])]).astype(np.int64)
+        shape: tuple[int, ...] | None = None
+        for i, part in enumerate(parts):
+            if not part.ndim:
+                raise ValueError(f"sequence {i} must be a list of events, got {part[()]!r}")
+            if len(part):
+                shape = part.shape[1:] if shape is None else shape
+                if part.shape[1:] != shape:
+                    raise ValueError(
+                        f"every event must have shape {shape}, sequence {i} has events of {part.shape[1:]}"
+                    )
+        full = [part for part in parts if len(part)] or parts[:1]
+        return cls.of(np.concatenate(full) if full else np.zeros(0), offsets)
+
+    @classmethod
+    def from_padded(cls, x: ArrayLike, lengths: ArrayLike) -> Ragged:
+        """Pack an array of shape (n_sequences, longest, ...), whose sequence i is ``x[i, :lengths[i]]``.
+
+        Raises
+        ------
+        ValueError
+            If there is not one length a sequence, or one is negative or more than ``longest``.
+        """
+        x, found = np.asarray(x), np.asarray(lengths)
+        if x.ndim < 2 or found.shape != x.shape[:1] or found.dtype.kind not in "iu":
+            raise ValueError(
+                f"from_padded takes x of shape (n_sequences, longest, ...) and an integer length for each, got x of shape "
+                f"{x.shape} and lengths of shape {found.shape} and type {found.dtype}"
+            )
+        found = found.astype(np.int64)
+        if ((found < 0) | (found > x.shape[1])).any():
+            bad = int(np.argmax((found < 0) | (found > x.shape[1])))
+            raise ValueError(f"lengths must be in 0 .. {x.shape[1]}, the longest, got lengths[{bad}] = {found[bad]}")
+        return cls.of(x[np.arange(x.shape[1]) < found[:, None]], np.concatenate([[0], np.cumsum(found)]))
+
+    @classmethod
+    def from_frame(cls, frame: Any, by: str, columns: str | Sequence[str]) -> Ragged:
+        """Pack a table of events: one sequence for each value of the column ``by``, in the order of ``frame.groupby(by)``.
+
+        Events keep the order of the table: sort it by time before.
+
+        Parameters
+        ----------
+        frame : pandas or polars DataFrame
+        by : str
+            The column that names whose event it is.
+        columns : str or list of str
+            One column, for ids or targets of shape (n_events,), or several: numbers of shape (n_events, n_columns).
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, or ``by`` has a missing value.
+        """
+        names = [by, *([columns] if isinstance(columns, str) else columns)]
+        missing = [name for name in names if name not in list(frame.columns)]
+        if missing:
+            raise ValueError(f"the table has no column {missing[0]!r}; it has {list(frame.columns)}")
+        keys = frame[by].to_numpy()
+        if any(
+            key is None or key != key for key in (keys if keys.dtype.kind == "O" else keys[keys != keys])
+        ):  # NaN, NaT
+            raise ValueError(f"the column {by!r} must name whose event it is in every row, got a missing value")
+        _, group = np.unique(keys, return_inverse=True)
+        order = np.argsort(group, kind="stable")
+        values = [frame[name].to_numpy()[order] for name in names[1:]]
+        offsets = (
+            np.concatenate([[0], np.cumsum(np.bincount(group))]).astype(np.int64) if len(keys) else np.zeros(1, int)
+        )
+        return cls.of(values[0] if isinstance(columns, str) else np.stack(values, axis=1), offsets)
+
+    def to_padded(self, fill: Any = 0) -> Array:
+        """Return an array of shape (n_sequences, longest, ...), with ``fill`` behind the end of each sequence."""
+        lengths = self.lengths
+        values: Any = self.values
+        values = values.toarray() if hasattr(values, "tocsr") else values
+        out = np.full((len(self), lengths.max(initial=0), *values.shape[1:]), fill, values.dtype)
+        out[np.arange(out.shape[1]) < lengths[:, None]] = values
+        return out
+
+    @property
+    def n_events(self) -> int:
+        """The number of events of all sequences."""
+        return int(self.values.shape[0])
+
+    @property
+    def lengths(self) -> Array:
+        """The number of events of each sequence, shape (n_sequences,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The data type of the values."""
+        return self.values.dtype  # type: ignore[no-any-return]
+
+    def same_events(self, other: Ragged) -> bool:
+        """Tell whether both have sequences of the same lengths."""
+        return self.offsets is other.offsets or np.array_equal(self.offsets, other.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, rows: Any) -> Any:
+        if isinstance(rows, int | np.integer):
+            i = range(len(self))[rows]
+            return self.values[self.offsets[i] : self.offsets[i + 1]]
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            start, stop, _ = rows.indices(len(self))
+            ends = self.offsets[start : max(start, stop) + 1]
+            return Ragged.of(self.values[ends[0] : ends[-1]], ends - ends[0])
+        starts, lengths = self.offsets[:-1][rows], self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        events = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged.of(self.values[events], offsets)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ragged, (self.values, self.offsets)
+
+    def __repr__(self) -> str:
+        return f"Ragged({len(self)} sequences, {self.n_events} events, {self.dtype} of shape {self.values.shape})"
+
+
+def _as_offsets(offsets: ArrayLike, n_events: int) -> Array:
+    found = np.asarray(offsets)
+    if found.ndim != 1 or len(found) == 0 or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"offsets must be whole numbers, one more than there are sequences, got {found.dtype} of shape {found.shape}"
+        )
+    found = found.astype(np.int64)
+    if (np.diff(found) < 0).any():
+        bad = int(np.argmax(np.diff(found) < 0)) + 1
+        raise ValueError(f"offsets must not fall, got offsets[{bad}] = {found[bad]} after {found[bad - 1]}")
+    if found[0] != 0 or found[-1] != n_events:
+        raise ValueError(f"offsets must go from 0 to the number of events, {n_events}, got {found[0]} to {found[-1]}")
+    return found

@@ -1,0 +1,135 @@
+"""Ragged: packed sequences come out as they went in, whatever their lengths, and nothing that does not fit gets in."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nnprofile as nn
+from nnprofile.contract import n_rows, take
+
+LENGTHS = st.lists(st.integers(0, 5), max_size=7)
+
+
+def sequences(lengths: list[int], width: int = 2, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(n, width)) for n in lengths]
+
+
+def same(a: Any, b: list[np.ndarray]) -> None:
+    assert len(a) == len(b) == n_rows(a)
+    for i, (mine, theirs) in enumerate(zip(a, b, strict=True)):
+        assert len(mine) == len(theirs)
+        assert not len(theirs) or np.array_equal(mine, theirs)
+        np.testing.assert_array_equal(a[i], mine)
+
+
+@given(lengths=LENGTHS, data=st.data())
+def test_it_is_a_list_of_arrays(lengths: list[int], data: st.DataObject) -> None:
+    given_ = sequences(lengths)
+    x = nn.Ragged.from_list(given_)
+    same(x, given_)
+    assert x.lengths.tolist() == lengths and x.n_events == sum(lengths)
+    n = len(lengths)
+    start, stop, step = (data.draw(st.integers(-9, 9)) for _ in range(3))
+    same(x[start:stop], given_[start:stop])
+    if step:
+        same(x[::step], given_[::step])
+    rows = data.draw(st.lists(st.integers(-n, n - 1), max_size=9)) if n else []
+    same(take(x, np.array(rows, int)), [given_[i] for i in rows])
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)), bool)
+    same(x[mask], [s for s, kept in zip(given_, mask, strict=True) if kept])
+    for twin in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x), copy.copy(x)):
+        same(twin, given_)
+
+
+@given(lengths=LENGTHS, ids=st.booleans())
+def test_padding_and_back(lengths: list[int], ids: bool) -> None:
+    given_ = [s[:, 0].round().astype(np.int64) for s in sequences(lengths)] if ids else sequences(lengths)
+    x = nn.Ragged.from_list(given_)
+    padded = x.to_padded(7)
+    assert padded.shape[:2] == (len(lengths), max(lengths, default=0)) and padded.dtype == x.dtype
+    same(nn.Ragged.from_padded(padded, x.lengths), given_)
+    behind = np.arange(padded.shape[1]) >= x.lengths[:, None]
+    assert (padded[behind] == 7).all()
+
+
+def test_csr_rows() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    dense = np.eye(5, 4)
+    x = nn.Ragged(sparse.csr_array(dense), [0, 2, 2, 5])
+    same(nn.Ragged(x.values.toarray(), x.offsets), [dense[:2], dense[2:2], dense[2:]])
+    assert x[[2, 0]].values.toarray().tolist() == dense[[2, 3, 4, 0, 1]].tolist() and x.to_padded().shape == (3, 3, 4)
+    assert pickle.loads(pickle.dumps(x))[2].toarray().tolist() == dense[2:].tolist()
+
+
+def test_a_table_of_events() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(
+        {"who": ["b", "a", "b", "c", "a"], "item": [3, 1, 4, 1, 5], "amount": [1.0, 2.0, 3.0, 4.0, 5.0]},
+        index=range(5, 10),
+    )
+    x = nn.Ragged.from_frame(frame, "who", ["amount", "item"])
+    assert [s.tolist() for s in x] == [[[2.0, 1.0], [5.0, 5.0]], [[1.0, 3.0], [3.0, 4.0]], [[4.0, 1.0]]]
+    ids = nn.Ragged.from_frame(frame, "who", "item")
+    assert [s.tolist() for s in ids] == [[1, 5], [3, 4], [1]] and ids.dtype == np.int64 and ids.same_events(x)
+    assert list(frame.groupby("who").groups) == ["a", "b", "c"]  # the order that is promised
+    assert len(nn.Ragged.from_frame(frame.iloc[:0], "who", ["amount"])) == 0
+    days = frame.assign(who=pd.to_datetime(["2024-01-02", "2024-01-01", "2024-01-02", None, "2024-01-01"]))
+    for broken in (frame.assign(who=["b", None, "b", "c", "a"]), frame.assign(who=[1.0, np.nan, 1, 2, 3]), days):
+        with pytest.raises(ValueError, match="'who' must name whose event it is in every row"):
+            nn.Ragged.from_frame(broken, "who", "item")
+    with pytest.raises(ValueError, match="no column 'price'"):
+        nn.Ragged.from_frame(frame, "who", ["price"])
+
+
+def test_a_table_of_polars() -> None:
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"who": ["b", "a", "b"], "item": [3, 1, 4]})
+    assert [s.tolist() for s in nn.Ragged.from_frame(frame, "who", "item")] == [[1], [3, 4]]
+    with pytest.raises(ValueError, match="in every row"):
+        nn.Ragged.from_frame(pl.DataFrame({"who": ["b", None], "item": [3, 1]}), "who", "item")
+
+
+def test_an_index_outside_is_an_index_error() -> None:
+    with pytest.raises(IndexError):
+        nn.Ragged([[1.0]], [0, 1])[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "offsets", "match"),
+    [
+        ([[1.0]], [0, 2], "from 0 to the number of events, 1, got 0 to 2"),
+        ([[1.0], [2.0]], [1, 2], "got 1 to 2"),
+        ([[1.0], [2.0]], [0, 2, 1, 2], r"offsets\[2\] = 1 after 2"),
+        ([[1.0]], [], "one more than there are sequences"),
+        ([[1.0]], [0.0, 1.0], "whole numbers"),
+        ([[1.0]], [[0, 1]], "whole numbers"),
+    ],
+)
+def test_offsets_that_do_not_fit(values: Any, offsets: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        nn.Ragged(values, offsets)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: nn.Ragged.from_list([[[1.0, 2.0]], [[1.0]]]), r"shape \(2,\), sequence 1 has events of \(1,\)"),
+        (lambda: nn.Ragged.from_list([3.0]), "sequence 0 must be a list of events"),
+        (lambda: nn.Ragged.from_padded(np.zeros((2, 3)), [1, 4]), r"0 \.\. 3, the longest, got lengths\[1\] = 4"),
+        (lambda: nn.Ragged.from_padded(np.zeros((2, 3)), [1, -1]), r"lengths\[1\] = -1"),
+        (lambda: nn.Ragged.from_padded(np.zeros((2, 3)), [1]), "an integer length for each"),
+        (lambda: nn.Ragged.from_padded(np.zeros((2, 3)), [1.0, 2.0]), "an integer length for each"),
+        (lambda: nn.Ragged.from_padded(np.zeros(3), [1]), "shape"),
+    ],
+)
+def test_what_cannot_be_packed(call: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        call()
