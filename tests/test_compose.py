@@ -236,9 +236,9 @@ def test_the_checker_takes_a_tuple(rng: np.random.Generator) -> None:
     before = net.params.vector.copy()
     y, loss = rng.normal(size=(5, 1)), nn.HalfSquaredError()
     report = nn.check_layer(net.layers[0], x)
-    assert report.ok and [row.tensor for row in report.rows] == ["x", *net.layers[0].params]
+    assert report.ok and [row.tensor for row in report.rows] == ["x.0", "x.1", *net.layers[0].params]
     whole = nn.check_network(net, loss, x, y, l2=0.1)
-    assert whole.ok and [row.tensor for row in whole.rows] == ["x", *net.params]
+    assert whole.ok and [row.tensor for row in whole.rows] == ["x.0", "x.1", *net.params]
     nn.check_step(net, loss, nn.Adam(0.01, weight_decay=0.1), x, y).raise_if_failed()
     np.testing.assert_array_equal(net.params.vector, before)
 
@@ -255,7 +255,7 @@ def test_the_checker_takes_a_tuple(rng: np.random.Generator) -> None:
     last = broken.layers[1]
     last.backward = lambda dy, cache: (2 * nn.Dense.backward(last, dy, cache)[0], nn.Dense.backward(last, dy, cache)[1])  # type: ignore
     assert {finding.layer for finding in nn.check_network(broken, loss, x, y).errors} == {"1"}
-    with pytest.raises(ValueError, match="must be rows, as many each"):
+    with pytest.raises(ValueError, match="as many rows each"):
         nn.check_layer(net.layers[0], (x[0], x[1][:3]))
 
 

@@ -1,7 +1,7 @@
 """Check hand-written gradients: never call a right one wrong, never miss a wrong one, and name the bug.
 
 Read the modules in this order: foreign, tree, world, procedures, functions, stateful (how things are called), reference,
-report, judge (what is right), contracts, diagnosis (what the bug is), elsewhere, check, columns, parts, checks,
+report, judge (what is right), contracts, diagnosis (what the bug is), elsewhere, check, parts, checks,
 optimizer_formulas, steps, second_order; then adapters and mutations.
 """
 

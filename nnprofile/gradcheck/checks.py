@@ -13,7 +13,6 @@ import numpy as np
 
 from ..contract import Layer
 from .check import Check
-from .columns import one_array
 from .foreign import ForeignError, foreign
 from .functions import FunctionProcedure
 from .judge import Judge
@@ -221,7 +220,6 @@ def check_layer(
     >>> bool(check_layer(Dense(3, 2, rng=np.random.default_rng(0)), np.ones((4, 3))))
     True
     """
-    layer, x = one_array(layer, x)
     check = Check(describe(layer), seed, explain=explain, budget=budget)
     with careful():
         judge_layer(check, layer, x, rng, "")
@@ -333,7 +331,6 @@ def check_network(
             if not callable(getattr(net, method, None)):
                 raise ValueError(f"without a loss, {describe(net)} must have methods loss(x, y) and gradient(x, y)")
         return check_function(net.loss, net.gradient, x, y, seed=seed, explain=explain, budget=budget)
-    net, x = one_array(net, x)
     check = Check(describe(net), seed, explain=explain, budget=budget)
     with careful():
         p = check.register(ObjectiveProcedure(net, loss, x, y, l2, rng))

@@ -15,6 +15,7 @@ from .foreign import ForeignError, foreign
 from .functions import FunctionProcedure
 from .procedures import LayerProcedure, Procedure
 from .report import Finding
+from .sequences import check_sequences
 from .tree import leaves
 
 Gradients = list[Array | None]
@@ -66,6 +67,8 @@ class Contracts:
             self.check_memory()
             self.check_generator()
             self.check_output(grads)
+            for finding in check_sequences(self.p, self.dy, self.close):
+                self.add(*finding)
         if self.p.takes_cotangent and self.dy.size:
             self.check_linear(grads)
             self.check_layouts(grads)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..contract import Array
+from ..contract import Array, n_rows, numbers_of, take
+from ..ragged import Ragged
 from .diagnosis import Context, diagnose
 from .foreign import ForeignError
 from .functions import FunctionProcedure
@@ -19,6 +20,7 @@ from .judge import Judge
 from .procedures import LayerProcedure, LossProcedure, ObjectiveProcedure, Procedure
 from .reference import H, Subject, rms
 from .report import Finding
+from .tree import constants, leaves, rebuild
 
 if TYPE_CHECKING:
     from .check import Check
@@ -37,7 +39,7 @@ def look_elsewhere(check: Check, p: Procedure, layer: str) -> None:
         _look(check, p, layer, text, kind, x, point)
 
 
-def _points(check: Check, p: Procedure) -> Iterator[tuple[str, str, Array | None, list[Array]]]:
+def _points(check: Check, p: Procedure) -> Iterator[tuple[str, str, Any, list[Array]]]:
     """Yield (what it is, kind of finding, x if it is another, values of all tensors)."""
     if isinstance(p, LossProcedure):
         return
@@ -51,18 +53,33 @@ def _points(check: Check, p: Procedure) -> Iterator[tuple[str, str, Array | None
         return
     assert isinstance(p, LayerProcedure)
     arrays = [a.astype(np.float64) for a in p.model.arrays]
-    x = p.x.astype(np.float64) if p.has_x else p.x
+    inputs = [a.astype(np.float64) for a in p.point[: p.n_inputs]]
     if arrays and (moved := _moved(check, arrays, LAYERS, careful=False)) is not None:
-        yield "other parameters", "point", None, [x, *moved] if p.has_x else moved
-    if isinstance(p, ObjectiveProcedure) or p.x.ndim < 2 or len(p.x) < 1 or p.x.size > LARGEST:
+        yield "other parameters", "point", None, [*inputs, *moved]
+    x = rebuild(p.x, iter(inputs))
+    if isinstance(p, ObjectiveProcedure) or not _is_batch(x) or sum(a.size for a in inputs) > LARGEST:
         return
-    n = len(p.x)
-    batches = [("an x three times as large", 3 * x)] if p.has_x else []
-    batches += [("a batch of one row", x[:1]), ("the rows in another order", x[check.rng.permutation(n)])]
-    batches += [("each row twice", np.repeat(x, 2, axis=0))]
+    n, row = n_rows(x), "sequence" if isinstance(x, Ragged) else "row"
+    batches = [("an x three times as large", rebuild(x, (3 * a for a in inputs)))] if inputs else []
+    longest = int(x.lengths.argmax()) if isinstance(x, Ragged) else 0
+    batches += [(f"a batch of one {row}", take(x, slice(longest, longest + 1)))]
+    batches += [(f"the {row}s in another order", take(x, check.rng.permutation(n)))]
+    batches += [(f"each {row} twice", take(x, np.repeat(np.arange(n), 2)))]
     for text, other in batches:
-        if other.shape != x.shape or not np.array_equal(other, x):
-            yield text, "batch", other, [other, *arrays] if p.has_x else arrays
+        values = [a for _, a in leaves(other)]
+        if [a.tobytes() for a in values] != [a.tobytes() for a in inputs] or not values:
+            yield text, "batch", other, [*values, *arrays]
+
+
+def _is_batch(x: Any) -> bool:
+    """Tell whether x is of rows or sequences, of the same number in each part."""
+    parts = x if isinstance(x, tuple) else (x,)
+    if any(
+        not isinstance(part, Ragged) and np.ndim(part) < (1 if constants(part) and len(parts) > 1 else 2)
+        for part in parts
+    ):
+        return False
+    return len({n_rows(part) for part in parts}) == 1 and n_rows(x) > 0
 
 
 def _moved(check: Check, arrays: list[Array], share: float, *, careful: bool) -> list[Array] | None:
@@ -89,7 +106,7 @@ def _is_special(a: Array) -> bool:
     return bool(a.ndim and a.shape[-1] > 1 and (a >= 0).all() and np.allclose(a.sum(axis=-1), 1, atol=1e-6))
 
 
-def _look(check: Check, p: Procedure, layer: str, text: str, kind: str, x: Array | None, point: list[Array]) -> None:
+def _look(check: Check, p: Procedure, layer: str, text: str, kind: str, x: Any, point: list[Array]) -> None:
     """Compare <J t, dy> with <t, J' dy> at another point, along one direction of all tensors; if they differ, judge it."""
     kept: tuple[Any, list[Array]] = (p.x, p.point) if isinstance(p, LayerProcedure) else (None, p.point)
     p.point = point
@@ -97,7 +114,7 @@ def _look(check: Check, p: Procedure, layer: str, text: str, kind: str, x: Array
         p.x = x
     try:
         y = np.asarray(p.run(p.copies(point))[0])
-        if not np.isfinite(y).all() or y.dtype.kind != "f" or (x is not None and y.shape[:1] != x.shape[:1]):
+        if not np.isfinite(y).all() or y.dtype.kind != "f" or (x is not None and y.shape[:1] not in _lengths(x)):
             return  # out of the domain, or not a function of a batch
         dy = check.rng.normal(size=y.shape) if p.takes_cotangent else np.ones(y.shape)
         try:
@@ -116,6 +133,12 @@ def _look(check: Check, p: Procedure, layer: str, text: str, kind: str, x: Array
         if isinstance(p, LayerProcedure):
             p.x = kept[0]
         p.problems = {}
+
+
+def _lengths(x: Any) -> list[tuple[int]]:
+    """Return of how many rows the y of such a batch may be: one a row, or one an event."""
+    part = x[0] if isinstance(x, tuple) else x
+    return [(n_rows(x),), (len(numbers_of(part)),)]
 
 
 def _agrees(p: Procedure, point: list[Array], dy: Array, grads: list[Array | None], rng: np.random.Generator) -> bool:

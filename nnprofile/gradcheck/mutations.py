@@ -7,6 +7,7 @@ A layer that is added to ``nnprofile.layers.LAYERS`` is covered at once.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..contract import Array, Layer, Loss, Parameters
+from ..contract import Array, Layer, Loss, Parameters, apply, numbers_of, take
 from ..layers import LAYERS as REGISTRY
 from ..layers import Dense, Identity, Sequential, Sigmoid, Tanh
 from ..losses import (
@@ -28,6 +29,7 @@ from ..losses import (
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
 )
+from ..ragged import Ragged
 from ..validation import check_size
 from .checks import check_layer, check_loss, check_network
 from .report import GradCheckReport
@@ -57,7 +59,7 @@ LOSSES: tuple[tuple[Loss, Callable[[Array, Rng], Array]], ...] = (
 def _with_last(g: Array, value: float) -> Array:
     """Multiply the last element by a number."""
     g = g.copy()
-    g.flat[-1] *= value
+    g.reshape(-1)[-1:] *= value
     return g
 
 
@@ -84,6 +86,7 @@ class MutantLayer(Layer):
 
     def __init__(self, layer: Layer, name: str, mutated: Backward) -> None:
         self.name, self.mutated, self.params = f"{layer!r}, {name}", mutated, layer.params
+        self.takes, self.mixes_events, self.causal = layer.takes, layer.mixes_events, layer.causal
         self.twin = layer.with_params  # a network allows no layer inside a layer
         self.keeps_cache = mutated is _stale
         self.kept: Any = None  # what a layer must not keep
@@ -126,7 +129,7 @@ def _changed(tensor: str, change: Change) -> Backward:
 def _rows_counted(first: float, last: float) -> Backward:
     def backward(layer: MutantLayer, dy: Array, cache: Any) -> Any:
         times = np.ones((len(dy), 1), dy.dtype)
-        times[0], times[-1] = first, last
+        times[:1], times[-1:] = first, last
         return layer.right(times * dy, cache)
 
     return backward
@@ -322,12 +325,13 @@ def _layer_trials(seed: int, size: int) -> Iterator[Outcome]:
     n = ROWS[size]
     for k, make in enumerate(LAYERS):
         rng = np.random.default_rng([seed, size, k])
-        layer, x = make(n - 1), rng.normal(size=(n, n - 1))
+        layer = make(n - 1)
         layer.initialize(rng)
+        x = _draw(layer, rng, n, getattr(layer, "in_features", None) or n - 1)
         y, cache = layer.forward(x, rng=np.random.default_rng(seed))
-        dx, grads = layer.backward(rng.normal(size=y.shape), cache)
+        dx, grads = layer.backward(rng.normal(size=numbers_of(y).shape), cache)
         for how, given in _arrangements(x):
-            if np.isfinite(layer.forward(given)[0]).all():  # exp of a thousand is not
+            if np.isfinite(numbers_of(layer.forward(given)[0])).all():  # exp of a thousand is not
                 yield Outcome(f"{layer!r}, {how}", frozenset(), "", check_layer(layer, given, seed=seed))
         for tensor, g in (("x", dx), *((name, grads[name]) for name in grads)):
             for name, (change, kinds) in GRADIENTS.items():
@@ -340,7 +344,7 @@ def _layer_trials(seed: int, size: int) -> Iterator[Outcome]:
                 "rows": dx is not None and dx[0].any() and dx[-1].any(),
                 "cache": not isinstance(layer, Identity),
                 "params": len(grads) > 0,
-                "draws": not np.array_equal(layer.forward(x)[0], y),
+                "draws": not np.array_equal(numbers_of(layer.forward(x)[0]), numbers_of(y)),
             }
             if has[needs]:
                 bug = MutantLayer(layer, name, mutated)
@@ -373,23 +377,44 @@ def _network_trials(seed: int, size: int) -> Iterator[Outcome]:
     n = ROWS[size]
     for k, make in enumerate(LAYERS):
         rng = np.random.default_rng([seed, size, k])
-        layer, x = make(n - 1), rng.normal(size=(n, 3))
+        layer = make(n - 1)
         layer.initialize(rng)
+        inside = _draw(layer, rng, n, getattr(layer, "in_features", None) or n - 1)
+        width = numbers_of(apply(layer, inside)[0]).shape[1]
+        has_dx = layer.takes == "numbers"
+        before = [Dense(3, numbers_of(inside).shape[1]), Tanh()] if has_dx else []
+        x = _draw(layer, rng, n, 3)
         name = list(GRADIENTS)[k % 4]
         change, kinds = GRADIENTS[name]
-        width = layer.forward(np.zeros((1, n - 1)))[0].shape[1]
+        tensor = "x" if has_dx else layer.params.matrices()[0]
         for middle, found in (
             (layer, frozenset[str]()),
-            (MutantLayer(layer, f"dx {name}", _changed("x", change)), kinds),
+            (MutantLayer(layer, f"d{tensor} {name}", _changed(tensor, change)), kinds),
         ):
-            net = Sequential([Dense(3, n - 1), Tanh(), middle, Sigmoid(), Dense(width, 2)], rng=rng)
-            report = check_network(net, HalfSquaredError(), x, rng.normal(size=(n, 2)), rng=np.random.default_rng(seed))
-            yield Outcome(f"{middle!r}, in a network", found, "2" if found else "", report)
+            net = Sequential([*copy.deepcopy(before), middle, Sigmoid(), Dense(width, 2)], rng=rng)
+            y = rng.normal(size=numbers_of(apply(net, x)[0]).shape)
+            report = check_network(net, HalfSquaredError(), x, y, rng=np.random.default_rng(seed))
+            yield Outcome(f"{middle!r}, in a network", found, str(len(before)) if found else "", report)
 
 
-def _arrangements(x: Array) -> Iterator[tuple[str, Array]]:
+def _draw(layer: Layer, rng: Rng, n: int, width: int) -> Any:
+    """Return ids, sequences or rows, as the layer takes them: n rows or events."""
+    if layer.takes == "ids":
+        return rng.integers(0, layer.n_ids, n)  # type: ignore[attr-defined]
+    x = rng.normal(size=(n, width))
+    return Ragged(x, [0, 1, 1, n]) if layer.mixes_events else x
+
+
+def _arrangements(x: Any) -> Iterator[tuple[str, Any]]:
     """Yield (what it is, numbers) that right code is right for."""
+    if isinstance(x, Ragged):
+        yield "a batch of one sequence", take(x, slice(2, 3))
+        yield from ((how, Ragged(v, x.offsets)) for how, v in _arrangements(x.values) if len(v) == len(x.values))
+        return
     yield "as drawn", x
+    if x.dtype.kind == "i":
+        yield "a batch of one row", x[:1]
+        return
     yield "of float32", x.astype(np.float32)
     yield "a batch of one row", x[:1]
     yield "in Fortran's order", np.asfortranarray(x)

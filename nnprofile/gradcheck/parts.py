@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array
-from ..layers.compose import Composite, is_open
+from ..contract import Array, numbers_of
+from ..layers.compose import is_open
 from ..layers.walk import walk
 from .check import Check
 from .contracts import Contracts
@@ -17,10 +17,11 @@ from .diagnosis import Context
 from .elsewhere import look_elsewhere
 from .foreign import ForeignError, foreign
 from .judge import FULL, Judge
-from .procedures import LayerProcedure, LossProcedure, ObjectiveProcedure, takes
+from .procedures import LayerProcedure, LossProcedure, ObjectiveProcedure, go, takes
 from .reference import Subject
 from .report import Finding, Row
 from .stateful import Stateful
+from .tree import constants, fresh, leaves
 
 
 def judge_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | None, place: str) -> bool:
@@ -44,7 +45,9 @@ def judge_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | Non
             if p.keeps_state:
                 say_what_was_taken(check, p, place)
             if p.ignored_dx:
-                text = f"x is of {p.x.dtype}, so the dx that backward returned was not checked: give floats"
+                text = (
+                    f"x is of {constants(p.x)[0].dtype}, so the dx that backward returned was not checked: give floats"
+                )
                 check.report.findings.append(Finding("integers", place, "x", text, "note"))
             rows = check.report.rows[before:] + rows
             del check.report.rows[before:]
@@ -159,33 +162,33 @@ def check_parts(check: Check, p: ObjectiveProcedure, *, numbers: bool) -> bool:
     return not found
 
 
-def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Array]], Array | None]:
+def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Any]], Array | None]:
     """Return (place, layer, its x) of all layers, nested ones too, and the output.
 
     No layers, if ``layers`` is something else, or the network is not these layers in a row.
     """
     net = p.world.objects[0]
     with p.bound(p.copies(p.point)) as (_, x):
-        y = np.array(p._forward(net, x)[0])
+        y = np.array(numbers_of(p._forward(net, x)[0]))
     p.world.reset()
-    out: list[tuple[str, Any, Array]] = []
+    out: list[tuple[str, Any, Any]] = []
     rng = p.draws()
 
-    def through(layers: Any, x: Array, prefix: str) -> Array:
+    def through(layers: Any, x: Any, prefix: str) -> Any:
         for i, layer in enumerate(layers):
             inner = getattr(layer, "layers", None)
             if isinstance(inner, list | tuple) and inner and all(map(_is_layer, inner)):
                 x = through(inner, x, f"{prefix}{i}.")
                 continue
             if is_open(layer):
-                steps = walk(layer, np.array(x), rng)
-                inside = [step for step in steps if not isinstance(step.layer, Composite)]
-                out.extend((f"{prefix}{i}.{step.name}", step.layer, np.array(step.x)) for step in inside)
-                x = np.array(steps[-1].y)
+                steps = walk(layer, fresh(x), rng)
+                inside = [step for step in steps if not is_open(step.layer)]
+                out.extend((f"{prefix}{i}.{step.name}", step.layer, fresh(step.x)) for step in inside)
+                x = fresh(steps[-1].y)
                 continue
-            out.append((f"{prefix}{i}", layer, np.array(x)))
+            out.append((f"{prefix}{i}", layer, fresh(x)))
             takes_rng = rng is not None and takes(layer.forward, "rng")
-            x = np.array((layer.forward(np.array(x), rng=rng) if takes_rng else layer.forward(np.array(x)))[0])
+            x = fresh((go(layer, fresh(x), rng=rng) if takes_rng else go(layer, fresh(x)))[0])
         return x
 
     layers = getattr(net, "layers", None)
@@ -193,7 +196,7 @@ def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Array]], Array |
         return [], y
     try:
         with foreign():
-            last = through(layers, np.array(p.x), "")
+            last = numbers_of(through(layers, fresh(p.x), ""))
     except ForeignError:
         return [], y
     finally:
@@ -201,12 +204,13 @@ def _parts(p: ObjectiveProcedure) -> tuple[list[tuple[str, Any, Array]], Array |
     return (out, y) if last.shape == y.shape and np.allclose(last, y, equal_nan=True) else ([], y)
 
 
-def _differs_in_training(layer: Any, x: Array) -> bool:
-    if not takes(layer.forward, "rng") or x.size > FULL:
+def _differs_in_training(layer: Any, x: Any) -> bool:
+    if not takes(layer.forward, "rng") or sum(a.size for _, a in leaves(x)) > FULL:
         return False
     try:
         with foreign():
-            outputs = [np.array(layer.forward(x.copy(), rng=rng)[0]) for rng in (None, np.random.default_rng(0))]
+            modes = (None, np.random.default_rng(0))
+            outputs = [np.array(numbers_of(go(layer, fresh(x), rng=rng)[0])) for rng in modes]
     except ForeignError:  # no inference mode
         return True
     return not np.array_equal(outputs[0], outputs[1], equal_nan=True)
@@ -216,7 +220,7 @@ def _is_layer(layer: Any) -> bool:
     return callable(getattr(layer, "forward", None)) and callable(getattr(layer, "backward", None))
 
 
-def _check_contracts(check: Check, layer: Any, x: Array, generator: np.random.Generator | None, place: str) -> None:
+def _check_contracts(check: Check, layer: Any, x: Any, generator: np.random.Generator | None, place: str) -> None:
     p = check.register(LayerProcedure(layer, x, generator))
     try:
         y = np.asarray(p.run(p.copies(p.point))[0])

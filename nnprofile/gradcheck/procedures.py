@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, backward_pair
+from ..contract import Array, Layer, Loss, backward_pair, n_rows, numbers_of, take
 from ..objectives import penalty
+from ..ragged import Ragged
 from ..validation import check_number, fitted_inside
 from .foreign import foreign
 from .stateful import Stateful, StatefulLoss, StatefulValue, as_loss, is_stateful
-from .tree import Missing, extra_names, penalised, pick
+from .tree import Missing, constants, extra_names, fresh, leaves, penalised, pick, rebuild
 from .world import Model, World, copied, describe, untouched, walk
 
 Between = Callable[[Any], None]
@@ -169,8 +170,19 @@ def _misshapen(name: str, grad: Array, value: Array) -> str:
     return f"{text}: summed over the wrong axis, or a sum over a broadcast axis is missing?"
 
 
+def go(layer: Any, x: Any, **more: Any) -> Any:
+    """Call forward; where sequences meet a layer that does not know of them, with the events of all."""
+    if not isinstance(x, Ragged) or getattr(layer, "mixes_events", False):
+        return layer.forward(x, **more)
+    out = layer.forward(x.values, **more)
+    return (Ragged.of(out[0], x.offsets), out[1]) if isinstance(out, tuple) and len(out) == 2 else out
+
+
 class LayerProcedure(Procedure):
-    """A layer: forward(x, rng) -> (y, cache), backward(dy, cache) -> (dx, grads)."""
+    """A layer: forward(x, rng) -> (y, cache), backward(dy, cache) -> (dx, grads).
+
+    x may be an array, a Ragged, or a tuple of these; its arrays of floats are tensors.
+    """
 
     without_dx: Any = Missing  # what a dx of None means
 
@@ -181,7 +193,7 @@ class LayerProcedure(Procedure):
         self.keeps_state = isinstance(layer, Stateful)
         if isinstance(layer, Stateful):
             with untouched(layer.obj):
-                layer.learn(x)
+                layer.learn(np.asarray(x))
         _require_methods(layer, *others)
         self.world = World(layer, *others)
         self.model = Model(self.world.objects[0])
@@ -190,26 +202,45 @@ class LayerProcedure(Procedure):
         if generator is not None and not isinstance(generator, np.random.Generator):
             raise ValueError(f"rng must be a numpy.random.Generator, got {describe(generator)}")
         self.generator = generator if self.takes_rng else None
-        self.x = np.asarray(x)
-        self.has_x = self.x.dtype.kind == "f"
-        if self.x.dtype.kind not in "fiub":
-            raise ValueError(f"x must be an array of real numbers, got {describe(x)} of dtype {self.x.dtype}")
-        self.names = (["x"] if self.has_x else []) + self.model.names
+        self.x = as_given(x)
+        for array in constants(self.x):
+            if array.dtype.kind not in "iub":
+                raise ValueError(f"x must be an array of real numbers, got {describe(x)} of dtype {array.dtype}")
+        inputs = list(leaves(self.x, "x"))
+        self.n_given = len(inputs)
+        self.names = [name for name, _ in inputs] + self.model.names
+        self.gives_events = False  # whether the last y was a Ragged
         self.ignored_dx = False  # whether a dx came back for an x of integers
         if not self.names:
+            kind = ", ".join(sorted({str(a.dtype) for a in constants(self.x)}))
             raise ValueError(
-                f"{describe(layer)} has no params and x is of {self.x.dtype}, so there is nothing to check: give floats"
+                f"{describe(layer)} has no params and x is of {kind}, so there is nothing to check: give floats"
             )
-        self.point = ([self.x] if self.has_x else []) + self.model.arrays
+        self.point = [a for _, a in inputs] + self.model.arrays
 
     @property
     def n_inputs(self) -> int:
-        """1, unless x is not of floats."""
-        return int(self.has_x)
+        """How many arrays of floats x holds."""
+        return self.n_given
+
+    def given(self, arrays: list[Array]) -> Any:
+        """Return x made of the first of these arrays."""
+        return rebuild(self.x, iter(arrays[: self.n_given]))
+
+    @contextmanager
+    def at(self, x: Any) -> Iterator[list[Array]]:
+        """Give the values of all tensors with another x, in whose place it stands meanwhile."""
+        kept = self.x, self.point
+        self.x, self.point = x, [*(a for _, a in leaves(x)), *self.point[self.n_given :]]
+        try:
+            yield self.point
+        finally:
+            self.x, self.point = kept
+            self.problems = {}
 
     def prepare(self, rng: np.random.Generator) -> None:
         """Find out how to give the layer other parameters."""
-        self.model.choose(lambda obj: self._forward(obj, self.x.copy())[0], rng)
+        self.model.choose(lambda obj: numbers_of(self._forward(obj, fresh(self.x))[0]), rng)
         self.world.snapshot.restore()
 
     def draws(self) -> np.random.Generator | None:
@@ -224,9 +255,9 @@ class LayerProcedure(Procedure):
         return super().random_state() + (repr(self.last.bit_generator.state) if self.generator is not None else "")
 
     @foreign()
-    def _forward(self, obj: Any, x: Array) -> tuple[Array, Any]:
+    def _forward(self, obj: Any, x: Any) -> tuple[Any, Any]:
         rng = self.draws()
-        out = obj.forward(x) if rng is None else obj.forward(x, rng=rng)
+        out = go(obj, x) if rng is None else go(obj, x, rng=rng)
         if not isinstance(out, tuple) or len(out) != 2:
             raise ValueError(
                 f"{describe(obj)}.forward must return (y, cache), got {describe(out)}; the backward of an object that keeps its "
@@ -235,12 +266,11 @@ class LayerProcedure(Procedure):
         return out
 
     @contextmanager
-    def bound(self, arrays: list[Array]) -> Iterator[tuple[Any, Array]]:
+    def bound(self, arrays: list[Array]) -> Iterator[tuple[Any, Any]]:
         """Give the layer with these parameters, and x."""
         self.world.reset()
-        x = arrays[0] if self.has_x else self.x.copy()
-        self.used = x
-        with self.model.bound(arrays[int(self.has_x) :]) as obj:
+        self.used = x = self.given(arrays)
+        with self.model.bound(arrays[self.n_given :]) as obj:
             yield obj, x
 
     @foreign()
@@ -251,7 +281,8 @@ class LayerProcedure(Procedure):
         self.count(dy)
         with self.bound(arrays) as (obj, x):
             y, cache = self._forward(obj, x)
-            y = np.asarray(y)
+            self.gives_events = isinstance(y, Ragged)
+            y = np.asarray(numbers_of(y))
             result = y.copy() if spoil else y
             if dy is None:
                 return result, []
@@ -264,15 +295,18 @@ class LayerProcedure(Procedure):
     @foreign()
     def another_forward(self, obj: Any, other: list[Array]) -> None:
         """Go forward with other numbers, and last in the other mode."""
-        x = other[0] if self.has_x else np.flip(self.x)
+        x = self.given(other)
+        if isinstance(x, Ragged) or (not self.n_given and np.ndim(x)):
+            x = take(x, np.arange(n_rows(x))[::-1])
         if self.takes_rng:
-            obj.forward(x.copy(), rng=np.random.default_rng(1))
+            go(obj, fresh(x), rng=np.random.default_rng(1))
         if (self.generator is not None or not self.takes_rng) and not self.needs_rng:
-            obj.forward(x.copy())
+            go(obj, fresh(x))
 
     def overwritten(self) -> list[str]:
-        """Look at x, if it is of integers."""
-        return [] if self.has_x or self.used.tobytes() == self.x.tobytes() else ["x"]
+        """Look at the integers in x."""
+        pairs = zip(constants(self.used), constants(self.x), strict=True)
+        return ["x"] if any(a.tobytes() != b.tobytes() for a, b in pairs) else []
 
     @foreign()
     def backward(self, obj: Any, dy: Array, cache: Any) -> list[Array | None]:
@@ -285,12 +319,10 @@ class LayerProcedure(Procedure):
         if not isinstance(out, tuple) or len(out) != 2:
             raise ValueError(f"{describe(obj)}.backward must return (dx, grads), got {describe(out)}")
         dx, grads = out
-        self.ignored_dx = self.ignored_dx or (dx is not None and not self.has_x)
+        self.ignored_dx = self.ignored_dx or (dx is not None and not self.n_given)
         if grads is None and self.model.names:
             grads = {}
-        pairs = ([("x", self.without_dx if dx is None else dx)] if self.has_x else []) + list(
-            pick(grads, self.model.structure)
-        )
+        pairs = [*pick(self.without_dx if dx is None else dx, self.x, "x"), *pick(grads, self.model.structure)]
         found = self.gathered(pairs, extra_names(grads, self.model.structure))
         if isinstance(obj, Layer) and not self.problems:
             backward_pair(obj, out)
@@ -393,7 +425,7 @@ class ObjectiveProcedure(LayerProcedure):
                 out = copied(net).forward(np.array(x))
                 loss = as_loss(loss, out[0] if isinstance(out, tuple) else out, y)
         super().__init__(net, x, generator, loss)
-        self.loss, self.y, self.l2 = self.world.objects[1], copy.deepcopy(y), check_number(l2, "l2")
+        self.loss, self.y, self.l2 = self.world.objects[1], copy.deepcopy(numbers_of(y)), check_number(l2, "l2")
         weights = penalised(self.model.tree) if l2 else ()
         self.penalised = [k for k, name in enumerate(self.names) if name in weights]
 
@@ -405,6 +437,7 @@ class ObjectiveProcedure(LayerProcedure):
         self.count(dy)
         with self.bound(arrays) as (obj, x):
             y_pred, cache = self._forward(obj, x)
+            y_pred = numbers_of(y_pred)
             value, loss_cache = self.loss.forward(y_pred, self.y)
             share = self.l2 / (len(y_pred) if np.ndim(y_pred) else 1)
             if self.penalised:
@@ -431,15 +464,22 @@ class ObjectiveProcedure(LayerProcedure):
             caches = []
             y = x
             for layer in obj.layers:
-                y, cache = layer.forward(y)
+                y, cache = go(layer, y)
                 caches.append(cache)
-            dy = self.loss.backward(self.loss.forward(y, self.y)[1])
+            dy = self.loss.backward(self.loss.forward(numbers_of(y), self.y)[1])
         with self.bound(moved) as (obj, _):
             found: dict[str, Any] = {}
             for i in range(len(caches) - 1, -1, -1):
                 dy, grads = obj.layers[i].backward(dy, caches[i])
                 found.update({f"{i}.{name}": grad for name, grad in grads.items()})
         return [dy if name == "x" else found.get(name) for name in self.names]
+
+
+def as_given(x: Any) -> Any:
+    """Return x as an array, a Ragged, or a tuple of these."""
+    if isinstance(x, tuple):
+        return tuple(map(as_given, x))
+    return x if isinstance(x, Ragged) else np.asarray(x)
 
 
 def _shaken(value: Any, eps: float, rng: np.random.Generator) -> Any:

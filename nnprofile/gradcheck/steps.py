@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array
+from ..contract import Array, numbers_of
 from ..optimizers import SGD, Adam
 from .check import Check
-from .columns import one_array
 from .foreign import ForeignError, foreign
 from .optimizer_formulas import Formulas
 from .parts import judge_network
-from .procedures import ObjectiveProcedure
+from .procedures import ObjectiveProcedure, as_given, go
 from .reference import careful
 from .report import KAPPA, Finding, GradCheckReport, Row, Worst
-from .tree import leaves, penalised, rebuild
+from .tree import constants, leaves, penalised, rebuild
 from .world import World, describe
 
 N_STEPS = 4
@@ -87,7 +86,6 @@ def check_step(
     """
     if step is None and not callable(getattr(optimizer, "step", None)):
         raise ValueError(f"{describe(optimizer)} must have a method step(params, grads)")
-    net, x = one_array(net, x)
     check = Check(f"step of {describe(optimizer)} on {describe(net)}", seed)
     with careful():
         steps, kept = _Steps(check, net, loss, optimizer, x, y, l2, step), World(step, copied=False)
@@ -108,9 +106,13 @@ class _Steps:
         self.check, self.l2, self.own = check, l2, step
         self.world = World(net, loss, optimizer)
         self.net, self.loss, self.optimizer = self.world.objects
-        self.x, self.y = np.array(x), copy.deepcopy(y)
+        self.x, self.y = copy.deepcopy(as_given(x)), copy.deepcopy(y)
         self.names = [name for name, _ in leaves(self.net.params)]
         self.weights = [k for k, name in enumerate(self.names) if name in penalised(self.net.params)]
+
+    def _inputs(self) -> list[bytes]:
+        arrays = [a for tree in (self.x, as_given(self.y)) for a in (*constants(tree), *(a for _, a in leaves(tree)))]
+        return [np.asarray(a).tobytes() for a in arrays]
 
     def values(self) -> list[Array]:
         """Return copies of the parameters."""
@@ -128,8 +130,9 @@ class _Steps:
         if self.own is not None:
             self.own(self.net, self.loss, self.optimizer, self.x, self.y)
             return
-        y_pred, cache = self.net.forward(self.x)
-        loss_cache = self.loss.forward(y_pred, self.y)[1]
+        y_pred, cache = go(self.net, self.x)
+        y_pred = numbers_of(y_pred)
+        loss_cache = self.loss.forward(y_pred, numbers_of(self.y))[1]
         _, grads = self.net.backward(self.loss.backward(loss_cache), cache)
         if self.l2:
             n = len(y_pred)
@@ -153,7 +156,7 @@ class _Steps:
             p.world.close()
         trajectory, gradients = [self.values()], []
         formulas = Formulas(self.optimizer, self.weights)
-        inputs = self.x.tobytes(), np.asarray(self.y).tobytes()
+        inputs = self._inputs()
         world = World(self.net, self.loss, copied=False)
         try:
             for _ in range(N_STEPS):
@@ -171,7 +174,7 @@ class _Steps:
             return
         finally:
             world.rewind()
-        if (self.x.tobytes(), np.asarray(self.y).tobytes()) != inputs:
+        if self._inputs() != inputs:
             self.add("mutation", "the step overwrites x or y")
         self.compare(formulas, trajectory, gradients)
 

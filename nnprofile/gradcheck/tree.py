@@ -1,6 +1,7 @@
 """Name the arrays in nested dicts, lists and tuples, so that the rest of the checker sees one flat list of them.
 
-A *leaf* is an array (or a number) of floats: what one can differentiate by. Everything else is a constant.
+A *leaf* is an array (or a number) of floats: what one can differentiate by. Everything else is a constant. A Ragged stands for
+its values.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array, Parameters
+from ..contract import Array, Parameters, numbers_of
+from ..ragged import Ragged
 from .foreign import ForeignError, foreign
 
 
@@ -28,6 +30,7 @@ def is_branch(value: object) -> bool:
 
 def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (name, leaf), depth first; names are joined by dots."""
+    tree = numbers_of(tree)
     if is_leaf(tree):
         yield name, tree
     elif is_branch(tree):
@@ -54,6 +57,8 @@ def rebuild(tree: Any, values: Iterator[Array]) -> Any:
     if is_leaf(tree):
         value = next(values)
         return value if isinstance(tree, np.ndarray) else value[()]
+    if isinstance(tree, Ragged):
+        return Ragged.of(rebuild(tree.values, values), tree.offsets)
     if isinstance(tree, Parameters):
         parts = [next(values) for _ in tree]
         vector = np.concatenate([np.ravel(part) for part in parts]) if parts else tree.vector
@@ -77,8 +82,22 @@ def _like(tree: Mapping[Any, Any], new: dict[Any, Any]) -> Any:
         return new
 
 
+def fresh(tree: Any) -> Any:
+    """Return the same tree with copies of its leaves."""
+    return rebuild(tree, (np.array(leaf) for _, leaf in leaves(tree)))
+
+
+def constants(tree: Any) -> list[Array]:
+    """Return the arrays of what is no float: labels, ids."""
+    tree = numbers_of(tree)
+    if isinstance(tree, np.ndarray):
+        return [] if is_leaf(tree) else [tree]
+    return [a for _, part in items(tree) for a in constants(part)] if is_branch(tree) else []
+
+
 def pick(grads: Any, tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (name, what ``grads`` holds there) for each leaf of ``tree``; ``Missing`` where it holds nothing."""
+    tree = numbers_of(tree)
     if is_leaf(tree) or grads is Missing:
         yield from ((inner, grads) for inner, _ in leaves(tree, name))
     elif is_branch(tree):

@@ -26,7 +26,7 @@ from nnprofile import (
 )
 from nnprofile.contract import Array
 
-from . import strangers
+from . import sequences, strangers
 from .case import SIZES, Case, Rng, Trial
 from .specimens import (
     LSTM,
@@ -748,5 +748,5 @@ def _traps() -> list[Case]:
     ]
 
 
-BUGS = [*_cases(), *strangers.BUGS]
-TRAPS = [*_traps(), *strangers.TRAPS]
+BUGS = [*_cases(), *strangers.BUGS, *sequences.BUGS]
+TRAPS = [*_traps(), *strangers.TRAPS, *sequences.TRAPS]

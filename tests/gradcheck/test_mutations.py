@@ -31,7 +31,7 @@ def test_every_mistake_is_made(result: mutations.SelfTest) -> None:
 def test_every_public_layer_and_loss_is_covered() -> None:
     public = [value for value in vars(nn).values() if isinstance(value, type)]
     layers = {type(make(3)) for make in mutations.LAYERS}
-    composites = {nn.Sequential, nn.Residual, nn.Concatenate, nn.Parallel}  # tests/test_compose.py
+    composites = {nn.Sequential, nn.Residual, nn.Concatenate, nn.Parallel, nn.Tied}  # tests/test_compose.py
     assert layers == {c for c in public if issubclass(c, nn.Layer)} - {nn.Layer, *composites}
     assert {type(loss) for loss, _ in mutations.LOSSES} == {c for c in public if issubclass(c, nn.Loss)} - {nn.Loss}
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..foreign import ForeignError
 from ..judge import Verdict
-from . import callees, places, samples, scale, slopes, terms
+from . import callees, events, places, samples, scale, slopes, terms
 from .facts import Context as Context
 from .facts import Diagnosis, Facts
 from .kinds import KINDS as KINDS
@@ -66,6 +66,13 @@ _HYPOTHESES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
     places.permuted,
     places.another_tensor,
     scale.clipped,
+    events.crossed,
+    events.boundary_events,
+    events.truncated,
+    events.first_step,
+    events.looks_ahead,
+    events.one_gate,
+    events.handed_over,
     terms.updated,  # before decay: for one row, updated weights look like an L2 term on x
     terms.decay,
     samples.other_axis,

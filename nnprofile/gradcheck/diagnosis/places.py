@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...contract import Array
+from ...contract import Array, numbers_of
 from ..reference import rms
 from .facts import Diagnosis, Facts, listed, subsets
 
@@ -154,10 +154,9 @@ def repeats(f: Facts) -> Diagnosis | None:
 
 def _repeated_rows(f: Facts, off: Array) -> Diagnosis | None:
     """Rows that integers in x name more than once."""
-    x = getattr(f.context.procedure, "x", None)
-    if x is None:
+    x = numbers_of(getattr(f.context.procedure, "x", None))
+    if not isinstance(x, np.ndarray):
         return None
-    x = np.asarray(x)
     if x.dtype.kind not in "iu" or off.ndim < 1 or x.size == 0 or x.max() >= off.shape[0] or x.min() < 0:
         return None
     rows, counts = np.unique(x, return_counts=True)
