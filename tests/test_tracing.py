@@ -1072,3 +1072,51 @@ class TestSubclasses:
             y: Any = [1] if isinstance(loss, nn.SoftmaxCrossEntropy) else [[0.5, 1.0]]
             trace = nn.trace(net, loss, [[1.0, 2.0]], y, nn.SGD(0.1))
             assert trace.ok and assert_equalities(trace) and trace.to_html(n_steps=2)
+
+
+# -- sequences
+
+
+SEQUENCES = np.array([0, 2, 2, 5])
+
+
+def over_time(rng: np.random.Generator) -> tuple[nn.Sequential, nn.Ragged]:
+    inside = nn.Residual([nn.LayerNorm(2), nn.SelfAttention(2, 1)])
+    layers = [nn.Embedding(6, 2), nn.PositionalEmbedding(4, 2), inside, nn.GRU(2, 2), nn.Dense(2, 1)]
+    return nn.Sequential(layers, rng=rng), nn.Ragged(rng.integers(0, 6, 5), SEQUENCES)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sequences_are_shown_event_by_event(weighted: bool, rng: np.random.Generator) -> None:
+    net, x = over_time(rng)
+    y, loss = nn.Ragged(rng.integers(0, 2, 5), SEQUENCES), nn.SigmoidCrossEntropy()
+    w = np.array([1.0, 2.0, 3.0]) if weighted else None
+    step = nn.trace(net, loss, x, y, nn.SGD(0.1), l2=0.1, sample_weight=w)
+    assert step.ok
+    value, grads = nn.objective(net, loss, x, y, l2=0.1, sample_weight=w)
+    assert step["J"].value == pytest.approx(value, rel=1e-14)
+    for name, q in ((q.parameter, q) for q in step.values() if q.role == "gradient" and q.parameter):
+        np.testing.assert_allclose(q.value, grads[name], rtol=1e-13, atol=1e-16)
+        assert q.check is not None and q.check.digits[np.abs(q.value) > 1e-12].min() > 9, name
+    assert step["x"].axes == ("events",) and step["l"].value.shape == (5,)
+    for text in (step.to_text(), step.to_markdown(), step.to_html()):
+        assert "events of 3 sequences, of lengths 2, 0, 3" in text
+    assert "tanh(a_n + r u_n)" in step["a5"].formula_text and r"\tanh(a_n" in step.to_latex()
+
+
+def test_pooled_sequences_and_ties_are_traced(rng: np.random.Generator) -> None:
+    pools = nn.Concatenate([nn.LastEvent(), nn.MeanOverEvents(), nn.MaxOverEvents()])
+    net = nn.Sequential([nn.Dense(2, 3), nn.Tanh(), nn.LSTM(3, 2), nn.Conv1D(2, 2, 2), pools, nn.Dense(6, 1)], rng=rng)
+    x = nn.Ragged(rng.normal(size=(5, 2)), SEQUENCES)
+    step = nn.trace(net, nn.HalfSquaredError(), x, rng.normal(size=3), nn.Adam(0.1), sample_weight=[1, 2, 3.0])
+    assert step.ok and step["dx"].value.shape == (5, 2) and step["t"].axes[0] == "samples"
+    tied = nn.Sequential([nn.Tied(nn.Embedding(6, 2), [nn.RNN(2, 2)])], rng=rng)
+    ids = nn.Ragged(rng.integers(0, 6, 5), SEQUENCES)
+    assert nn.trace(tied, nn.SoftmaxCrossEntropy(), ids, ids).ok
+    with pytest.raises(ValueError, match="gives a row for each sequence, but y has a target for each event"):
+        nn.trace(net, nn.HalfSquaredError(), x, nn.Ragged(np.zeros(5), SEQUENCES))
+    rows = nn.Sequential([nn.Dense(2, 1)], rng=rng)
+    step = nn.trace(rows, nn.HalfSquaredError(), x, nn.Ragged(rng.normal(size=5), SEQUENCES))
+    assert step["z1"].formula.element is not None  # a layer of rows has its formulas on events too
+    paths = step.paths("W1", (0, 0))
+    assert sum(path.contribution for path in paths) == pytest.approx(float(step["dW1"].value[0, 0]), rel=1e-12)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..contract import numbers_of
 from ..formulas.expression import PLAIN, Expression, Quantities
 from ..layers import Concatenate, Parallel, Residual
 from ..layers.compose import kind_of
 from ..layers.walk import Step as LayerStep
+from ..ragged import Ragged
 from .record import Link
 from .rules import NJ, Formula
 
@@ -55,7 +57,7 @@ def record_branches(r: Recorder, step: LayerStep, x_name: Names) -> str:
             names.append(name)
             r.places[name] = (part.name, "x")
             formula = Formula(f"{{{name}}} = {{{x_name}}}", Quantities(x_name)["n", "j"], NJ, equation)
-            r.add(name, part.x, r.axes[x_name], "forward", formula)
+            r.add(name, numbers_of(part.x), r.axes[x_name], "forward", formula)
             r.link(Link(x_name, name, "copy"))
         fork = Fork(kind, x_name, names[:], equation=equation)
         why = "A value that is used twice counts as two: each use gets a gradient of its own, and they are added."
@@ -78,13 +80,14 @@ def record_branches(r: Recorder, step: LayerStep, x_name: Names) -> str:
         r.link(Link(x_name, y_name, "copy"))
     else:
         element, why = None, "The outputs of the branches, side by side."
-        head, axes = f"[{', '.join(f'{{{end}}}' for end in ends)}]", ("samples", f"columns of {PLAIN.name(y_name)}")
+        head = f"[{', '.join(f'{{{end}}}' for end in ends)}]"
+        axes = ("events" if isinstance(step.y, Ragged) else "samples", f"columns of {PLAIN.name(y_name)}")
     offset = 0
     for end in ends:
         r.link(Link(end, y_name, "copy", offset=offset))
         offset += 0 if isinstance(layer, Residual) else r.trace[end].value.shape[1]
     formula = Formula(f"{{{y_name}}} = {head}", element, NJ if element is not None else (), equation, why)
-    r.add(y_name, step.y, axes, "forward", formula)
+    r.add(y_name, numbers_of(step.y), axes, "forward", formula)
     r.step(f"Forward: {kind}", "forward", [y_name], why)
     r.nodes.append(Join(kind, y_name, ends, not isinstance(layer, Residual), equation))
     return y_name

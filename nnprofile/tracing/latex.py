@@ -32,7 +32,9 @@ _WORDS = {
 # All words at once, the longest first: "softmax(" holds "max(", and "lrelu" holds "relu". Names may be Chinese.
 _LETTERS = r"A-Za-z_\u00c0-\u024f\u2e80-\u9fff"
 _SYMBOLS = "|".join(sorted((word for word in _WORDS if not word.isascii()), key=len)[::-1])
-_WORD = re.compile(rf"Σ_(?P<sum>\w)|(?P<name>[{_LETTERS}][0-9{_LETTERS}]{{2,}})|{_SYMBOLS}")
+_WORD = re.compile(
+    rf"Σ_(?P<sum>\w)|(?<![{_LETTERS}])(?P<gate>[a-z]_[a-z])(?![{_LETTERS}])|(?P<name>[{_LETTERS}][0-9{_LETTERS}]{{2,}})|{_SYMBOLS}"
+)
 _OPERAND = r"(∂?\{[^{}]*\}|\([^()]*\)|[\w\ue000-\uf8ff]+)"
 _QUOTIENT, _ROOT = re.compile(rf"{_OPERAND} ?/ ?{_OPERAND}"), re.compile(r"sqrt\(([^()]*)\)")
 _PROSE = {"✓": r"$\checkmark$", "✗": r"$\times$", "“": "``", "”": "''", "–": "--", "—": "---", "→": r"$\to$"}
@@ -68,6 +70,8 @@ class Latex:
         def word(found: re.Match[str]) -> str:
             if found["sum"]:
                 return rf"\sum_{found['sum']}"
+            if found["gate"]:
+                return str(found["gate"])
             if found["name"]:
                 plain = re.sub(r"[^\x00-\u024f]", "?", found["name"]).replace("_", r"\_")
                 return _WORDS.get(found["name"], rf"\text{{{plain}}}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..contract import n_rows
+from ..contract import numbers_of
 from ..formulas.expression import total as summed
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def paths(trace: Record, name: str, index: int | Sequence[int]) -> list[ChainPat
         raise ValueError(f"{count} paths lead from an element of {name} to the loss; at most {MAX_PATHS} are listed")
     found: list[ChainPath] = []
     at = dict(zip(trace["d" + name].index, index, strict=True))
-    for n in range(n_rows(trace.data[0])):
+    for n in range(len(trace["t"].value)):
         factor = link.starts[name]
         first: tuple[Factor, ...] = ()
         if factor is not None:
@@ -118,7 +118,7 @@ def n_paths(trace: Record, name: str) -> int:
     for link in reversed(trace.links):
         width = 1 if link.kind in ("elementwise", "copy") else trace[link.y].value.shape[1]
         count[link.x] = count.get(link.x, 0) + width * count.get(link.y, 1)
-    return n_rows(trace.data[0]) * count.get(owner(trace, name).y, 1)
+    return len(trace["t"].value) * count.get(owner(trace, name).y, 1)
 
 
 def _walk(
@@ -163,7 +163,7 @@ def _product(factors: tuple[Factor, ...]) -> float:
 
 def _total(trace: Record) -> float:
     weights = trace.data[2]
-    return float(n_rows(trace.data[0]) if weights is None else weights.sum())
+    return float(len(trace["t"].value) if weights is None else numbers_of(weights).sum())
 
 
 def total(found: list[ChainPath]) -> float:

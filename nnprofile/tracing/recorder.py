@@ -15,14 +15,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, is_sparse, n_rows
+from ..contract import Array, Layer, Loss, Optimizer, Parameters, backward_pair, is_sparse, n_rows, numbers_of
 from ..formulas import formula_of
 from ..formulas.expression import PLAIN, Constant, Quantities
 from ..gradcheck.reference import Subject
 from ..layers import Dense, Dropout, Parallel, Sequential
 from ..layers.walk import Step as LayerStep
 from ..layers.walk import run_steps
-from ..validation import as_input, as_weights, check_number, check_rng, fitted_inside
+from ..ragged import Ragged
+from ..validation import as_input, check_number, check_rng, fitted_inside, weights_of
 from .branching import Fork, Join, back_apart, back_together, record_branches
 from .large import wanted
 from .measure import record_loss
@@ -66,11 +67,11 @@ def record(
         raise ValueError(f"trace takes a Layer and a Loss, got {type(net).__name__} and {type(loss).__name__}{hint}")
     if rng is not None:
         check_rng(rng)
-    dtype = net.params.dtype if len(net.params) else np.dtype(np.float64)
-    x = _dense(as_input(x, dtype, getattr(net, "in_features", None)))
+    x = _dense(as_input(x, net))
     if not n_rows(x):
         raise ValueError("x has no rows: there is nothing to trace")
-    weights = None if sample_weight is None else as_weights(sample_weight, n_rows(x))
+    y = y if isinstance(y, Ragged) else _as_rows(y)
+    weights = None if sample_weight is None else weights_of(sample_weight, y)
     frozen = _frozen(frozen, net.params)
     title = f"{net!r} with {loss!r}"
     if optimizer is not None and not isinstance(optimizer, Optimizer):
@@ -81,10 +82,17 @@ def record(
     return found
 
 
+def _as_rows(y: Any) -> Any:
+    """Return an array of targets; what is none is left to the loss."""
+    return np.asarray(y) if np.ndim(y) else y
+
+
 def _dense(x: Any) -> Any:
     """Return copies of the arrays of x; every element is shown, zeros of a sparse matrix too."""
     if isinstance(x, tuple):
         return tuple(map(_dense, x))
+    if isinstance(x, Ragged):
+        return Ragged(_dense(x.values), x.offsets)
     return x.toarray() if is_sparse(x) else np.array(x)
 
 
@@ -119,8 +127,9 @@ class Recorder:
     def __init__(self, found: Record) -> None:
         self.trace = found
         self.net = copy.deepcopy(found.net)  # a layer of a user's may change as it computes
-        self.x, self.y_true, self.weights, self.rng = found.data
-        self.n = n_rows(self.x)
+        self.x, y, weights, self.rng = found.data
+        self.y_true, self.weights, self.on_events = numbers_of(y), numbers_of(weights), isinstance(y, Ragged)
+        self.n = y.n_events if self.on_events else n_rows(self.x)
         total = float(self.n if self.weights is None else self.weights.sum())
         self.total = Constant("N" if self.weights is None else "Σw", total)
         self.decay = found.l2 / total if total else 0.0
@@ -142,6 +151,10 @@ class Recorder:
         """Record everything."""
         with np.errstate(all="ignore"):
             y_name, y = self.forward()
+            if isinstance(y, Ragged) != self.on_events:
+                kinds = ("event", "sequence") if isinstance(y, Ragged) else ("sequence", "event")
+                raise ValueError(f"the network gives a row for each {kinds[0]}, but y has a target for each {kinds[1]}")
+            y = numbers_of(y)
             self.replay = Replay(
                 self.trace.net, self.trace.loss, self.x, self.y_true, self.weights, self.decay, self.rng
             )
@@ -177,7 +190,11 @@ class Recorder:
             numbers.append(f"η = {self.rate:g}")
         if self.trace.l2:
             numbers.append(f"λ = {self.trace.l2:g}")
-        return f"The inputs x, one row a sample; the targets t; and the parameters. {', '.join(numbers)}."
+        rows = "one row a sample"
+        if isinstance(self.x, Ragged):
+            lengths = ", ".join(map(str, self.x.lengths))
+            rows = f"one row an event: events of {len(self.x)} sequences, of lengths {lengths}"
+        return f"The inputs x, {rows}; the targets t; and the parameters. {', '.join(numbers)}."
 
     def tail(self, number: int, letters: list[str]) -> str:
         """Return the number, with letters behind it if a name that it makes is taken: "1", "1b", "1c", ..., "1bb", ..."""
@@ -219,7 +236,8 @@ class Recorder:
             return tuple(map(self.inputs, x))
         name = f"x{len(self.given_names) + 1}" if isinstance(self.x, tuple) else "x"
         self.taken.add(name)
-        self.given_names.append(self.add(name, x, ("samples", "inputs"), "data"))
+        axes = ("events" if isinstance(x, Ragged) else "samples", "inputs")
+        self.given_names.append(self.add(name, numbers_of(x), axes[: numbers_of(x).ndim], "data"))
         self.places[name] = ("", "x")
         return name
 
@@ -235,7 +253,8 @@ class Recorder:
 
     def leaf(self, step: LayerStep, x_name: str, *, inside: bool) -> str:
         """Record a layer that holds no others."""
-        layer, x, y = step.layer, step.x, step.y
+        layer, x, y = step.layer, numbers_of(step.x), numbers_of(step.y)
+        rows = "events" if isinstance(step.y, Ragged) else "samples"
         self.n_weighted += bool(len(layer.params))
         letter = "z" if isinstance(layer, Dense) else "h" if isinstance(layer, Dropout) else "a"
         extra = own_names(layer)
@@ -244,20 +263,20 @@ class Recorder:
         y_name = "y" if step.name == self.last and not inside and letter == "a" else letter + tail
         width = (x.shape[-1], y.shape[-1])
         params = {name: letters + tail for name, letters in own.items()}
-        place = Place(x_name, y_name, tail, self.n, *width, params, extra)
+        place = Place(x_name, y_name, tail, len(y), *width, params, extra)
         rule, before = layer_rule(layer, place), self.states[step.name]
         slope = None if formula_of(layer) else elementwise_slope(layer, x, before)
         if slope is not None:
             rule = replace(rule, slope=slope_formula(layer, place, slope.method))
         x_axes = self.axes[x_name]
         is_output = step.name in self.outputs and not inside
-        y_axes = ("samples", "outputs" if is_output else PLAIN.name(f"hidden{self.n_weighted}"))
+        y_axes = (rows, "outputs" if is_output else PLAIN.name(f"hidden{self.n_weighted}"))
         if not len(layer.params):
-            y_axes = x_axes  # type: ignore[assignment]
+            y_axes = (rows, *x_axes[1:])  # type: ignore[assignment]
             if y.ndim == 2 and y.shape[1:] != x.shape[1:]:
-                y_axes = ("samples", f"columns of {PLAIN.name(y_name)}")
+                y_axes = (rows, f"columns of {PLAIN.name(y_name)}")
         if y.ndim != len(y_axes):
-            y_axes = ("samples", *(f"axis {a}" for a in range(1, y.ndim)))  # type: ignore[assignment]
+            y_axes = (rows, *(f"axis {a}" for a in range(1, y.ndim)))  # type: ignore[assignment]
         node = _Leaf(step, place, rule, slope)
         self.nodes.append(node)
         self.places[y_name] = (step.name, "y")
@@ -291,7 +310,7 @@ class Recorder:
         place, rule = node.place, node.rule
         kind, local, jacobian = "unknown", "", None
         if rule.slope is not None:
-            kind, local = "elementwise" if node.step.y.ndim == 2 else "unknown", rule.slope[0]
+            kind, local = "elementwise" if numbers_of(node.step.y).ndim == 2 else "unknown", rule.slope[0]
         elif "W" in place.params and rule.forward.element is not None:
             kind, local = "dense", place.params["W"]
         elif rule.forward.element is not None:
@@ -315,7 +334,7 @@ class Recorder:
         place, rule, step, names = node.place, node.rule, node.step, []
         dy = self.d[place.y]
         if rule.slope is not None and rule.slope[0] not in self.trace.quantities:
-            slope = slope_of(step.layer, step.y, dy, step.cache) if node.slope is None else node.slope.value
+            slope = slope_of(step.layer, numbers_of(step.y), dy, step.cache) if node.slope is None else node.slope.value
             names.append(self.add(rule.slope[0], slope, self.axes[place.y], "slope", rule.slope[1]))
         dx, grads = backward_pair(step.layer, step.layer.backward(dy, step.cache))
         for own in step.layer.params:
@@ -352,7 +371,7 @@ class Recorder:
         self, name: str, value: Any, axes: tuple[str, ...], formula: Formula, subject: Subject, **more: Any
     ) -> str:
         """Record a gradient with its check."""
-        single = any(leaf.step.y.dtype == np.float32 for leaf in self.leaves)
+        single = any(numbers_of(leaf.step.y).dtype == np.float32 for leaf in self.leaves)
         self.steepest = max(self.steepest, float(np.abs(np.nan_to_num(value)).max(initial=0.0)))
         found = check(subject, value, wanted, self.steepest if single else None)
         self.add(name, value, axes, "gradient", formula, **more)
@@ -386,10 +405,12 @@ def _jacobian(step: LayerStep) -> Callable[[int], Array]:
     params = step.layer.params
     layer = step.layer.with_params(Parameters(params.layout, params.vector.copy()))
 
+    y = numbers_of(step.y)
+
     def jacobian(n: int) -> Array:
         columns = []
-        for k in range(step.y.shape[1]):
-            dy = np.zeros_like(step.y)
+        for k in range(y.shape[1]):
+            dy = np.zeros_like(y)
             dy[:, k] = 1
             columns.append(layer.backward(dy, step.cache)[0][n])  # type: ignore[index]
         return np.stack(columns, axis=1)

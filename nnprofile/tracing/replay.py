@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, Parameters
+from ..contract import Array, Layer, Loss, Parameters, numbers_of
 from ..gradcheck.reference import Subject
+from ..gradcheck.tree import leaves, rebuild
 from ..layers.walk import Change, Step, run_back, run_steps
 from ..objectives import penalty
+from ..ragged import Ragged
 
 
 class Replay:
@@ -43,14 +45,14 @@ class Replay:
     ) -> None:
         self.net, self.loss, self.y_true, self.weights, self.decay, self.rng = net, loss, y_true, weights, decay, rng
         self.layout, self.vector = net.params.layout, net.params.vector.astype(float)
-        self.x = _floats(x)
+        self.x = rebuild(x, (np.array(a, float, order="C") for _, a in leaves(x)))
         self._twin: Layer | None = None  # with the parameters of the last run
 
     def at(self, name: str, side: str, value: Array) -> Subject:
         """Return the loss as a function of what goes into ("x") or comes out of ("y") a step, and of all parameters."""
 
         def run(at: list[Array]) -> tuple[Any, Step, Array]:
-            return self._run(self.x, at[1], lambda n, s, old: at[0] if (n, s) == (name, side) else old)
+            return self._run(self.x, at[1], lambda n, s, old: _like(old, at[0]) if (n, s) == (name, side) else old)
 
         def pullback(at: list[Array], scale: Array) -> list[Array | None]:
             _, whole, dy = run(at)
@@ -66,10 +68,10 @@ class Replay:
         """Return the objective as a function of a step's parameter, of x, and of all parameters."""
         name = f"{step}.{own}".lstrip(".")
         decay = self.decay if name in self.net.params.matrices() else 0.0
-        arrays = _arrays(self.x)
+        arrays = [a for _, a in leaves(self.x)]
 
         def run(at: list[Array]) -> tuple[Any, Step, Array]:
-            return self._run(_rebuilt(self.x, iter(at[1:-1])), at[-1], None, (step, own, at[0]))
+            return self._run(rebuild(self.x, iter(at[1:-1])), at[-1], None, (step, own, at[0]))
 
         def output(at: list[Array]) -> Any:
             return run(at)[0] + penalty([at[0]], decay)
@@ -94,7 +96,7 @@ class Replay:
         if moved is not None:
             net = _with_parameter(net, *moved)
         whole = run_steps(net, x, copy.deepcopy(self.rng), change=change)
-        value, cache = self.loss.forward(whole.y, self.y_true, self.weights)
+        value, cache = self.loss.forward(numbers_of(whole.y), self.y_true, self.weights)
         return value, whole, self.loss.backward(cache)
 
 
@@ -112,13 +114,5 @@ def _with_parameter(net: Layer, name: str, own: str, value: Array) -> Layer:
     return net.with_params(params)
 
 
-def _floats(x: Any) -> Any:
-    return tuple(map(_floats, x)) if isinstance(x, tuple) else np.array(x, float, order="C")
-
-
-def _arrays(x: Any) -> list[Array]:
-    return [array for part in x for array in _arrays(part)] if isinstance(x, tuple) else [x]
-
-
-def _rebuilt(x: Any, arrays: Any) -> Any:
-    return tuple(_rebuilt(part, arrays) for part in x) if isinstance(x, tuple) else next(arrays)
+def _like(old: Any, values: Array) -> Any:
+    return Ragged.of(values, old.offsets) if isinstance(old, Ragged) else values

@@ -17,7 +17,23 @@ from ..contract import Array, Layer, Loss, Optimizer
 from ..formulas import formula_of, parse
 from ..formulas.expression import Binary, Element, Expression, Sum, Token
 from ..formulas.parse import free_letters
-from ..layers import Dense, Dropout, LayerNorm, Softmax
+from ..layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Conv1D,
+    Dense,
+    Dropout,
+    Embedding,
+    LastEvent,
+    LayerNorm,
+    MaxOverEvents,
+    MeanOverEvents,
+    PositionalEmbedding,
+    SelfAttention,
+    Softmax,
+    Tied,
+)
 from ..losses import (
     BinaryCrossEntropy,
     HalfSquaredError,
@@ -179,6 +195,47 @@ _WORDS: dict[type[Layer], Words] = {
     },
 }
 
+# Of one event t: what goes on between events has no formula that the elements of one array would tell.
+_IN_TIME: dict[type[Layer], Words] = {
+    Embedding: {
+        "y": ("{y}[n] = {E}[{x}[n]]", "45", "Row x_n of the table."),
+        "dE": ("{dE}[i] = Σ_n {dy}[n] where {x}[n] = i", "45", "A row that is used several times gets the sum."),
+    },
+    PositionalEmbedding: {
+        "y": ("{y}[t] = {x}[t] + {E}[t]", "46", "What is learnt of the place t in a sequence, added."),
+        "dx": ("{dx} = {dy}", "46", "A sum hands its gradient on to both of its terms."),
+        "dE": ("{dE}[t] = Σ {dy}[t]", "46", "Over all sequences that have an event t."),
+    },
+    LastEvent: {"y": ("{y} = {x}[T]", "47", "The last event of each sequence.")},
+    MeanOverEvents: {"y": ("{y} = 1/T Σ_t {x}[t]", "48", "The mean over the T events of each sequence.")},
+    MaxOverEvents: {"y": ("{y} = max {x}[t]", "49", "The largest of each column, over the events of a sequence.")},
+    Conv1D: {"y": ("{y}[t] = Σ_k {x}[t+s] {W}[k] + {b}, s = (k − K + 1) d", "50", "A Dense layer on a window.")},
+    RNN: {"y": ("{y}[t] = tanh({x}[t] {W} + {b} + {y}[t−1] {U})", "57", "From {y}[0] = 0.")},
+    GRU: {
+        "y": (
+            "{y}[t] = (1 − z) n + z {y}[t−1], r = σ(a_r + u_r), z = σ(a_z + u_z), n = tanh(a_n + r u_n), "
+            "a = {x}[t] {W} + {b}, u = {y}[t−1] {U} + {c}",
+            "58",
+            "z keeps, r reads; from {y}[0] = 0.",
+        ),
+    },
+    LSTM: {
+        "y": (
+            "{y}[t] = o tanh(c[t]), c[t] = f c[t−1] + i g, with i, f, o = σ and g = tanh of {x}[t] {W} + {b} + {y}[t−1] {U}",
+            "61",
+            "The cell c is added to, not overwritten; from c[0] = {y}[0] = 0.",
+        ),
+    },
+    SelfAttention: {
+        "y": (
+            "{y} = softmax(q kᵀ / sqrt(d)) v {V} + {c}, with q, k, v = {x} {W} + {b}",
+            "64",
+            "Each event takes a mean of what the events of its sequence offer.",
+        ),
+    },
+    Tied: {"y": ("{y} = f(E[{x}]) Eᵀ + {b}", "69", "One logit for each id: how well its vector fits.")},
+}
+
 
 def _elementwise_words(f: str) -> Words:
     return {
@@ -196,8 +253,8 @@ def _elementwise_words(f: str) -> Words:
 def words_of(layer: Layer) -> Words:
     """Return what is said of a layer's formulas; of a subclass, what is said of the class, changed by its own ``words``."""
     texts = formula_of(layer)
-    if not texts:  # it may compute something else than the class it comes from
-        return {}
+    if not texts:  # a subclass may compute something else than the class it comes from
+        return _IN_TIME.get(type(layer), {})
     known = next((_WORDS[cls] for cls in type(layer).__mro__ if cls in _WORDS), None)
     if known is None:
         known = _elementwise_words(symbol_of(layer)) if "slope" in texts else {}

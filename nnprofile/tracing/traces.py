@@ -92,9 +92,9 @@ def trace(
     net : Layer
         Not changed. A layer without known formulas is shown with its values and checks alone.
     loss : Loss
-    x : Array, shape (n_samples, n_features), or a tuple of them
+    x : Array, shape (n_samples, n_features); or Ragged; or a tuple of these
     y : Array
-        As the loss takes it.
+        As the loss takes it. A Ragged, where the network gives a row for each event.
     optimizer : Optimizer, optional
         Not changed: a copy takes the step. Without one there is no update.
     l2 : float, default 0.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..contract import Array, Layer, Optimizer, Parameters
+from ..contract import Array, Layer, Optimizer, Parameters, apply, numbers_of
 from ..formulas.expression import Expression, Quantities, Sum
 from ..objectives import penalty
 from .rules import Formula, update_rule
@@ -77,7 +77,7 @@ def _after(r: Recorder, net: Layer, old: Parameters) -> None:
     found = r.trace
     name = r.y_name
     try:
-        y, _ = net.forward(r.x, copy.deepcopy(r.rng))
+        y = numbers_of(apply(net, r.x, copy.deepcopy(r.rng))[0])
         value = found.loss.forward(y, r.y_true, r.weights)[0]
     except ValueError:
         if np.isfinite(net.params.vector).all():
