@@ -35,6 +35,7 @@ os.environ["IPYTHONDIR"] = _ipython.name
 logging.getLogger("traitlets").setLevel(logging.WARNING)
 
 math_eqref_format = "eq. {number}"
+FIRST_EQUATION = {"sequences": 45}  # Sphinx begins at 1 on each page; these go on where those of backprop.md end
 exclude_patterns = ["_build", "kinds.md"]
 # `sphinx-build -t course`: the mathematics alone, which needs no data set and none of the libraries that are compared.
 NOT_OF_THE_COURSE = (
@@ -68,7 +69,8 @@ def _inline(self: Any, node: nodes.math) -> None:
 
 
 def _block(self: Any, node: nodes.math_block) -> None:
-    number = f'<span class="eqno">({node["number"]})</span>' if node.get("number") else ""
+    first = FIRST_EQUATION.get(self.builder.current_docname, 1)
+    number = f'<span class="eqno">({first + int(node["number"]) - 1})</span>' if node.get("number") else ""
     anchor = f' id="{html.escape(node["ids"][0])}"' if node.get("ids") else ""
     self.body.append(f'<div class="math"{anchor}>{number}{convert(node.astext(), display="block")}</div>\n')
     raise nodes.SkipNode

@@ -17,7 +17,9 @@ PAGES = sorted(
     path for path in DOCS.rglob("*.md") if "{code-cell}" in path.read_text("utf-8") and "_build" not in path.parts
 )
 BACKPROP = (DOCS / "backprop.md").read_text("utf-8")
+SEQUENCES = (DOCS / "sequences.md").read_text("utf-8")
 N_EQUATIONS = BACKPROP.count("$$ (eq-")
+ALL = N_EQUATIONS + SEQUENCES.count("$$ (eq-")
 
 
 def cells(text: str) -> list[str]:
@@ -58,9 +60,12 @@ def test_cells_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_the_course_is_whole() -> None:
-    """Twelve questions, each with a cell that asserts something."""
+    """Eighteen questions, each with a cell that asserts something; the later ones end with an exercise and its solution."""
     listed = re.findall(r"^\d+\. \[.*\]\((\w+)\.md\)$", (DOCS / "course" / "index.md").read_text("utf-8"), re.MULTILINE)
-    assert len(listed) == 12
+    assert len(listed) == 18
+    for name in listed[12:]:
+        page = (DOCS / "course" / f"{name}.md").read_text("utf-8")
+        assert page.index("## Exercise") < page.index("## Solution"), name
     for name in listed:
         page = (DOCS / "course" / f"{name}.md").read_text("utf-8")
         assert any("assert " in cell for cell in cells(page)), name
@@ -68,11 +73,13 @@ def test_the_course_is_whole() -> None:
 
 
 def test_equations_are_numbered_in_order() -> None:
-    assert [int(n) for n in re.findall(r"\$\$ \(eq-(\d+)\)", BACKPROP)] == list(range(1, N_EQUATIONS + 1))
-    others = [
-        path.name for path in DOCS.rglob("*.md") if path.name != "backprop.md" and "$$ (" in path.read_text("utf-8")
-    ]
-    assert not others, "numbers would shift: only backprop.md has numbered equations"
+    pages = {"backprop.md": BACKPROP, "sequences.md": SEQUENCES}
+    assert [int(n) for text in pages.values() for n in re.findall(r"\$\$ \(eq-(\d+)\)", text)] == list(
+        range(1, ALL + 1)
+    )
+    assert f'{{"sequences": {N_EQUATIONS + 1}}}' in (DOCS / "conf.py").read_text("utf-8")
+    others = [path.name for path in DOCS.rglob("*.md") if path.name not in pages and "$$ (" in path.read_text("utf-8")]
+    assert not others, "numbers would shift: only these pages have numbered equations"
 
 
 def test_every_equation_is_cited_by_a_docstring() -> None:
@@ -80,17 +87,18 @@ def test_every_equation_is_cited_by_a_docstring() -> None:
     for path in (ROOT / "nnprofile").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                for text in re.findall(r"docs/backprop\.md,\s+eq\. ([\d, -]*\d)", ast.get_docstring(node) or ""):
+                for page, text in re.findall(r"docs/(\w+)\.md,\s+eq\. ([\d, -]*\d)", ast.get_docstring(node) or ""):
                     cited |= numbers(text)
-    assert cited == set(range(1, N_EQUATIONS + 1))
+                    assert all((n > N_EQUATIONS) == (page == "sequences") for n in numbers(text)), (path, text)
+    assert cited == set(range(1, ALL + 1))
 
 
 def test_every_equation_is_checked_by_a_cell() -> None:
     checked: set[int] = set()
-    for cell in cells(BACKPROP):
+    for cell in cells(BACKPROP) + cells(SEQUENCES):
         for text in re.findall(r"# eq\. (\d+)", cell):
             checked.add(int(text))
-    missing = set(range(1, N_EQUATIONS + 1)) - checked
+    missing = set(range(1, ALL + 1)) - checked
     assert not missing - {34}, missing
     assert "complex_step = np.tanh(0.7 + 1e-30j).imag / 1e-30  # eq. 34" in BACKPROP
 
