@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 
 import nnprofile as nn
 from nnprofile import MLPClassifier, MLPRegressor, to_c, to_onnx
-from nnprofile.export.layers import without_form
+from nnprofile.export.layers import NODES, ROW_FUNCTIONS, without_form
 from nnprofile.functions import erfc
 
-from .layer_examples import BETWEEN, layers
+from .layer_examples import BETWEEN, SEQUENCES, layers
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 CXX = shutil.which("c++") or shutil.which("g++")
@@ -363,7 +363,7 @@ def net_of(*layers: nn.Layer) -> nn.Sequential:
     ("model", "more", "says"),
     [
         (3, {}, "only a network, an MLPClassifier or an MLPRegressor can be exported, got 3"),
-        (net_of(nn.Dense(1, 1), Squares()), {}, "Squares.* can't be exported; Dense, Dropout, Exp, .* can"),
+        (net_of(nn.Dense(1, 1), Squares()), {}, "Squares.* can't be exported; .*Dense, Dropout, .*Exp, .* can"),
         (net_of(nn.ReLU()), {}, "no layer says how many features x has"),
         (nn.Sequential([nn.Dense(1, 1)], rng=None), {}, "has no values"),
         (net_of(nn.Dense(1, 1)), {"loss": "mse"}, "loss must be of type Loss"),
@@ -480,7 +480,9 @@ def test_outputs_are_named_ones(ort: Any) -> None:
 
 def test_every_layer_of_the_library_has_a_form() -> None:
     """Or does nothing when it predicts."""
-    assert [layer for layer in layers() if without_form(layer) is not None] == []
+    assert [layer for layer in layers() if without_form(layer, ROW_FUNCTIONS) is not None] == []
+    over_time = [make() for make, _ in SEQUENCES]
+    assert [layer for layer in (*layers(), *over_time) if without_form(layer, NODES) is not None] == []
 
 
 @st.composite
@@ -751,3 +753,104 @@ def test_a_pipeline_of_float32_in_float64(ort: Any) -> None:
     exact = nn.SoftmaxCrossEntropy().link.forward(net.predict(z))[0]
     p = run_onnx(ort, to_onnx(model, dtype="float64"), x.astype(float))[1]
     np.testing.assert_allclose(p, exact, rtol=1e-9)
+
+
+# -- sequences: in ONNX one a call, in C one event a call
+
+OVER_TIME: dict[str, Any] = {
+    "RNN": lambda: [nn.RNN(3, 4)],
+    "GRU": lambda: [nn.GRU(3, 4)],
+    "LSTM": lambda: [nn.LSTM(3, 4)],
+    "dilated": lambda: [nn.Conv1D(3, 4, 3, dilation=2), nn.ReLU()],
+    "centred": lambda: [nn.Conv1D(3, 4, 3, causal=False)],
+    "attention": lambda: [nn.Dense(3, 4), nn.SelfAttention(4, 2)],
+    "attention both ways": lambda: [nn.Dense(3, 4), nn.SelfAttention(4, 2, causal=False)],
+    "last": lambda: [nn.GRU(3, 4), nn.LastEvent(), nn.Dense(4, 2)],
+    "mean": lambda: [nn.PositionalEmbedding(9, 3), nn.MeanOverEvents()],
+    "max": lambda: [nn.Dense(3, 4), nn.MaxOverEvents(), nn.Dense(4, 2)],
+    "Transformer": lambda: [
+        nn.Embedding(6, 4),
+        nn.PositionalEmbedding(9, 4),
+        nn.Residual([nn.LayerNorm(4), nn.SelfAttention(4, 2)]),
+        nn.Residual([nn.LayerNorm(4), nn.Dense(4, 8), nn.GELU(), nn.Dense(8, 4)]),
+        nn.Concatenate([nn.LastEvent(), nn.MaxOverEvents()]),
+        nn.Dense(8, 3),
+    ],
+    "tied": lambda: [nn.Tied(nn.Embedding(6, 4), [nn.Residual(nn.GRU(4, 4)), nn.LSTM(4, 4)])],
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", OVER_TIME)
+def test_sequences_in_onnx(ort: Any, name: str, dtype: Any, rng: np.random.Generator) -> None:
+    net = nn.Sequential(OVER_TIME[name](), rng=rng, dtype=dtype)
+    net.params.vector = (net.params.vector + 0.2 * rng.normal(size=net.params.vector.size)).astype(dtype)
+    model = to_onnx(net)
+    used = {node.op_type for node in model.graph.node}
+    if name in ("GRU", "LSTM", "RNN"):
+        assert (name if dtype is np.float32 else "Scan") in used
+    for n in (5, 1, 9, 0):
+        x = rng.integers(0, 6, n) if net.takes == "ids" else rng.normal(size=(n, 3)).astype(dtype)
+        expected = net.predict(nn.Ragged(x, [0, n]))
+        expected = expected.values if isinstance(expected, nn.Ragged) else expected
+        found = run_onnx(ort, model, x)[0]
+        assert found.dtype == dtype and found.shape == expected.shape
+        close = {"rtol": 1e-12, "atol": 1e-14} if dtype is np.float64 else {"rtol": 1e-4, "atol": 1e-6}
+        np.testing.assert_allclose(found, expected, **close)
+
+
+def test_several_inputs_some_of_them_sequences_in_onnx(ort: Any, rng: np.random.Generator) -> None:
+    parts = nn.Parallel([[nn.Embedding(6, 4), nn.GRU(4, 4), nn.LastEvent()], nn.Embedding(3, 2), nn.Dense(5, 3)])
+    net = nn.Sequential([parts, nn.Tanh(), nn.Dense(9, 2)], rng=rng)
+    x = (rng.integers(0, 6, 4), np.array([2]), rng.normal(size=(1, 5)))
+    found = run_onnx(ort, to_onnx(net, loss=nn.SoftmaxCrossEntropy()), {f"X{i}": part for i, part in enumerate(x)})[0]
+    expected = nn.freeze(net, nn.SoftmaxCrossEntropy())((nn.Ragged(x[0], [0, 4]), *x[1:]))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    together = nn.Sequential([nn.Parallel([nn.Embedding(6, 2), nn.Dense(3, 2)]), nn.GRU(4, 3)], rng=rng)
+    events = (rng.integers(0, 6, 4), rng.normal(size=(4, 3)))
+    found = run_onnx(ort, to_onnx(together), {f"X{i}": part for i, part in enumerate(events)})[0]
+    expected = together.predict(tuple(nn.Ragged(part, [0, 4]) for part in events)).values
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("ids", [False, True])
+def test_a_gru_in_c_follows_the_events(dtype: Any, ids: bool, tmp_path: Path, rng: np.random.Generator) -> None:
+    layers = [nn.Embedding(6, 3)] if ids else [nn.Dense(3, 3), nn.Tanh()]
+    layers += [nn.Residual([nn.LayerNorm(3), nn.GRU(3, 3)]), nn.GRU(3, 4), nn.Concatenate([nn.Dense(4, 2), nn.Tanh()])]
+    net = nn.Sequential([*layers, nn.LastEvent(), nn.Dense(6, 2)], rng=rng, dtype=dtype)
+    net.params.vector = (net.params.vector + 0.2 * rng.normal(size=net.params.vector.size)).astype(dtype)
+    header = tmp_path / "live.h"
+    to_c(net, header, loss=nn.SoftmaxCrossEntropy())
+    text = header.read_text()
+    assert "#define LIVE_N_STATE 7\n" in text and "zeros before the first event" in text
+    T, x_kind = ("double" if dtype is np.float64 else "float"), "long" if ids else None
+    given = "long *x" if ids else f"const {T} *x"
+    one = "x[i]" if ids else "x + i * LIVE_N_FEATURES"
+    (tmp_path / "m.c").write_text(
+        f'#include "live.h"\nvoid follow({given}, int n, {T} *state, {T} *y);\n'
+        f"void follow({given}, int n, {T} *state, {T} *y) {{ int i; for (i = 0; i < n; ++i) "
+        f"live_score({one}, state, y + i * LIVE_N_OUTPUTS); }}\n"
+    )
+    command = [COMPILER or "cc", *FLAGS, "-shared", "-fPIC", "m.c", "-o", "m.so", "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    follow, n = ctypes.CDLL(str(tmp_path / "m.so")).follow, 7
+    x = rng.integers(0, 6, n) if x_kind else rng.normal(size=(n, 3)).astype(dtype)
+    state, y = np.zeros(7, dtype), np.empty((n, 2), dtype)
+    follow(*(ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in (x, n, state, y)))
+    prefixes = nn.Ragged.from_list([x[: t + 1] for t in range(n)])
+    expected = nn.freeze(net, nn.SoftmaxCrossEntropy())(prefixes)
+    np.testing.assert_allclose(y, expected, rtol=1e-12 if dtype is np.float64 else 1e-4)
+
+
+@needs_compiler
+def test_sequences_that_c_has_no_form_for(tmp_path: Path, rng: np.random.Generator) -> None:
+    for layer in (nn.LSTM(3, 3), nn.SelfAttention(3, 1), nn.MeanOverEvents(), nn.Conv1D(3, 3, 2)):
+        with pytest.raises(ValueError, match=r"can't be exported; Dense, .*GRU.* can"):
+            to_c(nn.Sequential([layer], rng=rng), tmp_path / "a.h")
+    several = nn.Sequential([nn.Parallel([nn.Embedding(6, 2), nn.Dense(3, 2)]), nn.GRU(4, 3)], rng=rng)
+    with pytest.raises(ValueError, match="ids where they are all of x"):
+        to_c(several, tmp_path / "a.h")
+    assert not list(tmp_path.iterdir())

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..contract import Array, Layer, Loss
-from ..layers import Dense, LayerNorm, Parallel, Residual, Sequential
+from ..layers import GRU, Dense, Embedding, LastEvent, LayerNorm, Parallel, Residual, Sequential
 from ..layers.compose import is_open, kind_of
 from ..layers.walk import chain
 from ..safetensors import write_whole
-from .layers import DO_NOTHING, ROW_FUNCTIONS, c_expression, expression_of
+from .layers import DO_NOTHING, EVENT_FUNCTIONS, ROW_FUNCTIONS, c_expression, expression_of
 from .source import Source, n_outputs, source_of
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 _PER_LINE = 5
+_STATE = """\
+   Of a sequence, event by event: state holds what is remembered, {n} numbers, zeros before the first event; it is changed.
+   What is written is the prediction after this event. """
 _HELPERS = {
     "dense": """\
 /* y = x W + b, with W row by row: n_out numbers lead from x[0] to all y, the next from x[1]. */
@@ -43,6 +46,22 @@ static inline void {name}_layer_norm({T} *y, int n, const {T} *g, const {T} *b, 
     for (j = 0; j < n; ++j) v += (y[j] - m) * (y[j] - m);
     v = sqrt{f}(v / n + epsilon);
     for (j = 0; j < n; ++j) y[j] = g[j] * ((y[j] - m) / v) + b[j];
+}}
+""",
+    "gru": """\
+/* One event of a GRU: h = (1 - z) m + z h, with r, z = 1 / (1 + exp(-a - u)), m = tanh(a + r u), a = x W + b, u = h U + c, three
+   gates of n numbers each. a is memory for 6 n numbers. */
+static inline void {name}_gru(
+    const {T} *x, int n_in, const {T} *W, const {T} *b, const {T} *U, const {T} *c, int n, {T} *h, {T} *a)
+{{
+    {T} *u = a + 3 * n;
+    int j;
+    {name}_dense(x, n_in, W, b, 3 * n, a);
+    {name}_dense(h, n, U, c, 3 * n, u);
+    for (j = 0; j < n; ++j) {{
+        {T} r = 1 / (1 + exp{f}(-a[j] - u[j])), z = 1 / (1 + exp{f}(-a[n + j] - u[n + j]));
+        h[j] = (1 - z) * tanh{f}(a[2 * n + j] + r * u[2 * n + j]) + z * h[j];
+    }}
 }}
 """,
     "softmax": """\
@@ -77,7 +96,13 @@ def to_c(
         int NAME_class(const double *x)              of a classifier of one label a row: the place of its label in
         NAME_classes[]                               the labels: long (long long, from 2^31 on) or const char *
 
-    with ``float`` for a network of float32. The numbers are those of the library to rounding. The functions may be called
+    with ``float`` for a network of float32. A network on sequences, of which GRU, Embedding and LastEvent can be written,
+    becomes a function of one event and a state, for scores that follow what a customer does::
+
+        NAME_N_STATE                                             how many numbers it remembers
+        void NAME_score(const double *x, double *state, double *y)   one event: state is changed; y is the prediction after it
+
+    with ``long x``, where events are ids. The numbers are those of the library to rounding. The functions may be called
     from many threads; they check nothing: x must have NAME_N_FEATURES finite numbers, and y lie elsewhere. On the stack they
     need one or two rows of the widest layer, and one of outputs; the header says how many bytes. Names must differ by more
     than their case. Each source file that includes the header has its own copy of the weights.
@@ -142,7 +167,10 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
     binary = source.is_binary
     T, f = ("double", "") if source.dtype == np.float64 else ("float", "f")
     n_written = 2 if binary else source.n_outputs
-    n_features = sum(flat_widths(source.n_features))
+    widths = flat_widths(source.n_features)
+    if "ids" in widths and len(widths) > 1:
+        raise ValueError(f"to_c takes ids where they are all of x, got {source.n_features}")
+    n_features = 1 if "ids" in widths else sum(widths)
     body = _Body(source, name, f)
     arrays, lines = body.arrays, body.lines
     shown = described if len(described) <= 200 else f"{described[:200]}..."
@@ -159,9 +187,10 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
 
 #define {name.upper()}_N_FEATURES {n_features}
 #define {name.upper()}_N_OUTPUTS {n_written}
-
+{f"#define {name.upper()}_N_STATE {body.n_state}{chr(10)}" if body.n_state else ""}
 """
-    kinds = {ROW_FUNCTIONS.get(type(layer)) for layer in body.written}
+    kinds = {(ROW_FUNCTIONS | EVENT_FUNCTIONS).get(type(layer)) for layer in body.written}
+    kinds |= {"dense"} if "gru" in kinds else set()
     for k, layer in enumerate(body.weighted):
         for part in layer.params:
             yield f"static const {T} {name}_{part}{k}[] = {_numbers(layer.params[part].astype(source.dtype))};\n"
@@ -170,9 +199,13 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
             yield "\n" + text.format(name=name, T=T, f=f)
 
     means = "the probability of each class" if source.is_classifier else "the prediction"
+    row = "one row" if not source.net.mixes_events else "one event"
+    x = f"{row} x, {n_features} numbers," if "ids" not in widths else f"{row}, the id x,"
+    state = _STATE.format(n=body.n_state) if body.n_state else ""
+    given = ["long x" if "ids" in widths else f"const {T} *x", *[f"{T} *state"] * bool(body.n_state), f"{T} *y"]
     yield f"""
-/* Write {means} of one row x, {n_features} numbers, to y, {n_written} numbers elsewhere. */
-static inline void {name}_score(const {T} *x, {T} *y)
+/* Write {means} of {x} to y, {n_written} numbers elsewhere.{f"{chr(10)}{state}" if state else " "}*/
+static inline void {name}_score({", ".join(given)})
 {{
 """
     if arrays:
@@ -200,6 +233,7 @@ class _Body:
         self.kept = {"x"}  # what must stay as it is
         self.written: list[Layer] = []
         self.weighted: list[Layer] = []
+        self.n_state = 0
         steps = [*(layer for layer, _ in chain(source.net)), *source.link]
         last = max((i for i, layer in enumerate(steps) if isinstance(layer, Dense) or is_open(layer)), default=-1)
         at, width = self.given("x", source.n_features), source.n_features
@@ -239,7 +273,13 @@ class _Body:
             self.lines.append(f"{name}_dense({at}, {width}, {name}_W{k}, {name}_b{k}, {layer.out_features}, {goal});")
             self.release(at)
             return goal, layer.out_features
-        if type(layer) in DO_NOTHING:
+        if isinstance(layer, GRU):
+            return self.gru(layer, at, width, to)
+        if isinstance(layer, Embedding):
+            goal, k = to or self.take(layer.features), self.numbered(layer)
+            self.each(layer.features, f"{goal}[i] = {self.name}_E{k}[{at} * {layer.features} + i]")
+            return goal, layer.features
+        if type(layer) in (*DO_NOTHING, LastEvent):
             return at, width
         if at not in (*self.arrays, "y") or at in self.kept:
             goal = self.take(width)
@@ -247,6 +287,19 @@ class _Body:
             at = goal
         self.in_place(layer, at, width)
         return at, width
+
+    def gru(self, layer: GRU, at: str, width: int, to: str | None) -> tuple[str, int]:
+        """Write a GRU, whose h lies in the state."""
+        n, k, name = layer.out_features, self.numbered(layer), self.name
+        memory, goal = self.take(6 * n), to or self.take(n)
+        h = f"(state + {self.n_state})" if self.n_state else "state"
+        self.n_state += n
+        W, b, U, c = (f"{name}_{part}{k}" for part in ("W", "b", "U", "c"))
+        self.lines.append(f"{name}_gru({at}, {width}, {W}, {b}, {U}, {c}, {n}, {h}, {memory});")
+        self.each(n, f"{goal}[i] = {h}[i]")
+        self.release(memory)
+        self.release(at)
+        return goal, n
 
     def in_place(self, layer: Layer, at: str, width: int) -> None:
         """Write a layer that changes numbers where they are."""
@@ -318,7 +371,7 @@ def _array_name(k: int) -> str:
     return "abcdefgh"[k] if k < 8 else f"a{k}"
 
 
-def flat_widths(widths: Any) -> list[int]:
+def flat_widths(widths: Any) -> list[Any]:
     """Return the widths of all parts of x."""
     return [n for part in widths for n in flat_widths(part)] if isinstance(widths, tuple) else [widths]
 

@@ -5,7 +5,7 @@ A layer that mixes the numbers of a row has one row in the table below, and a C 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,8 +15,23 @@ from ..formulas import formula_of, parse
 from ..formulas.expression import Binary, Call, Constant, Element, Expression, Negative, Square
 from ..formulas.parse import free_letters
 from ..functions import NORMAL_TAIL
-from ..layers import Dense, Dropout, Identity, LayerNorm, Parallel, ReLU, Residual, Sequential, Softmax
+from ..layers import (
+    GRU,
+    Dense,
+    Dropout,
+    Embedding,
+    Identity,
+    LastEvent,
+    LayerNorm,
+    Parallel,
+    ReLU,
+    Residual,
+    Sequential,
+    Softmax,
+    Tied,
+)
 from ..layers.compose import is_open, kind_of
+from . import over_time
 
 
 class Graph(Protocol):
@@ -33,12 +48,19 @@ class Graph(Protocol):
 
 # (graph, layer, name of x) -> name of y
 NODES: dict[type[Layer], Callable[[Any, Any, str], str]] = {
+    **over_time.NODES,
     Dense: lambda g, layer, x: g.add("Gemm", x, *(g.constant(layer.params[name]) for name in ("W", "b"))),
     ReLU: lambda g, layer, x: g.add("Relu", x),
     Softmax: lambda g, layer, x: g.add("Softmax", x, axis=1),
     LayerNorm: lambda g, layer, x: _layer_norm(g, layer, x),
+    Tied: lambda g, layer, x: _tied(g, layer, x),
 }
 ROW_FUNCTIONS: dict[type[Layer], str] = {Dense: "dense", LayerNorm: "layer_norm", Softmax: "softmax"}  # in C
+EVENT_FUNCTIONS: dict[type[Layer], str] = {
+    GRU: "gru",
+    Embedding: "",
+    LastEvent: "",
+}  # in C, of one event after the other
 DO_NOTHING: tuple[type[Layer], ...] = (Dropout, Identity)  # when they predict
 _OPERATORS = {"+": "Add", "−": "Sub", "·": "Mul", "/": "Div"}
 _FUNCTIONS = {"exp": "Exp", "log": "Log", "tanh": "Tanh", "sqrt": "Sqrt", "max": "Max", "abs": "Abs", "sign": "Sign"}
@@ -46,12 +68,12 @@ _COMPARISONS = {">": "Greater", "≤": "LessOrEqual"}
 _ADD, _MULTIPLY, _ATOM = 1, 2, 3  # how tightly an expression holds together
 
 
-def without_form(layer: Layer) -> Layer | None:
-    """Return the first layer, this or one inside it, for which there is no form."""
-    if is_open(layer):
-        return next((found for child in layer.children if (found := without_form(child)) is not None), None)
+def without_form(layer: Layer, known: Collection[type[Layer]]) -> Layer | None:
+    """Return the first layer, this or one inside it, that is neither one of these nor works element by element."""
+    if is_open(layer) or (isinstance(layer, Tied) and type(layer) in known):
+        return next((found for child in layer.children if (found := without_form(child, known)) is not None), None)
     works_alone = {"y", "slope"} <= formula_of(layer).keys() and not len(layer.params)
-    return None if type(layer) in (*ROW_FUNCTIONS, *DO_NOTHING) or works_alone else layer
+    return None if type(layer) in (*known, *DO_NOTHING) or works_alone else layer
 
 
 def expression_of(layer: Layer) -> Expression:
@@ -86,6 +108,12 @@ def add_nodes(g: Graph, layer: Layer, x: Any) -> str:
     if type(layer) in NODES:
         return NODES[type(layer)](g, layer, x)
     return _nodes(expression_of(layer), g, x)
+
+
+def _tied(g: Graph, layer: Tied, x: str) -> str:
+    for child in layer.children:
+        x = add_nodes(g, child, x)
+    return g.add("Gemm", x, *(g.constant(layer.head.params[name]) for name in ("W", "b")))
 
 
 def _branches(g: Graph, layer: Layer, x: Any) -> str:

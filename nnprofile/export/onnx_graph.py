@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ..contract import Loss
+from ..ragged import Ragged
 from ..safetensors import write_whole
 from .layers import Graph, add_nodes
-from .source import Source, source_of
+from .source import Source, one_row, source_of
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +34,8 @@ def to_onnx(
     """Write a network or an estimator as an ONNX graph, and return it as an ``onnx.ModelProto``.
 
     The input is "X", of shape (n_samples, n_features) with n_samples free; of a network that takes a tuple "X0", "X1", ... The
-    numbers are those of the library to rounding.
+    numbers are those of the library to rounding. Of a network on sequences X is one sequence a call: its events, shape
+    (n_events, n_features), or ids, int64 of shape (n_events,); what it gives is a row for each event, or one row.
     ONNX Runtime before 1.18 may know no float64 kernel for a Dense before a ReLU; it runs dtype="float32".
 
     Parameters
@@ -121,12 +125,19 @@ def _inputs(widths: Any, name: str = "X") -> Any:
     return tuple(_inputs(width, f"{name}{i}" if name == "X" else f"{name}_{i}") for i, width in enumerate(widths))
 
 
-def _flat(names: Any, widths: Any) -> Iterator[tuple[str, int]]:
-    if not isinstance(names, tuple):
-        yield names, widths
-        return
-    for pair in zip(names, widths, strict=True):
-        yield from _flat(*pair)
+def _shapes(source: Source) -> Iterator[tuple[str, Any, list[Any]]]:
+    """Yield (name, width, shape) of each input."""
+
+    def flat(*parts: Any) -> Iterator[tuple[Any, ...]]:
+        if not isinstance(parts[0], tuple):
+            yield parts
+            return
+        for part in zip(*parts, strict=True):
+            yield from flat(*part)
+
+    for name, width, x in flat(_inputs(source.n_features), source.n_features, one_row(source.net)):
+        n = "n_events" if isinstance(x, Ragged) else 1 if source.net.mixes_events else "n_samples"
+        yield name, width, [n] if width == "ids" else [n, width]
 
 
 class _Nodes:
@@ -141,10 +152,11 @@ class _Nodes:
         self.dtype = dtype
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.numbers = count()  # no two nodes have the same name, inside loops neither
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output."""
-        name = f"{operator.lower()}_{len(self.nodes)}"
+        name = f"{operator.lower()}_{next(self.numbers)}"
         self.nodes.append(self.helper.make_node(operator, inputs, [name], name, **attributes))
         return name
 
@@ -153,6 +165,26 @@ class _Nodes:
         name = f"constant_{len(self.constants)}"
         self.constants.append(self.from_array(np.array(value, self.dtype if dtype is None else dtype), name))
         return name
+
+    def scan(self, x: str, states: Sequence[str], body: Callable[[Any, str, list[str]], list[str]]) -> str:
+        """Add a loop over the rows of x, shape (n, width); return the first state after each."""
+        inside = copy.copy(self)  # with nodes of its own, and the same constants
+        inside.nodes = []
+        made = [f"loop_{next(self.numbers)}" for _ in range(2 * len(states) + 3)]
+        olds, row, seen, last = made[: len(states)], made[-3], made[-2], made[-1]
+        news = body(inside, inside.add("Unsqueeze", row, inside.constant([0], np.int64)), olds)
+        ends = [inside.add("Identity", new) for new in news]
+        by_row = inside.add("Reshape", news[0], inside.constant([-1], np.int64))
+        kind, info = self.helper.np_dtype_to_tensor_dtype(self.dtype), self.helper.make_tensor_value_info
+        graph = self.helper.make_graph(
+            inside.nodes,
+            seen,
+            [info(name, kind, None) for name in (*olds, row)],
+            [info(name, kind, None) for name in (*ends, by_row)],
+        )
+        outputs = [*made[len(states) : 2 * len(states)], last]
+        self.nodes.append(self.helper.make_node("Scan", [*states, x], outputs, last, num_scan_inputs=1, body=graph))
+        return last
 
     def model(self, source: Source, names: Sequence[str], made: dict[str, str]) -> Any:
         """Return the whole."""
@@ -165,6 +197,8 @@ class _Nodes:
         for name in names:
             self.nodes.append(helper.make_node("Identity", [made[name]], [name], name))
             shape: list[Any] = ["n_samples", source.n_outputs]
+            if source.net.mixes_events:
+                shape[0] = "n_events" if source.gives_events else 1
             output_kind = kind
             if name == "probabilities" and source.classes is not None:
                 shape[1] = max(2, source.n_outputs)
@@ -177,8 +211,8 @@ class _Nodes:
             self.nodes,
             "nnprofile",
             [
-                helper.make_tensor_value_info(name, kind, ["n_samples", width])
-                for name, width in _flat(_inputs(source.n_features), source.n_features)
+                helper.make_tensor_value_info(name, onnx.TensorProto.INT64 if width == "ids" else kind, shape)
+                for name, width, shape in _shapes(source)
             ],
             outputs,
             self.constants,

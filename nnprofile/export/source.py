@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, Parameters, check_filled
-from ..layers import LAYERS, Dense, Identity, Sigmoid, Softmax
+from ..contract import Array, Layer, Loss, Parameters, apply, check_filled, numbers_of
+from ..layers import LAYERS, Dense, Identity, Parallel, Sequential, Sigmoid, Softmax
+from ..layers.compose import kind_of
 from ..layers.walk import chain
+from ..ragged import Ragged
 from ..validation import check_dtype, fitted_inside
-from .layers import DO_NOTHING, without_form
+from .layers import DO_NOTHING, EVENT_FUNCTIONS, NODES, ROW_FUNCTIONS, without_form
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -22,11 +24,12 @@ class Source(NamedTuple):
     net: Layer
     link: list[Layer]  # one, or none
     dtype: np.dtype[Any]
-    n_features: Any  # a number, or, where x is a tuple, a tuple
+    n_features: Any  # a number, "ids", or, where x is a tuple, a tuple
     n_outputs: int
     classes: Array | None  # of a classifier whose rows have one label each
     is_classifier: bool
     is_estimator: bool
+    gives_events: bool = False  # whether y has a row for each event of a sequence
 
     @property
     def last(self) -> Layer:
@@ -115,16 +118,19 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
         if isinstance(model, MLPClassifier) and not (model.out_activation_ == "logistic" and model.n_outputs_ > 1):
             classes = model.classes_
 
+    known = NODES if door == "to_onnx" else ROW_FUNCTIONS | EVENT_FUNCTIONS
     after = [] if link is None or isinstance(link, Identity) else [link]
     for layer in (net, *after):
-        unknown = without_form(layer)
+        unknown = without_form(layer, known)
         if unknown is not None:
-            names = ", ".join(sorted(cls.__name__ for cls, make in LAYERS.items() if without_form(make(2)) is None))
+            names = ", ".join(
+                sorted(cls.__name__ for cls, make in LAYERS.items() if without_form(make(2), known) is None)
+            )
             raise ValueError(
                 f"{unknown!r} can't be exported; {names} can, and elementwise layers of your own that state their formula; "
                 "others need a form in nnprofile/export/layers.py"
             )
-    width = getattr(net, "in_features", None)
+    width = _widths(net.takes, getattr(net, "in_features", None))
     if not _is_known(width):
         raise ValueError(f"{net!r} can't be exported: no layer says how many features x has")
     if dtype is None:
@@ -136,15 +142,44 @@ def source_of(model: Any, loss: Loss | None, dtype: DTypeLike | None, door: str 
     with np.errstate(over="ignore"):
         if not np.isfinite(net.params.vector.astype(dtype)).all():
             raise ValueError(f"{net!r} has parameters without a finite value in {np.dtype(dtype)}")
-    return Source(net, after, np.dtype(dtype), width, n_outputs(net, width), classes, is_classifier, is_estimator)
+    y = apply(net, one_row(net))[0]
+    n = numbers_of(y).shape[1]
+    return Source(net, after, np.dtype(dtype), width, n, classes, is_classifier, is_estimator, isinstance(y, Ragged))
 
 
 def _is_known(width: Any) -> bool:
     return all(map(_is_known, width)) if isinstance(width, tuple) else width is not None
 
 
+def _widths(takes: Any, width: Any) -> Any:
+    """Return the width of x, "ids" where it is of ids, or a tuple of these."""
+    if isinstance(takes, tuple):
+        widths = width if isinstance(width, tuple) else [None] * len(takes)
+        return tuple(map(_widths, takes, widths))
+    return "ids" if takes == "ids" else width
+
+
+def one_row(layer: Layer, *, events: bool | None = None) -> Any:
+    """Return an x of one row, or one event, for a network; ``events``: whether parts that do not mix events are sequences too."""
+    if events is None:
+        try:
+            x = one_row(layer, events=False)
+            apply(layer, x)
+        except ValueError:  # what is behind Parallel mixes the events of its parts
+            x = one_row(layer, events=True)
+        return x
+    if kind_of(layer) is Parallel:
+        return tuple(one_row(child, events=events) for child in layer.children)
+    if kind_of(layer) is Sequential and isinstance(layer.takes, tuple):
+        return one_row(layer.children[0], events=events)
+    x = np.zeros(1, np.int64) if layer.takes == "ids" else np.zeros((1, layer.in_features))  # type: ignore[attr-defined]
+    return Ragged.of(x, np.arange(2)) if layer.mixes_events or events else x
+
+
 def n_outputs(net: Layer, width: Any) -> int:
     """Return the width of y, of an x of this width, or, of a tuple, of these widths."""
+    if (known := net.output_width(None if width == "ids" else width)) is not None:
+        return known
 
     def zeros(width: Any) -> Any:
         return tuple(map(zeros, width)) if isinstance(width, tuple) else np.zeros((1, width))
