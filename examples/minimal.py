@@ -1,4 +1,4 @@
-"""The whole idea in one file, with NumPy alone: layers, a loss, Adam, the training loop, and a check of every gradient.
+"""The whole idea in one file, with NumPy alone: layers, one through time, a loss, Adam, the loop, and a check of every gradient.
 
 python examples/minimal.py
 
@@ -9,18 +9,48 @@ a test trains both and compares every number.
 import numpy as np
 
 
+def glorot(n_in, n_out, rng):
+    """Draw weights that keep signals as large as they come (Glorot and Bengio, 2010)."""
+    limit = np.sqrt(6 / (n_in + n_out))
+    return rng.uniform(-limit, limit, (n_in, n_out))
+
+
 class Dense:
     """y = x W + b."""
 
     def __init__(self, n_in, n_out, rng):
-        limit = np.sqrt(6 / (n_in + n_out))  # Glorot and Bengio (2010): as large before as behind
-        self.params = {"W": rng.uniform(-limit, limit, (n_in, n_out)), "b": np.zeros(n_out)}
+        self.params = {"W": glorot(n_in, n_out, rng), "b": np.zeros(n_out)}
 
     def forward(self, x):
         return x @ self.params["W"] + self.params["b"], x
 
     def backward(self, dy, x):
         return dy @ self.params["W"].T, {"W": x.T @ dy, "b": dy.sum(axis=0)}
+
+
+class RNN:
+    """h_t = tanh(x_t W + b + h_(t-1) U) for the events t = 1 .. T of x, shape (n, T, n_in), from h_0 = 0; y = h_T."""
+
+    def __init__(self, n_in, n_out, rng):
+        self.params = {"W": glorot(n_in, n_out, rng), "U": glorot(n_out, n_out, rng), "b": np.zeros(n_out)}
+
+    def forward(self, x):
+        W, U, b = self.params["W"], self.params["U"], self.params["b"]
+        h = [np.zeros((len(x), len(b)))]
+        for t in range(x.shape[1]):
+            h.append(np.tanh(x[:, t] @ W + b + h[-1] @ U))
+        return h[-1], (x, h)
+
+    def backward(self, dy, cache):
+        (x, h), W, U = cache, self.params["W"], self.params["U"]
+        dx, dh, grads = np.zeros(x.shape), dy, {name: np.zeros(p.shape) for name, p in self.params.items()}
+        for t in reversed(range(x.shape[1])):  # from the last event to the first
+            da = dh * (1 - h[t + 1] ** 2)
+            grads["W"] += x[:, t].T @ da  # W, U and b are used at every step: sums
+            grads["U"] += h[t].T @ da
+            grads["b"] += da.sum(axis=0)
+            dx[:, t], dh = da @ W.T, da @ U.T
+        return dx, grads
 
 
 class Tanh:
@@ -118,21 +148,19 @@ def largest_error(layers, loss, x, labels):
     return max(errors)
 
 
-def spirals(n, rng):
-    """Return points on two spirals that turn around each other, and which of the two each is on."""
-    labels, angle = np.arange(n) % 2, rng.uniform(0.5, 3 * np.pi, n)
-    turned = angle + np.pi * labels
-    points = angle[:, None] * np.stack([np.cos(turned), np.sin(turned)], axis=1) / 5
-    return points + 0.05 * rng.normal(size=(n, 2)), labels
+def walks(n, rng):
+    """Return sequences of eight numbers, and whether the first is positive: what is to be remembered to the end."""
+    x = rng.normal(size=(n, 8, 1))
+    return x, (x[:, 0, 0] > 0).astype(int)
 
 
 if __name__ == "__main__":
     rng = np.random.default_rng(0)
-    x, labels = spirals(400, rng)
-    layers, loss = [Dense(2, 16, rng), Tanh(), Dense(16, 16, rng), Tanh(), Dense(16, 2, rng)], SoftmaxCrossEntropy()
+    x, labels = walks(400, rng)
+    layers, loss = [RNN(1, 8, rng), Dense(8, 8, rng), Tanh(), Dense(8, 2, rng)], SoftmaxCrossEntropy()
     print(f"every gradient is right to {largest_error(layers, loss, x[:20], labels[:20]):.0e}")
-    losses = fit(layers, loss, Adam(0.01), x, labels, n_epochs=200, batch_size=32, rng=rng)
+    losses = fit(layers, loss, Adam(0.01), x, labels, n_epochs=100, batch_size=32, rng=rng)
     right = (predict(layers, x)[0].argmax(axis=1) == labels).mean()
     print(
-        f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} after {len(losses)} epochs; {right:.1%} of the points are right"
+        f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} after {len(losses)} epochs; {right:.1%} of the sequences are right"
     )
