@@ -2,8 +2,8 @@
 
 python -m examples.characters [FILE] [--epochs N]
 
-Without a file it reads the library's own derivation, docs/sequences.md. What it has learnt is told in bits per character of a tenth
-of the text that it has not seen, beside two counts: of characters, and of pairs of them.
+Without a file it reads the library's own derivation, docs/sequences.md. What it has learnt is told in bits per character of a
+tenth of the text that it has not seen, beside two counts: of characters, and of pairs of them.
 """
 
 from __future__ import annotations
