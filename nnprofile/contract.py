@@ -277,10 +277,29 @@ def apply(layer: Layer, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
     ContractError
         If forward returns something else than (y, cache); the message names the layer.
     """
-    if not isinstance(x, Ragged) or layer.mixes_events:
+    if not isinstance(x, Ragged):
         return forward_pair(layer, layer.forward(x, rng))
+    if layer.mixes_events:
+        y, cache = forward_pair(layer, layer.forward(x, rng))
+        check_events(layer, x, y)
+        return y, cache
     y, cache = forward_pair(layer, layer.forward(x.values, rng))
     return Ragged.of(y, x.offsets), cache
+
+
+def check_events(layer: Layer, x: Ragged, y: Any) -> None:
+    """Check what a layer that mixes events gives.
+
+    Raises
+    ------
+    ContractError
+        If it is neither an event for each of x, nor a row for each sequence.
+    """
+    fits = x.same_events(y) if isinstance(y, Ragged) else not hasattr(y, "shape") or y.shape[:1] == (len(x),)
+    if not fits:
+        got = x.difference(y) if isinstance(y, Ragged) else f"an array of shape {y.shape} for {len(x)} sequences"
+        wanted = "a Ragged with an event for each of x, or an array with a row for each sequence"
+        raise ContractError(f"{layer!r}.forward must return {wanted}; got {got}")
 
 
 def numbers_of(y: Any) -> Any:

@@ -22,8 +22,8 @@ _PIECE = 8192  # rows at a time: what is converted is a piece, and a thread take
 class FrozenNetwork:
     """Score rows: ``frozen(x)`` is ``loss.link`` applied to ``net.predict(x)``, as both were when it was made by ``freeze``.
 
-    A row's prediction does not depend on the rows beside it, nor on ``n_threads``, to the bit; only where a layer is so
-    large that BLAS multiplies it, may it depend on how many rows there are.
+    A row's prediction does not depend on the rows beside it, nor on ``n_threads``: to the bit where the engine computes it, but
+    for layers so large that BLAS multiplies them; to rounding where NumPy does, as of sequences.
 
     Attributes
     ----------

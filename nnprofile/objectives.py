@@ -46,23 +46,24 @@ class Objective:
 
     def __init__(self, net: Layer, loss: Loss, l2: float = 0.0, *, trusted: bool = False) -> None:
         self.net, self.loss, self.l2 = net, loss, l2
-        self._compare = loss.of_targets if trusted else loss.forward
+        self._is_trusted, self._compare = trusted, loss.of_targets if trusted else loss.forward
 
     def value_and_gradient(self, x: Any, y: Any, sample_weight: Any = None, rng: Rng = None) -> tuple[Any, Parameters]:
         """Return J and dJ by each parameter. With ``rng``: training mode."""
         value, grads = self._of_rows(x, y, sample_weight, rng)
-        return self._with_l2(value, grads, total_weight(y, sample_weight))
+        return self._with_l2(value, grads, total_weight(x, y, sample_weight))
 
     def in_pieces(self, x: Any, y: Any, sample_weight: Any, n_rows_at_once: int) -> tuple[Any, Parameters]:
         """Return the same in inference mode, piece by piece, so that a piece's numbers stay in the cache."""
-        n, total = n_rows(x), total_weight(y, sample_weight)
+        n, total = n_rows(x), total_weight(x, y, sample_weight)
         value, grads = 0.0, self.net.params.like(np.float64)
         for start in range(0, n, n_rows_at_once):
             rows = slice(start, start + n_rows_at_once)
-            t, w = take(y, rows), None if sample_weight is None else take(sample_weight, rows)
-            share = total_weight(t, w) / (total or 1.0)
+            part, t = take(x, rows), take(y, rows)
+            w = None if sample_weight is None else take(sample_weight, rows)
+            share = total_weight(part, t, w) / (total or 1.0)
             if share:
-                part_value, part_grads = self._of_rows(take(x, rows), t, w, None)
+                part_value, part_grads = self._of_rows(part, t, w, None)
                 value += share * float(part_value)
                 grads.vector[...] += share * part_grads.vector
         return self._with_l2(value, grads, total)
@@ -79,9 +80,26 @@ class Objective:
             x, _ = apply(layer, x)
         return sum(share * value for value, _, _, share in self._blocks(parts.head, x, y, sample_weight))
 
+    def _check_rows(self, y_pred: Any, y: Any, w: Any) -> None:
+        """Refuse targets or weights that are not of the rows, or events, that the network gives."""
+        if self._is_trusted:
+            return
+        if isinstance(y_pred, Ragged) != isinstance(y, Ragged):
+            raise ValueError(other_targets(y_pred, y))
+        if isinstance(y, Ragged) and not y.same_events(y_pred):
+            raise ValueError(f"y must have a target for each event of x: {y_pred.difference(y)}")
+        n, found = np.shape(numbers_of(y_pred))[:1], np.shape(numbers_of(y))[:1]
+        if type(self.loss) is SoftmaxCrossEntropy and found != n:
+            raise ValueError(f"y_true has {found[0]} rows, y_pred has {n[0]}")
+        if w is not None and (isinstance(w, Ragged) or type(self.loss) is SoftmaxCrossEntropy):
+            weights_of(w, y)
+
     def _of_rows(self, x: Any, y: Any, w: Any, rng: Rng) -> tuple[Any, Parameters]:
+        if isinstance(y, Ragged) and not y.n_events:  # nothing to learn from
+            return 0.0, self.net.params.like()
         if (parts := self._parts(y)) is None:
             y_pred, cache = apply(self.net, x, rng)
+            self._check_rows(y_pred, y, w)
             value, loss_cache = self._compare(numbers_of(y_pred), numbers_of(y), numbers_of(w))
             return value, self.net.gradients(self.loss.backward(loss_cache), cache)
         caches = []
@@ -95,7 +113,7 @@ class Objective:
             dx, own = parts.head.backward(share * self.loss.backward(loss_cache), cache)
             pieces.append(dx)
             parts.put(grads, own)
-        dh: Any = np.concatenate(pieces)
+        dh: Any = np.concatenate(pieces) if parts.body else None
         for (layer, start), cache in zip(reversed(parts.body), reversed(caches), strict=True):
             dh, own = backward_pair(layer, layer.backward(dh, cache))
             grads.put(start, own)
@@ -106,19 +124,20 @@ class Objective:
         if type(self.loss) is not SoftmaxCrossEntropy:
             return None
         parts = ending(self.net)
-        n = np.shape(numbers_of(y))[0]
-        return parts if parts is not None and n * parts.head.out_features > MANY else None
+        n = np.shape(numbers_of(y))[:1]
+        return parts if parts is not None and n and n[0] * parts.head.out_features > MANY else None
 
     def _blocks(self, head: Dense, x: Any, y: Any, w: Any) -> Iterator[tuple[Any, Any, Any, float]]:
         """Yield (loss, its cache, the head's, the share of all weights) of one block of rows after the other."""
+        self._check_rows(x, y, w)
         h, t, w = numbers_of(x), numbers_of(y), numbers_of(w)
-        total, size = total_weight(t, w), max(1, MANY // head.out_features)
-        for start in range(0, len(h), size):
+        total, size = total_weight(h, t, w), max(1, MANY // head.out_features)
+        for start in range(0, h.shape[0], size):
             rows = slice(start, start + size)
             own = None if w is None else w[rows]
             y_pred, cache = head.forward(h[rows])
             value, loss_cache = self._compare(y_pred, t[rows], own)
-            yield value, loss_cache, cache, total_weight(t[rows], own) / (total or 1.0)
+            yield value, loss_cache, cache, total_weight(h[rows], t[rows], own) / (total or 1.0)
 
     def _with_l2(self, value: Any, grads: Parameters, total: float) -> tuple[Any, Parameters]:
         if self.l2 and total:
@@ -158,10 +177,19 @@ def ending(net: Layer, start: int = 0) -> Ending | None:
     return last._replace(body=before + last.body)
 
 
-def total_weight(y: Any, sample_weight: Any) -> float:
-    """Return sum_n w_n; without weights the number of targets."""
+def other_targets(y_pred: Any, y: Any) -> str:
+    """Return what is to be said where the network gives events and y has none, or the other way round."""
+    if isinstance(y_pred, Ragged):
+        return (
+            "the network gives a row for each event, so y must be a Ragged with a target for each, see Ragged.from_list"
+        )
+    return "the network gives one row a sequence, or of rows, but y, a Ragged, has a target for each event"
+
+
+def total_weight(x: Any, y: Any, sample_weight: Any) -> float:
+    """Return sum_n w_n; without weights the number of rows, or of events with a target."""
     if sample_weight is None:
-        return float(np.shape(numbers_of(y))[0])
+        return float(y.n_events if isinstance(y, Ragged) else n_rows(x))
     return float(np.sum(numbers_of(sample_weight), dtype=np.float64))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,7 @@ class Ragged:
     Raises
     ------
     ValueError
-        If the offsets are not as above; the message names the first that is wrong.
+        If values are no rows of numbers, or the offsets are not as above; the message names the first that is wrong.
 
     Examples
     --------
@@ -42,7 +42,7 @@ class Ragged:
     values: Any
 
     def __init__(self, values: Any, offsets: ArrayLike) -> None:
-        self.values = values if hasattr(values, "shape") and len(values.shape) else np.asarray(values)
+        self.values = _as_values(values)
         self.offsets = _as_offsets(offsets, self.n_events)
 
     @classmethod
@@ -50,6 +50,7 @@ class Ragged:
         """Return what the constructor does, of parts that are known to fit: nothing is looked at."""
         out = object.__new__(cls)
         out.values, out.offsets = values, offsets
+        offsets.flags.writeable = False  # it is shared, by what goes into a layer and what comes out
         return out
 
     @classmethod
@@ -66,6 +67,8 @@ class Ragged:
         >>> Ragged.from_list([[3, 1], [], [2]]).values.tolist()
         [3, 1, 2]
         """
+        if not isinstance(sequences, Iterable):
+            raise ValueError(f"from_list takes a list of sequences, got {sequences!r}")
         parts = [np.asarray(s) for s in sequences]
         offsets = np.concatenate([[0], np.cumsum([len(p) if p.ndim else 0 for p in parts])]).astype(np.int64)
         shape: tuple[int, ...] | None = None
@@ -103,8 +106,8 @@ class Ragged:
         return cls.of(x[np.arange(x.shape[1]) < found[:, None]], np.concatenate([[0], np.cumsum(found)]))
 
     @classmethod
-    def from_frame(cls, frame: Any, by: str, columns: str | Sequence[str]) -> Ragged:
-        """Pack a table of events: one sequence for each value of the column ``by``, in the order of ``frame.groupby(by)``.
+    def from_frame(cls, frame: Any, by: Any, columns: Any) -> Ragged:
+        """Pack a table of events: a sequence for each value of the column ``by``, in the order of pandas' groupby(observed=True).
 
         Events keep the order of the table: sort it by time before.
 
@@ -119,31 +122,32 @@ class Ragged:
         Raises
         ------
         ValueError
-            If a column is missing, or ``by`` has a missing value.
+            If a column is missing, is there twice, or holds no numbers, or ``by`` has a missing value.
         """
-        names = [by, *([columns] if isinstance(columns, str) else columns)]
-        missing = [name for name in names if name not in list(frame.columns)]
-        if missing:
-            raise ValueError(f"the table has no column {missing[0]!r}; it has {list(frame.columns)}")
-        keys = frame[by].to_numpy()
-        if any(
-            key is None or key != key for key in (keys if keys.dtype.kind == "O" else keys[keys != keys])
-        ):  # NaN, NaT
-            raise ValueError(f"the column {by!r} must name whose event it is in every row, got a missing value")
-        _, group = np.unique(keys, return_inverse=True)
+        from .tables import as_real
+
+        known: list[Any] = [] if hasattr(frame, "collect") else list(getattr(frame, "columns", []))
+        if not known or not hasattr(frame, "__getitem__"):
+            raise ValueError(f"from_frame takes a table with columns, of pandas or polars, got {type(frame).__name__}")
+        single = not isinstance(columns, list | tuple) or columns in known
+        names = [by, *([columns] if single else columns)]
+        for name in names:
+            if known.count(name) != 1:
+                raise ValueError(f"the table has {known.count(name) or 'no'} column {name!r}; it has {known}")
+        if len(names) == 1:
+            raise ValueError("columns must name at least one column, got none")
+        group, offsets = _groups(frame, by)
         order = np.argsort(group, kind="stable")
-        values = [frame[name].to_numpy()[order] for name in names[1:]]
-        offsets = (
-            np.concatenate([[0], np.cumsum(np.bincount(group))]).astype(np.int64) if len(keys) else np.zeros(1, int)
-        )
-        return cls.of(values[0] if isinstance(columns, str) else np.stack(values, axis=1), offsets)
+        values = [as_real(frame[name], str(name))[order] for name in names[1:]]
+        return cls.of(values[0] if single else np.stack(values, axis=1), offsets)
 
     def to_padded(self, fill: Any = 0) -> Array:
         """Return an array of shape (n_sequences, longest, ...), with ``fill`` behind the end of each sequence."""
         lengths = self.lengths
         values: Any = self.values
         values = values.toarray() if hasattr(values, "tocsr") else values
-        out = np.full((len(self), lengths.max(initial=0), *values.shape[1:]), fill, values.dtype)
+        dtype = np.result_type(values.dtype, np.min_scalar_type(fill))
+        out = np.full((len(self), lengths.max(initial=0), *values.shape[1:]), fill, dtype)
         out[np.arange(out.shape[1]) < lengths[:, None]] = values
         return out
 
@@ -166,17 +170,37 @@ class Ragged:
         """Tell whether both have sequences of the same lengths."""
         return self.offsets is other.offsets or np.array_equal(self.offsets, other.offsets)
 
+    def difference(self, other: Ragged) -> str:
+        """Say where the sequences of another differ in length; nothing, if they do not."""
+        if self.same_events(other):
+            return ""
+        if len(self) != len(other):
+            return f"there are {len(self)} sequences, and {len(other)}"
+        i = int(np.argmax(self.lengths != other.lengths))
+        return f"sequence {i} has {self.lengths[i]} events, and {other.lengths[i]}"
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def __array__(self, *args: Any, **options: Any) -> Array:
+        raise ValueError(
+            "a Ragged is no array: x.values are its events; networks take sequences, estimators and layers of rows do not"
+        )
+
     def __getitem__(self, rows: Any) -> Any:
-        if isinstance(rows, int | np.integer):
-            i = range(len(self))[rows]
-            return self.values[self.offsets[i] : self.offsets[i + 1]]
         if isinstance(rows, slice) and rows.step in (None, 1):
             start, stop, _ = rows.indices(len(self))
             ends = self.offsets[start : max(start, stop) + 1]
             return Ragged.of(self.values[ends[0] : ends[-1]], ends - ends[0])
+        if not isinstance(rows, slice):
+            rows = np.asarray(rows, np.int64 if np.size(rows) == 0 else None)
+            if rows.ndim > 1 or rows.dtype.kind not in ("iub" if rows.ndim else "iu"):
+                raise IndexError(
+                    f"sequences are picked by a number, a slice, a list of numbers, or a mask; got {rows!r}"
+                )
+            if not rows.ndim:
+                i = range(len(self))[int(rows)]
+                return self.values[self.offsets[i] : self.offsets[i + 1]]
         starts, lengths = self.offsets[:-1][rows], self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         events = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
@@ -192,6 +216,27 @@ class Ragged:
         return f"Ragged({len(self)} sequences, {self.n_events} events, {self.dtype} of shape {self.values.shape})"
 
 
+def _as_values(values: Any) -> Any:
+    if isinstance(values, Ragged):
+        raise ValueError("values are the events, not sequences; got a Ragged")
+    found = values.tocsr() if hasattr(values, "tocsr") else np.asarray(values)
+    if not found.ndim or found.dtype.kind not in "biufc":
+        raise ValueError(f"values must be rows of numbers, one an event, got {found.dtype} of shape {found.shape}")
+    return found
+
+
+def _groups(frame: Any, by: Any) -> tuple[Array, Array]:
+    """Return the number of each row's sequence, and where each sequence begins, and the last ends."""
+    keys = frame[by]
+    if bool((keys.isna() if hasattr(keys, "isna") else keys.is_null()).any()):
+        raise ValueError(f"the column {by!r} must name whose event it is in every row, got a missing value")
+    if hasattr(frame, "groupby"):
+        group = frame.groupby(by, sort=True, observed=True).ngroup().to_numpy()
+    else:
+        group = np.unique(keys.to_numpy(), return_inverse=True)[1]
+    return group, np.concatenate([[0], np.cumsum(np.bincount(group))]).astype(np.int64)
+
+
 def _as_offsets(offsets: ArrayLike, n_events: int) -> Array:
     found = np.asarray(offsets)
     if found.ndim != 1 or len(found) == 0 or found.dtype.kind not in "iu":
@@ -204,4 +249,5 @@ def _as_offsets(offsets: ArrayLike, n_events: int) -> Array:
         raise ValueError(f"offsets must not fall, got offsets[{bad}] = {found[bad]} after {found[bad - 1]}")
     if found[0] != 0 or found[-1] != n_events:
         raise ValueError(f"offsets must go from 0 to the number of events, {n_events}, got {found[0]} to {found[-1]}")
+    found.flags.writeable = False
     return found

@@ -27,7 +27,7 @@ from .contract import (
     take,
 )
 from .engine import check_choice, choose_backend, predictor, runner
-from .objectives import Objective, total_weight
+from .objectives import Objective, other_targets, total_weight
 from .ragged import Ragged
 from .validation import (
     as_class_weights,
@@ -332,10 +332,8 @@ def _numpy_runner(
 
     def step(rows: Array, rng: np.random.Generator) -> tuple[float, float]:
         t, w = take(y, rows), None if weight is None else take(weight, rows)
-        if not np.shape(numbers_of(t))[0]:  # sequences without events: nothing to learn from
-            return 0.0, 0.0
         value, grads = objective.value_and_gradient(take(x, rows), t, w, rng)
-        total = total_weight(t, w)
+        total = total_weight(rows, t, w)
         if np.isfinite(value) and total:
             try:
                 optimizer.step(net.params, grads)
@@ -358,15 +356,14 @@ class _Data:
     """Rows behind the gate, and what is measured on them."""
 
     def __init__(self, net: Layer, loss: Loss, x: Any, y: Any, sample_weight: Any = None, name: str = "") -> None:
-        self.y_true = numbers_of(y) if is_sparse(numbers_of(y)) else np.array(numbers_of(y))
         self.x = as_input(x, net, f"{name}x")
         self.n_samples = n_rows(self.x)
         if self.n_samples == 0:
             raise ValueError(f"{name}x must have at least one row, got none")
-        first = apply(net, take(self.x, slice(0, 1)))[0]
+        first = apply(net, take(self.x, _extremes(self.x)))[0]
         if isinstance(y, Ragged) != isinstance(first, Ragged):
-            gives, has = ("event", "sequence") if isinstance(first, Ragged) else ("sequence", "event")
-            raise ValueError(f"the network gives a row for each {gives}, but {name}y has a target for each {has}")
+            raise ValueError(f"{name}y: {other_targets(first, y)}" if name else other_targets(first, y))
+        self.y_true = numbers_of(y) if is_sparse(numbers_of(y)) else np.array(numbers_of(y))
         self.link = loss.link
         targets = loss.targets(numbers_of(y), numbers_of(first).shape[1])
         if targets.dtype.kind == "f" and not is_sparse(targets):
@@ -374,8 +371,10 @@ class _Data:
         self.y: Any = Ragged.of(targets, y.offsets) if isinstance(y, Ragged) else targets
         if n_rows(self.y) != self.n_samples:
             raise ValueError(f"{name}x has {self.n_samples} rows, y has {n_rows(self.y)}")
-        if isinstance(y, Ragged) and not y.same_events(_sequences(self.x)):
-            raise ValueError(f"{name}y must have a target for each event of {name}x, {_sequences(self.x)!r}; got {y!r}")
+        if isinstance(y, Ragged) and (other := next(_sequences(self.x)).difference(y)):
+            raise ValueError(f"{name}y must have a target for each event of {name}x: {other}")
+        if name and isinstance(y, Ragged) and not y.n_events:
+            raise ValueError(f"{name}y must have at least one event, got none")
         self.weight = None if sample_weight is None else weights_of(sample_weight, self.y, f"{name}sample_weight")
 
     def scores(
@@ -396,10 +395,29 @@ class _Data:
         return found | {name: float(metric(self.y_true, prediction)) for name, metric in (metrics or {}).items()}
 
 
-def _sequences(x: Any) -> Ragged:
-    """Return the first part of x that is made of sequences."""
-    parts = x if isinstance(x, tuple) else (x,)
-    return next(_sequences(p) if isinstance(p, tuple) else p for p in parts if isinstance(p, tuple | Ragged))
+def _sequences(x: Any) -> Iterator[Ragged]:
+    """Yield the parts of x that are made of sequences."""
+    for part in x if isinstance(x, tuple) else (x,):
+        if isinstance(part, tuple):
+            yield from _sequences(part)
+        elif isinstance(part, Ragged):
+            yield part
+
+
+def _extremes(x: Any) -> Array:
+    """Return rows of which a forward pass tells what it would refuse of all: the longest, the ids at the ends, unequal ones."""
+    rows, parts = {0}, list(_sequences(x))
+    for part in parts:
+        rows.add(int(part.lengths.argmax()))
+        unequal = np.flatnonzero(part.lengths != parts[0].lengths)
+        rows |= set(unequal[:1].tolist())
+        if part.values.dtype.kind == "i" and part.n_events:
+            ends = [int(part.values.argmax()), int(part.values.argmin())]
+            rows |= set((np.searchsorted(part.offsets, ends, side="right") - 1).tolist())
+    for part in x if isinstance(x, tuple) else (x,):
+        if isinstance(part, np.ndarray) and part.dtype.kind == "i":
+            rows |= {int(part.argmax()), int(part.argmin())}
+    return np.array(sorted(rows))
 
 
 def _weights(data: _Data, class_weight: Mapping[Any, float] | str | None, y: Any) -> Any:

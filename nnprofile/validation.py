@@ -76,10 +76,14 @@ def as_ids(x: Any, name: str) -> Array:
         If it does not hold integers, or has another rank.
     """
     found = as_real(x, name) if not is_sparse(x) else x
+    if found.shape == (0,):
+        return np.zeros(0, np.int64)
     if found.dtype.kind not in "iu" or found.ndim != 1:
         raise ValueError(
             f"{name} must hold integer ids, one a row, shape (n,); got {found.dtype} of shape {found.shape}"
         )
+    if found.dtype == np.uint64 and found.max(initial=0) >= 1 << 63:
+        raise ValueError(f"{name} must hold ids below 2**63, got {found.max()}")
     return found.astype(np.int64)
 
 
@@ -107,6 +111,9 @@ def _as_input(x: Any, dtype: DTypeLike, width: Any, takes: Any, name: str) -> An
         return parts
     if isinstance(x, Ragged):
         name = f"{name}.values"
+        if not x.n_events:  # of no events, neither width nor type is known
+            n = width if isinstance(width, int) else x.values.shape[-1] if len(x.values.shape) == 2 else 1
+            return Ragged(np.zeros(0, np.int64) if takes == "ids" else np.zeros((0, n), dtype), x.offsets)
         if takes != "ids" and len(x.values.shape) == 1:
             raise ValueError(
                 f"{name} must have shape (n_events, n_features), got {x.values.shape}: give {name}[:, None]"
@@ -148,10 +155,14 @@ def weights_of(w: Any, y: Any, name: str = "sample_weight") -> Any:
         if isinstance(w, Ragged):
             raise ValueError(f"{name} must have one weight a row, as y has; got {w!r}")
         return as_weights(w, n_rows(y), name)
+    if not isinstance(w, Ragged) and np.shape(w) == (y.n_events,) != (len(y),):
+        raise ValueError(
+            f"{name} has one weight an event: make it Ragged({name}, y.offsets); or give one a sequence, ({len(y)},)"
+        )
     if not isinstance(w, Ragged):
         return Ragged.of(np.repeat(as_weights(w, len(y), name), y.lengths), y.offsets)
     if not w.same_events(y):
-        raise ValueError(f"{name} must have a weight for each event, as y has a target, {y!r}; got {w!r}")
+        raise ValueError(f"{name} must have a weight for each event, as y has a target: {y.difference(w)}")
     return Ragged.of(as_weights(w.values, y.n_events, name), y.offsets)
 
 
@@ -163,6 +174,8 @@ def as_class_weights(class_weight: Mapping[Any, float] | str, y: ArrayLike) -> A
     ValueError
         If y does not hold one label a sample, or a label has no weight.
     """
+    if is_sparse(y):
+        raise ValueError("class_weight needs one label a sample in y, got a sparse y")
     labels = np.asarray(y)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or (labels != np.floor(labels)).any():

@@ -846,6 +846,42 @@ def test_a_gru_in_c_follows_the_events(dtype: Any, ids: bool, tmp_path: Path, rn
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Dense(3, 16), nn.Tanh(), nn.GRU(16, 1)],
+        lambda: [nn.Dense(3, 8), nn.GRU(8, 2), nn.LastEvent()],
+        lambda: [nn.Residual(nn.GRU(3, 3)), nn.GRU(3, 1)],
+        lambda: [nn.Dense(3, 9), nn.Sequential([nn.Tanh(), nn.GRU(9, 2)], rng=None)],
+    ],
+)
+def test_nothing_is_written_behind_y(layers: Any, tmp_path: Path, rng: np.random.Generator) -> None:
+    net = nn.Sequential(layers(), rng=rng)
+    to_c(net, tmp_path / "m.h")
+    (tmp_path / "m.c").write_text(
+        '#include "m.h"\nvoid one(const double *x, double *s, double *y);\n'
+        "void one(const double *x, double *s, double *y) { m_score(x, s, y); }\n"
+    )
+    subprocess.run([COMPILER or "cc", *FLAGS, "-shared", "-fPIC", "m.c", "-o", "m.so", "-lm"], check=True, cwd=tmp_path)
+    x, state, y = rng.normal(size=3), np.zeros(64), np.full(64, 7.0)
+    ctypes.CDLL(str(tmp_path / "m.so")).one(*(ctypes.c_void_p(a.ctypes.data) for a in (x, state, y)))
+    expected = net.predict(nn.Ragged(x[None], [0, 1]))
+    expected = (expected.values if isinstance(expected, nn.Ragged) else expected)[0]
+    np.testing.assert_allclose(y[: len(expected)], expected, rtol=1e-12)
+    assert (y[len(expected) :] == 7).all()
+
+
+def test_onnx_refuses_what_the_library_refuses(ort: Any, rng: np.random.Generator) -> None:
+    for layer, x in ((nn.Embedding(4, 2), np.array([-1])), (nn.Embedding(4, 2), np.array([4]))):
+        with pytest.raises(Exception, match="out of data bounds"):
+            run_onnx(ort, to_onnx(nn.Sequential([layer], rng=rng)), x)
+    for longest in (1, 2):
+        net = nn.Sequential([nn.PositionalEmbedding(longest, 2)], rng=rng)
+        with pytest.raises(Exception, match="cannot be reshaped"):
+            run_onnx(ort, to_onnx(net), np.ones((3, 2)))
+
+
+@needs_compiler
 def test_sequences_that_c_has_no_form_for(tmp_path: Path, rng: np.random.Generator) -> None:
     for layer in (nn.LSTM(3, 3), nn.SelfAttention(3, 1), nn.MeanOverEvents(), nn.Conv1D(3, 3, 2)):
         with pytest.raises(ValueError, match=r"can't be exported; Dense, .*GRU.* can"):

@@ -89,6 +89,31 @@ def test_a_table_of_events() -> None:
         nn.Ragged.from_frame(frame, "who", ["price"])
 
 
+def test_tables_of_all_kinds() -> None:
+    pd = pytest.importorskip("pandas")
+    size = pd.Categorical(["high", "low", "mid", "low"], categories=["low", "mid", "high"])
+    frame = pd.DataFrame({"size": size, "n": [1, 2, 3, 4]})
+    assert [s.tolist() for s in nn.Ragged.from_frame(frame, "size", "n")] == [[2, 4], [3], [1]]
+    assert frame.groupby("size", observed=True)["n"].first().tolist() == [2, 3, 1]
+    numbers = frame.assign(size=pd.array([3, 1, 2, 1], "Int64"), n=pd.array([1, 2, None, 4], "Int64"))
+    assert np.isnan(nn.Ragged.from_frame(numbers, "size", "n").values).tolist() == [False, False, True, False]
+    with pytest.raises(ValueError, match="in every row"):
+        nn.Ragged.from_frame(frame.assign(size=pd.array(["a", None, "b", "a"], "string")), "size", "n")
+    twice = pd.concat([frame, frame[["n"]]], axis=1)
+    deep = frame.set_axis(pd.MultiIndex.from_tuples([("a", "size"), ("a", "n")]), axis=1)
+    assert len(nn.Ragged.from_frame(deep, ("a", "size"), ("a", "n"))) == 3
+    for table, columns, match in (
+        (twice, "n", "2 column 'n'"),
+        (frame, [], "at least one column, got none"),
+        (frame, None, "no column None"),
+        ({"size": [1], "n": [2]}, "n", "takes a table with columns, of pandas or polars, got dict"),
+        (frame.assign(n=pd.to_datetime(["2024-01-01"] * 4)), "n", "n must hold real numbers"),
+        (frame.assign(n=list("abcd")), ["n"], "n must hold real numbers"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            nn.Ragged.from_frame(table, "size", columns)
+
+
 def test_a_table_of_polars() -> None:
     pl = pytest.importorskip("polars")
     frame = pl.DataFrame({"who": ["b", "a", "b"], "item": [3, 1, 4]})
@@ -97,9 +122,47 @@ def test_a_table_of_polars() -> None:
         nn.Ragged.from_frame(pl.DataFrame({"who": ["b", None], "item": [3, 1]}), "who", "item")
 
 
-def test_an_index_outside_is_an_index_error() -> None:
+@pytest.mark.parametrize("rows", [1, -2, np.array([1]), None, True, np.bool_(True), [[0]], 0.0, "a"])
+def test_an_index_that_names_no_sequence_is_an_index_error(rows: Any) -> None:
     with pytest.raises(IndexError):
-        nn.Ragged([[1.0]], [0, 1])[1]
+        nn.Ragged([[1.0]], [0, 1])[rows]
+
+
+def test_a_number_of_any_type_is_one_sequence() -> None:
+    x = nn.Ragged([[1.0], [2.0]], [0, 1, 2])
+    for i in (1, -1, np.int8(1), np.array(1)):
+        assert x[i].tolist() == [[2.0]]
+    assert x[[]].offsets.tolist() == [0] and x[[1, 1]].values.tolist() == [[2.0], [2.0]]
+
+
+def test_what_is_shared_cannot_be_written() -> None:
+    x = nn.Ragged(np.zeros((2, 1)), np.array([0, 1, 2]))
+    for offsets in (x.offsets, x[:1].offsets, x[[1]].offsets, nn.Tanh().forward(x.values)[0]):
+        if offsets.dtype.kind == "i":
+            with pytest.raises(ValueError, match="read-only"):
+                offsets[0] = 1
+
+
+def test_a_ragged_is_no_array() -> None:
+    x = nn.Ragged(np.arange(6.0).reshape(6, 1), [0, 2, 4, 6])
+    with pytest.raises(ValueError, match=r"a Ragged is no array: x\.values are its events"):
+        np.asarray(x)
+    for fit in (lambda: nn.MLPRegressor().fit(x, [1, 2, 3]), lambda: nn.MLPRegressor().fit(np.eye(3), x)):
+        with pytest.raises(ValueError, match="estimators and layers of rows do not"):
+            fit()
+
+
+def test_padding_may_need_another_type() -> None:
+    x = nn.Ragged(np.array([1, 2, 3]), [0, 1, 3])
+    assert np.isnan(x.to_padded(np.nan)[0, 1]) and x.to_padded(-1).tolist() == [[1, -1], [2, 3]]
+    assert nn.Ragged(np.float32([[1.0]]), [0, 1]).to_padded().dtype == np.float32
+
+
+def test_tables_and_sparse_values_become_rows() -> None:
+    pd, sparse = pytest.importorskip("pandas"), pytest.importorskip("scipy.sparse")
+    x = nn.Ragged(pd.DataFrame({"a": [1.0, 2.0]}), [0, 2])
+    assert x[[0]].values.tolist() == [[1.0], [2.0]] and "float64" in repr(x)
+    assert nn.Ragged(sparse.coo_array(np.eye(2)), [0, 1, 2])[1:].values.toarray().tolist() == [[0.0, 1.0]]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +174,10 @@ def test_an_index_outside_is_an_index_error() -> None:
         ([[1.0]], [], "one more than there are sequences"),
         ([[1.0]], [0.0, 1.0], "whole numbers"),
         ([[1.0]], [[0, 1]], "whole numbers"),
+        (5, [0], "rows of numbers"),
+        (None, [0, 1], "rows of numbers"),
+        (["a"], [0, 1], "rows of numbers"),
+        (nn.Ragged([[1.0]], [0, 1]), [0, 1], "not sequences"),
     ],
 )
 def test_offsets_that_do_not_fit(values: Any, offsets: Any, match: str) -> None:
@@ -123,6 +190,7 @@ def test_offsets_that_do_not_fit(values: Any, offsets: Any, match: str) -> None:
     [
         (lambda: nn.Ragged.from_list([[[1.0, 2.0]], [[1.0]]]), r"shape \(2,\), sequence 1 has events of \(1,\)"),
         (lambda: nn.Ragged.from_list([3.0]), "sequence 0 must be a list of events"),
+        (lambda: nn.Ragged.from_list(None), "takes a list of sequences"),
         (lambda: nn.Ragged.from_padded(np.zeros((2, 3)), [1, 4]), r"0 \.\. 3, the longest, got lengths\[1\] = 4"),
         (lambda: nn.Ragged.from_padded(np.zeros((2, 3)), [1, -1]), r"lengths\[1\] = -1"),
         (lambda: nn.Ragged.from_padded(np.zeros((2, 3)), [1]), "an integer length for each"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import nnprofile as nn
 from nnprofile import objectives
-from nnprofile.contract import apply, numbers_of
+from nnprofile.contract import apply, numbers_of, take
 
 from .layer_examples import SEQUENCES, draw_sequences
 from .test_invariant import right
@@ -497,6 +497,161 @@ def test_frozen_networks_give_what_predict_gives(dtype: Any, rng: np.random.Gene
     np.testing.assert_allclose(nn.freeze(rows)(events).values, rows.predict(events).values, rtol=1e-5)
 
 
+# -- what strangers found
+
+
+def test_a_lazy_optimizer_moves_all_of_a_tied_embedding(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = nn.Sequential([nn.Tied(nn.Embedding(6, 4), [nn.GRU(4, 4)])], rng=rng)
+    x, y = nn.Ragged(np.array([0, 1, 0]), [0, 3]), nn.Ragged(np.array([5, 5, 5]), [0, 3])
+    for many in (objectives.MANY, 6):
+        monkeypatch.setattr(objectives, "MANY", many)
+        _, grads = nn.objective(net, nn.SoftmaxCrossEntropy(), x, y)
+        assert not grads.rows and grads["0.0.E"][2].any()
+        nn.check_step(net, nn.SoftmaxCrossEntropy(), nn.Adam(0.01, lazy=True), x, y).raise_if_failed()
+
+
+def test_many_logits_of_sparse_rows(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    dense = (rng.random((13, 5)) < 0.5) * rng.normal(size=(13, 5))
+    net, loss, y = nn.Sequential([nn.Dense(5, 4)], rng=rng), nn.SoftmaxCrossEntropy(), rng.integers(0, 4, 13)
+    whole = nn.objective(net, loss, dense, y)
+    monkeypatch.setattr(objectives, "MANY", 12)
+    packed = nn.Ragged(sparse.csr_array(dense), OFFSETS)
+    for x, t in ((dense, y), (sparse.csr_array(dense), y), (packed, nn.Ragged(y, OFFSETS))):
+        value, grads = nn.objective(net, loss, x, t)
+        assert value == pytest.approx(whole[0], rel=1e-14)
+        np.testing.assert_allclose(grads.vector, whole[1].vector, rtol=1e-12, atol=1e-15)
+        nn.fit(net.with_params(net.params.of(net.params.vector.copy())), loss, nn.SGD(0.1), x, t, n_epochs=1, rng=rng)
+
+
+def test_the_largest_of_what_is_not_a_number(rng: np.random.Generator) -> None:
+    for events in ([1.0, np.nan], [np.nan, 1.0], [np.nan, np.nan]):
+        y, cache = nn.MaxOverEvents().forward(nn.Ragged(np.array(events)[:, None], [0, 2]))
+        assert np.isnan(y).all()
+        nn.MaxOverEvents().backward(np.ones((1, 1)), cache)
+
+
+@pytest.mark.parametrize(
+    ("layers", "x", "match"),
+    [
+        ([nn.Embedding(3, 1)], np.array([0, 1, 2, 7]), "got 7"),
+        ([nn.Embedding(3, 1), nn.LastEvent()], nn.Ragged(np.array([0, 1, 2, -7]), [0, 1, 2, 3, 4]), "got -7"),
+        ([nn.PositionalEmbedding(2, 1), nn.LastEvent()], nn.Ragged(np.ones((7, 1)), [0, 1, 2, 3, 7]), "got one of 4"),
+        (
+            [nn.Parallel([nn.Embedding(3, 1), nn.Dense(1, 1)]), nn.GRU(2, 1), nn.LastEvent()],
+            (nn.Ragged(np.zeros(5, int), [0, 1, 2, 3, 5]), nn.Ragged(np.ones((5, 1)), [0, 1, 2, 4, 5])),
+            "events of sequences of equal lengths",
+        ),
+    ],
+)
+def test_what_is_wrong_in_the_last_batch_is_found_before_the_first(
+    layers: Any, x: Any, match: str, rng: np.random.Generator
+) -> None:
+    net = nn.Sequential([*copy.deepcopy(layers), nn.Dense(1, 1)], rng=rng)
+    optimizer, before = nn.SGD(0.1), net.params.vector.copy()
+    good = take(x, [0]), np.zeros(1)
+    for data in ((x, np.zeros(4), None), (*good, (x, np.zeros(4)))):
+        with pytest.raises(ValueError, match=match):
+            nn.fit(
+                *(net, nn.MeanSquaredError(), optimizer, *data[:2]),
+                n_epochs=1,
+                batch_size=1,
+                shuffle=False,
+                rng=rng,
+                validation_data=data[2],
+            )
+    assert optimizer.n_steps == 0 and np.array_equal(net.params.vector, before)
+
+
+def test_validation_without_events_is_refused_before_the_first_epoch(rng: np.random.Generator) -> None:
+    net, optimizer = nn.Sequential([nn.GRU(3, 4), nn.Dense(4, 1)], rng=rng), nn.SGD(0.1)
+    nothing = nn.Ragged(np.zeros((0, 3)), [0, 0]), nn.Ragged(np.zeros(0), [0, 0])
+    with pytest.raises(ValueError, match="validation y must have at least one event"):
+        nn.fit(
+            *(net, nn.MeanSquaredError(), optimizer, some(rng), nn.Ragged(np.zeros(13), OFFSETS)),
+            n_epochs=1,
+            rng=rng,
+            validation_data=nothing,
+        )
+    assert optimizer.n_steps == 0
+    value, grads = nn.objective(net, nn.MeanSquaredError(), *nothing)
+    assert value == 0 and not grads.vector.any()
+
+
+def test_targets_of_other_events_are_refused_everywhere(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = nn.Sequential([nn.GRU(3, 4), nn.Dense(4, 2)], rng=rng), some(rng)
+    loss, other = nn.SoftmaxCrossEntropy(), nn.Ragged(np.zeros(13, int), [0, 3, 3, 3, 8, 9, 13, 13])
+    for many in (objectives.MANY, 4):
+        monkeypatch.setattr(objectives, "MANY", many)
+        for call in (nn.objective, nn.check_network, nn.trace):
+            with pytest.raises(ValueError, match="target for each event of x: sequence 0 has 0 events, and 3"):
+                call(net, loss, x, other)
+        with pytest.raises(ValueError, match="so y must be a Ragged"):
+            nn.objective(net, loss, x, np.zeros(13, int))
+        rows = nn.Sequential([nn.Dense(3, 2)], rng=rng)
+        for t, w, match in ((6, None, "y_true has 6 rows, y_pred has 4"), (4, 6, r"shape \(4,\), one weight a sample")):
+            with pytest.raises(ValueError, match=match):
+                nn.objective(
+                    rows, loss, np.ones((4, 3)), np.zeros(t, int), sample_weight=None if w is None else np.ones(w)
+                )
+
+
+class Halved(nn.Layer):
+    mixes_events = True
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        lengths = x.lengths // 2
+        return nn.Ragged(x.values[: lengths.sum()], np.concatenate([[0], np.cumsum(lengths)])), None
+
+
+class Plain(nn.Layer):
+    mixes_events = True
+
+    def forward(self, x: Any, rng: Any = None) -> Any:
+        return x.values, None
+
+
+@pytest.mark.parametrize("layer", [Halved(), Plain()], ids=["Halved", "Plain"])
+def test_a_layer_that_mixes_events_keeps_them(layer: nn.Layer, rng: np.random.Generator) -> None:
+    net = nn.Sequential([nn.Dense(3, 3), layer], rng=rng)
+    for call in (lambda: net.predict(some(rng)), lambda: nn.check_layer(layer, some(rng))):
+        with pytest.raises(
+            ValueError, match="must return a Ragged with an event for each of x, or an array with a row"
+        ):
+            call()
+
+
+def test_the_checker_looks_at_named_rows(rng: np.random.Generator) -> None:
+    class TooFew(nn.Embedding):
+        def backward(self, dy: Any, cache: Any) -> Any:
+            dx, grads = super().backward(dy, cache)
+            grads.rows["E"] = grads.rows["E"][1:]
+            return dx, grads
+
+    layer = made(lambda: TooFew(6, 2), rng)
+    report = nn.check_layer(layer, np.array([1, 4, 1]))
+    assert not report.ok and "grads.rows['E']" in report.errors[0].message
+
+
+def test_no_events_at_all_are_scored(rng: np.random.Generator) -> None:
+    nobody = nn.Ragged.from_list([[], []])
+    for first in (nn.Embedding(6, 3), nn.Dense(3, 3)):
+        net = nn.Sequential([first, nn.GRU(3, 4), nn.LastEvent(), nn.Dense(4, 1)], rng=rng)
+        assert net.predict(nobody).shape == nn.freeze(net)(nobody).shape == (2, 1)
+    assert nn.Sequential([nn.Embedding(6, 3)], rng=rng).predict([]).shape == (0, 3)
+
+
+def test_nested_tuples_are_checked(rng: np.random.Generator) -> None:
+    inner = nn.Parallel([nn.Dense(2, 1), nn.Dense(3, 1)])
+    net = nn.Sequential([nn.Parallel([nn.Dense(2, 1), inner])], rng=rng)
+    a, b, c = (rng.normal(size=(3, n)) for n in (2, 2, 3))
+    right(nn.check_layer(net, (a, (b, c))))
+
+
 # -- what is refused
 
 
@@ -525,11 +680,11 @@ def two(rng: np.random.Generator) -> nn.Sequential:
         ),
         (lambda r: nn.GRU(3, 4).forward(some(r)), "has no values for"),
         (lambda r: nn.Dense(3, 4, rng=r).forward(some(r)), "takes the events, x.values"),
-        (lambda r: made(lambda: nn.Embedding(6, 2), r).forward(np.array([1, 6])), r"ids in 0 \.\. 5, got x\[1\] = 6"),
-        (lambda r: made(lambda: nn.Embedding(6, 2), r).forward(np.array([-1])), r"got x\[0\] = -1"),
+        (lambda r: made(lambda: nn.Embedding(6, 2), r).forward(np.array([1, 6])), r"ids in 0 \.\. 5, got 6"),
+        (lambda r: made(lambda: nn.Embedding(6, 2), r).forward(np.array([-1])), "got -1"),
         (lambda r: made(lambda: nn.Embedding(6, 2), r).forward(np.array([1.0])), "must hold integer ids"),
         (lambda r: made(lambda: nn.Embedding(6, 2), r).forward(np.array([[1]])), r"shape \(n,\); got int64"),
-        (lambda r: made(lambda: nn.PositionalEmbedding(4, 3), r).forward(some(r)), r"at most 4 events, x\[3\] has 5"),
+        (lambda r: made(lambda: nn.PositionalEmbedding(4, 3), r).forward(some(r)), "at most 4 events, got one of 5"),
         (lambda r: nn.Conv1D(3, 2, 2, causal=False), "a centred window has an odd width"),
         (lambda r: nn.Conv1D(3, 2, 0), "width must be an integer of at least 1"),
         (lambda r: nn.Conv1D(3, 2, 2, dilation=0), "dilation must be"),
@@ -561,16 +716,31 @@ def test_bad_input_gets_a_clear_error(call: Any, match: str, rng: np.random.Gene
 @pytest.mark.parametrize(
     ("x", "y", "more", "match"),
     [
-        ("events", np.zeros(7), {}, "gives a row for each event, but y has a target for each sequence"),
-        ("pooled", "events", {}, "gives a row for each sequence, but y has a target for each event"),
-        ("events", nn.Ragged(np.zeros(13), [0] * 7 + [13]), {}, "y must have a target for each event of x"),
+        ("events", np.zeros(7), {}, "gives a row for each event, so y must be a Ragged"),
+        ("pooled", "events", {}, "y, a Ragged, has a target for each event"),
+        (
+            "events",
+            nn.Ragged(np.zeros(13), [0] * 7 + [13]),
+            {},
+            "a target for each event of x: sequence 1 has 3 events, and 0",
+        ),
         ("events", nn.Ragged(np.zeros(12), [0, 12]), {}, "x has 7 rows, y has 1"),
-        ("events", "events", {"sample_weight": np.ones(13)}, r"sample_weight must have shape \(7,\)"),
-        ("events", "events", {"sample_weight": nn.Ragged(np.ones(13), [0] * 7 + [13])}, "a weight for each event"),
+        (
+            "events",
+            "events",
+            {"sample_weight": np.ones(13)},
+            r"Ragged\(sample_weight, y.offsets\); or give one a sequence, \(7,\)",
+        ),
+        (
+            "events",
+            "events",
+            {"sample_weight": nn.Ragged(np.ones(13), [0] * 7 + [13])},
+            "a weight for each event, as y has a target: sequence 1 has 3",
+        ),
         ("events", "events", {"sample_weight": nn.Ragged(-np.ones(13), OFFSETS)}, "must not be negative"),
         ("pooled", np.zeros(7), {"sample_weight": nn.Ragged(np.ones(13), OFFSETS)}, "one weight a row"),
         ("events", "events", {"engine": "numba"}, "takes rows, an array or a CSR matrix x, got Ragged"),
-        ("events", "events", {"validation_data": "sequences"}, "validation y has a target for each sequence"),
+        ("events", "events", {"validation_data": "sequences"}, "validation y: the network gives a row for each event"),
     ],
 )
 def test_what_fit_refuses(x: str, y: Any, more: dict, match: str, rng: np.random.Generator) -> None:

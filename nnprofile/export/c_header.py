@@ -235,7 +235,8 @@ class _Body:
         self.weighted: list[Layer] = []
         self.n_state = 0
         steps = [*(layer for layer, _ in chain(source.net)), *source.link]
-        last = max((i for i, layer in enumerate(steps) if isinstance(layer, Dense) or is_open(layer)), default=-1)
+        makes = (Dense, GRU, Embedding)  # that write where they are told; all others change what is there
+        last = max((i for i, layer in enumerate(steps) if isinstance(layer, makes) or is_open(layer)), default=-1)
         at, width = self.given("x", source.n_features), source.n_features
         for i, layer in enumerate(steps):
             at, width = self.write(layer, at, width, "y" if i == last else None)

@@ -73,12 +73,15 @@ def _product(g: Graph, layer: Layer, x: str, W: str, b: str) -> str:
 
 
 def _embedding(g: Graph, layer: Embedding, x: str) -> str:
-    return g.add("Gather", g.constant(layer.params["E"]), x)
+    below = g.add("Less", x, g.constant(0, np.int64))  # which ONNX would count from the end
+    ids = g.add("Where", below, g.constant(layer.n_ids, np.int64), x)
+    return g.add("Gather", g.constant(layer.params["E"]), ids)
 
 
 def _positions(g: Graph, layer: PositionalEmbedding, x: str) -> str:
     E, zero = g.constant(layer.params["E"]), g.constant([0], np.int64)
-    return g.add("Add", x, g.add("Slice", E, zero, _n_events(g, x), zero))
+    rows = g.add("Slice", E, zero, _n_events(g, x), zero)
+    return g.add("Add", x, g.add("Reshape", rows, g.add("Shape", x)))  # which refuses a sequence that is too long
 
 
 def _convolution(g: Graph, layer: Conv1D, x: str) -> str:

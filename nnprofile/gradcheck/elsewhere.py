@@ -73,13 +73,10 @@ def _points(check: Check, p: Procedure) -> Iterator[tuple[str, str, Any, list[Ar
 
 def _is_batch(x: Any) -> bool:
     """Tell whether x is of rows or sequences, of the same number in each part."""
-    parts = x if isinstance(x, tuple) else (x,)
-    if any(
-        not isinstance(part, Ragged) and np.ndim(part) < (1 if constants(part) and len(parts) > 1 else 2)
-        for part in parts
-    ):
-        return False
-    return len({n_rows(part) for part in parts}) == 1 and n_rows(x) > 0
+    if isinstance(x, tuple):
+        return all(map(_is_batch, x)) and len({n_rows(part) for part in x}) == 1
+    is_batch = isinstance(x, Ragged) or np.ndim(x) >= (1 if constants(x) and np.asarray(x).dtype.kind in "iu" else 2)
+    return is_batch and n_rows(x) > 0
 
 
 def _moved(check: Check, arrays: list[Array], share: float, *, careful: bool) -> list[Array] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array, numbers_of
+from ..contract import Array, Layer, numbers_of
 from ..layers.compose import is_open
 from ..layers.walk import walk
 from .check import Check
@@ -44,6 +44,9 @@ def judge_layer(check: Check, layer: Any, x: Any, rng: np.random.Generator | Non
             check.judge(p, layer=place, suffix=" in training" if p.generator else "")
             if p.keeps_state:
                 say_what_was_taken(check, p, place)
+            if isinstance(p.world.objects[0], Layer) and not p.takes_rng:
+                text = "forward takes no rng, which fit and predict pass: def forward(self, x, rng=None)"
+                check.report.findings.append(Finding("contract", place, "", text, "note"))
             if p.ignored_dx:
                 text = (
                     f"x is of {constants(p.x)[0].dtype}, so the dx that backward returned was not checked: give floats"

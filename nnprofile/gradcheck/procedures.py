@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, backward_pair, n_rows, numbers_of, take
+from ..contract import Array, Layer, Loss, backward_pair, check_events, n_rows, numbers_of, take
 from ..objectives import penalty
 from ..ragged import Ragged
 from ..validation import check_number, fitted_inside
-from .foreign import foreign
+from .foreign import ForeignError, foreign
 from .stateful import Stateful, StatefulLoss, StatefulValue, as_loss, is_stateful
 from .tree import Missing, constants, extra_names, fresh, leaves, penalised, pick, rebuild
 from .world import Model, World, copied, describe, untouched, walk
@@ -121,6 +121,11 @@ class Procedure:
     def _array(self, name: str, grad: Any, value: Array) -> Array | None:
         if grad is None:
             return None
+        if isinstance(grad, Ragged):
+            self.problems.setdefault(
+                name, ("contract", f"{name}: the gradient is a Ragged; backward returns plain arrays")
+            )
+            return None
         if grad is Missing:
             self.problems.setdefault(name, ("missing", f"no gradient was returned for {name}"))
             return None
@@ -172,8 +177,13 @@ def _misshapen(name: str, grad: Array, value: Array) -> str:
 
 def go(layer: Any, x: Any, **more: Any) -> Any:
     """Call forward; where sequences meet a layer that does not know of them, with the events of all."""
-    if not isinstance(x, Ragged) or getattr(layer, "mixes_events", False):
+    if not isinstance(x, Ragged):
         return layer.forward(x, **more)
+    if getattr(layer, "mixes_events", False):
+        out = layer.forward(x, **more)
+        if isinstance(out, tuple) and len(out) == 2:
+            check_events(layer, x, out[0])
+        return out
     out = layer.forward(x.values, **more)
     return (Ragged.of(out[0], x.offsets), out[1]) if isinstance(out, tuple) and len(out) == 2 else out
 
@@ -326,7 +336,18 @@ class LayerProcedure(Procedure):
         found = self.gathered(pairs, extra_names(grads, self.model.structure))
         if isinstance(obj, Layer) and not self.problems:
             backward_pair(obj, out)
+            self._check_named_rows(grads)
         return found
+
+    def _check_named_rows(self, grads: Any) -> None:
+        """``grads.rows`` names all rows that are not zero, by number."""
+        for name, rows in getattr(grads, "rows", {}).items():
+            others = np.ones(len(grads[name]), bool)
+            if np.asarray(rows).dtype.kind in "iu":
+                others[rows] = False
+            if np.asarray(rows).dtype.kind not in "iu" or grads[name][others].any():
+                text = f"grads.rows[{name!r}] must be the numbers of all rows that are not zero: a lazy optimizer moves these"
+                self.problems.setdefault(name, ("contract", text))
 
 
 class LossProcedure(Procedure):
@@ -425,6 +446,7 @@ class ObjectiveProcedure(LayerProcedure):
                 out = copied(net).forward(np.array(x))
                 loss = as_loss(loss, out[0] if isinstance(out, tuple) else out, y)
         super().__init__(net, x, generator, loss)
+        self.targets = y if isinstance(y, Ragged) else None
         self.loss, self.y, self.l2 = self.world.objects[1], copy.deepcopy(numbers_of(y)), check_number(l2, "l2")
         weights = penalised(self.model.tree) if l2 else ()
         self.penalised = [k for k, name in enumerate(self.names) if name in weights]
@@ -437,6 +459,8 @@ class ObjectiveProcedure(LayerProcedure):
         self.count(dy)
         with self.bound(arrays) as (obj, x):
             y_pred, cache = self._forward(obj, x)
+            if isinstance(y_pred, Ragged) and self.targets is not None and (other := y_pred.difference(self.targets)):
+                raise ForeignError(ValueError(f"y must have a target for each event of x: {other}"))
             y_pred = numbers_of(y_pred)
             value, loss_cache = self.loss.forward(y_pred, self.y)
             share = self.l2 / (len(y_pred) if np.ndim(y_pred) else 1)

@@ -308,6 +308,7 @@ class Gradients:
         self.params = params
         self.vector: Array | None = None
         self.rows: dict[int, Array] = {}  # of a matrix, by its place
+        self.whole: set[int] = set()  # places of matrices of which all rows may be other than zero
 
     def put(self, start: int, own: Parameters) -> None:
         """Add those of one layer, whose place begins at ``start``."""
@@ -318,7 +319,12 @@ class Gradients:
         elif self.vector.dtype != own.dtype:
             self.vector = self.vector.astype(np.result_type(self.vector, own.dtype), copy=False)
         self.vector[start : start + own.vector.size] += own.vector
-        self.rows |= {start + own.place(name).start: rows for name, rows in own.rows.items()}
+        for name in own.matrices():
+            at = start + own.place(name).start
+            if name in own.rows and at not in self.rows:
+                self.rows[at] = own.rows[name]
+            else:
+                self.whole.add(at)
 
     def finished(self) -> Parameters:
         """Return them in the layout of the network."""
@@ -327,7 +333,7 @@ class Gradients:
         grads = self.params.of(self.vector)
         if self.rows:
             places = {self.params.place(name).start: name for name in self.params.matrices()}
-            grads.rows = {places[start]: rows for start, rows in self.rows.items()}
+            grads.rows = {places[at]: rows for at, rows in self.rows.items() if at not in self.whole}
         return grads
 
 

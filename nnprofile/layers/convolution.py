@@ -60,7 +60,8 @@ class Conv1D(Layer):
     ) -> dict[str, Shape]:
         """Return {"W": (width, in_features, out_features), "b": (out_features,)}."""
         n_in, n_out = check_size(in_features, "in_features"), check_size(out_features, "out_features")
-        check_size(dilation, "dilation")
+        if check_size(dilation, "dilation") * check_size(width, "width") >= 2**31:
+            raise ValueError(f"a window must be shorter than 2**31 events, got {width} at a distance of {dilation}")
         if not isinstance(causal, bool):
             raise ValueError(f"causal must be True or False, got {causal!r}")
         if check_size(width, "width") % 2 == 0 and not causal:

@@ -54,13 +54,12 @@ class Embedding(Layer):
         Raises
         ------
         ValueError
-            If x does not hold integers, shape (n,), or one is outside of 0 .. n_ids - 1; the message names it.
+            If x does not hold integers, shape (n,), or one is outside of 0 .. n_ids - 1.
         """
         x = as_ids(x, "x")
         outside = (x < 0) | (x >= self.n_ids)
         if outside.any():
-            at = int(np.argmax(outside))
-            raise ValueError(f"{self!r} takes ids in 0 .. {self.n_ids - 1}, got x[{at}] = {x[at]}")
+            raise ValueError(f"{self!r} takes ids in 0 .. {self.n_ids - 1}, got {x[outside][0]}")
         check_filled(self)
         return self.params["E"][x], x
 
@@ -122,15 +121,13 @@ class PositionalEmbedding(Layer):
         Raises
         ------
         ValueError
-            If a sequence is longer than ``max_length``; the message names it.
+            If a sequence is longer than ``max_length``.
         """
         x = as_sequences(self, x)
         check_filled(self)
         longest = x.lengths.max(initial=0)
         if longest > self.max_length:
-            raise ValueError(
-                f"{self!r} takes sequences of at most {self.max_length} events, x[{x.lengths.argmax()}] has {longest}"
-            )
+            raise ValueError(f"{self!r} takes sequences of at most {self.max_length} events, got one of {longest}")
         position = np.arange(x.n_events) - np.repeat(x.offsets[:-1], x.lengths)
         return Ragged.of(x.values + self.params["E"][position], x.offsets), position
 

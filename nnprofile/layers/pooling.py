@@ -76,13 +76,12 @@ class MeanOverEvents(Pooling):
     """
 
     def _pool(self, x: Array, starts: Array, lengths: Array) -> tuple[Array, Cache]:
-        share = (1 / lengths).astype(x.real.dtype)[:, None]
-        total = np.add.reduceat(x, starts, axis=0) if len(starts) else x[:0]
-        return total * share, (share, lengths)
+        T = lengths.astype(x.real.dtype)[:, None]
+        return (np.add.reduceat(x, starts, axis=0) if len(starts) else x[:0]) / T, (T, lengths)
 
     def _unpool(self, dy: Array, kept: Cache, dx: Array) -> None:
-        share, lengths = kept
-        dx[...] = np.repeat(dy * share, lengths, axis=0)
+        T, lengths = kept
+        dx[...] = np.repeat(dy / T, lengths, axis=0)
 
 
 class MaxOverEvents(Pooling):
@@ -100,8 +99,8 @@ class MaxOverEvents(Pooling):
         if not len(starts):
             return x[:0], (np.zeros((0, x.shape[1]), int),)
         top = np.maximum.reduceat(x.real, starts, axis=0)
-        below = x.real < np.repeat(top, lengths, axis=0)  # so NaN is a largest one
-        first = np.minimum.reduceat(np.where(below, len(x), np.arange(len(x))[:, None]), starts, axis=0)
+        largest = (x.real == np.repeat(top, lengths, axis=0)) | np.isnan(x.real)
+        first = np.minimum.reduceat(np.where(largest, np.arange(len(x))[:, None], len(x)), starts, axis=0)
         return np.take_along_axis(x, first, axis=0), (first,)
 
     def _unpool(self, dy: Array, kept: Cache, dx: Array) -> None:

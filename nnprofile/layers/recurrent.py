@@ -208,7 +208,8 @@ class GRU(Recurrent):
         u_n = u[:, 2 * k :]
         new = a[:, 2 * k :] + r * u_n
         n = np.tanh(new)
-        return (closed[:, k:] * n + z * h,), (h, r, z, closed, n, new, u_n)
+        kept = np.where(z.real > 0.5, h - closed[:, k:] * (h - n), n + z * (h - n))  # the form that loses no digits
+        return (kept,), (h, r, z, closed, n, new, u_n)
 
     def _backward_step(self, dstate: State, cache: Cache) -> tuple[Array, Array, State]:
         (dh,), (h, r, z, closed, n, new, u_n) = dstate, cache

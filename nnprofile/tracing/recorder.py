@@ -22,6 +22,7 @@ from ..gradcheck.reference import Subject
 from ..layers import Dense, Dropout, Parallel, Sequential
 from ..layers.walk import Step as LayerStep
 from ..layers.walk import run_steps
+from ..objectives import other_targets
 from ..ragged import Ragged
 from ..validation import as_input, check_number, check_rng, fitted_inside, weights_of
 from .branching import Fork, Join, back_apart, back_together, record_branches
@@ -68,8 +69,8 @@ def record(
     if rng is not None:
         check_rng(rng)
     x = _dense(as_input(x, net))
-    if not n_rows(x):
-        raise ValueError("x has no rows: there is nothing to trace")
+    if not n_rows(x) or (isinstance(y, Ragged) and not y.n_events):
+        raise ValueError("x has no rows, or y no events: there is nothing to trace")
     y = y if isinstance(y, Ragged) else _as_rows(y)
     weights = None if sample_weight is None else weights_of(sample_weight, y)
     frozen = _frozen(frozen, net.params)
@@ -128,8 +129,8 @@ class Recorder:
         self.trace = found
         self.net = copy.deepcopy(found.net)  # a layer of a user's may change as it computes
         self.x, y, weights, self.rng = found.data
-        self.y_true, self.weights, self.on_events = numbers_of(y), numbers_of(weights), isinstance(y, Ragged)
-        self.n = y.n_events if self.on_events else n_rows(self.x)
+        self.y_true, self.weights = numbers_of(y), numbers_of(weights)
+        self.n = y.n_events if isinstance(y, Ragged) else n_rows(self.x)
         total = float(self.n if self.weights is None else self.weights.sum())
         self.total = Constant("N" if self.weights is None else "Σw", total)
         self.decay = found.l2 / total if total else 0.0
@@ -151,9 +152,11 @@ class Recorder:
         """Record everything."""
         with np.errstate(all="ignore"):
             y_name, y = self.forward()
-            if isinstance(y, Ragged) != self.on_events:
-                kinds = ("event", "sequence") if isinstance(y, Ragged) else ("sequence", "event")
-                raise ValueError(f"the network gives a row for each {kinds[0]}, but y has a target for each {kinds[1]}")
+            targets = self.trace.data[1]
+            if isinstance(y, Ragged) != isinstance(targets, Ragged):
+                raise ValueError(other_targets(y, targets))
+            if isinstance(y, Ragged) and (other := y.difference(targets)):
+                raise ValueError(f"y must have a target for each event of x: {other}")
             y = numbers_of(y)
             self.replay = Replay(
                 self.trace.net, self.trace.loss, self.x, self.y_true, self.weights, self.decay, self.rng

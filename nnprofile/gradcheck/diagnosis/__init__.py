@@ -66,6 +66,11 @@ _HYPOTHESES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
     places.permuted,
     places.another_tensor,
     scale.clipped,
+    terms.updated,  # before decay: for one row, updated weights look like an L2 term on x
+    terms.decay,
+    samples.other_axis,
+    places.repeats,
+    samples.miscounted,
     events.crossed,
     events.boundary_events,
     events.truncated,
@@ -73,11 +78,6 @@ _HYPOTHESES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
     events.looks_ahead,
     events.one_gate,
     events.handed_over,
-    terms.updated,  # before decay: for one row, updated weights look like an L2 term on x
-    terms.decay,
-    samples.other_axis,
-    places.repeats,
-    samples.miscounted,
     slopes.log_argument,
     slopes.other_slope,
     slopes.forgotten_mask,

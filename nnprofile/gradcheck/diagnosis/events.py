@@ -133,7 +133,10 @@ def one_gate(f: Facts) -> Diagnosis | None:
         ("", (f.as_tensor(f.right), f.as_tensor(f.yours))),
         (", within one step", _one_event(f, *found)),
     ):
-        off = np.abs(right - yours).reshape(-1, n, width).max(axis=(0, 2)) > 1e-7 * np.abs(right).max(initial=0.0)
+        off = np.abs(right - yours).reshape(-1, n * width).max(axis=0) > 1e-7 * np.abs(right).max(initial=0.0)
+        if ((share := off.reshape(n, width).mean(axis=1)) % 1).any():  # some of a gate's columns: not the gate
+            continue
+        off = share > 0
         blocks = [np.split(a, n, axis=-1) for a in (yours, right)]
         for order in permutations(range(n)) if off.any() else ():
             if all(np.allclose(blocks[0][i], blocks[1][j], rtol=1e-9, atol=0) for i, j in enumerate(order)):
