@@ -98,7 +98,10 @@ MODELS: dict[str, Callable[[], list[Any]]] = {
     "GRU": lambda: [nn.Dropout(0.3), nn.GRU(WIDTH, WIDTH), nn.Dropout(0.3), nn.Dense(WIDTH, WIDTH)],
     "convolution": lambda: [
         nn.Dropout(0.3),
-        *(nn.Residual([nn.LayerNorm(WIDTH), nn.Conv1D(WIDTH, WIDTH, 3, dilation=d), nn.GELU()]) for d in (1, 2, 4, 8)),
+        *(
+            nn.Residual([nn.LayerNorm(WIDTH), nn.Conv1D(WIDTH, WIDTH, 3, dilation=d), nn.GELU(), nn.Dropout(0.3)])
+            for d in (1, 2, 4, 8)
+        ),
         nn.Dropout(0.3),
         nn.Dense(WIDTH, WIDTH),
     ],
@@ -126,7 +129,9 @@ def chunks(films: list[np.ndarray]) -> tuple[nn.Ragged, nn.Ragged]:
 def network(model: str, n: int, rng: np.random.Generator) -> nn.Sequential:
     """Return a tied network, whose vectors start small: then all films are alike at first."""
     net = nn.Sequential([nn.Tied(nn.Embedding(n, WIDTH), MODELS[model]())], rng=None, dtype=np.float32)
-    net.params["0.0.E"] = rng.normal(0, 0.02, (n, WIDTH))
+    for name, shape in net.params.layout.items():
+        if name.endswith(".E"):  # of films, and of places
+            net.params[name] = rng.normal(0, 0.02, shape)
     net.initialize(rng)
     return net
 

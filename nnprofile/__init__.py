@@ -1,6 +1,6 @@
 """nnprofile: a neural network you can read, check and rely on.
 
-Read the modules in this order: parameters, ragged, contract, tables, initializers, functions, formulas, layers, losses,
+Read the modules in this order: parameters, tables, ragged, contract, initializers, functions, formulas, layers, losses,
 optimizers, objectives, engine, training, frozen, safetensors, modelfile, gradcheck, tracing, estimators, export.
 """
 

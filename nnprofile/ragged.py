@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .parameters import Array
+from .tables import as_real
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -124,8 +125,6 @@ class Ragged:
         ValueError
             If a column is missing, is there twice, or holds no numbers, or ``by`` has a missing value.
         """
-        from .tables import as_real
-
         known: list[Any] = [] if hasattr(frame, "collect") else list(getattr(frame, "columns", []))
         if not known or not hasattr(frame, "__getitem__"):
             raise ValueError(f"from_frame takes a table with columns, of pandas or polars, got {type(frame).__name__}")

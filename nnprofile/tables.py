@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .contract import Array
+from .parameters import Array
 
 _PROTOCOL = {0: "int", 1: "uint", 2: "float", 20: "bool", 21: "string", 22: "datetime", 23: "categorical"}
 _NOT_REAL = (complex, np.complexfloating, np.timedelta64)  # NumPy's durations are integers; decimal.Decimal is a Number

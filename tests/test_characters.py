@@ -12,7 +12,7 @@ from examples import characters
 
 
 def test_it_learns_and_says_what(capsys: pytest.CaptureFixture[str]) -> None:
-    characters.main(["--epochs", "8"])
+    characters.main(["--epochs", "5"])
     out = capsys.readouterr().out
     single, pairs, learnt = (float(n) for n in re.findall(r"(\d\.\d\d) by", out))
     assert learnt < pairs < single

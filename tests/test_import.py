@@ -132,9 +132,9 @@ def test_imports_point_one_way() -> None:
     """The order of the reading list in ``nnprofile/__init__.py`` is the order of imports: no module looks ahead."""
     order = [
         "parameters",
+        "tables",
         "ragged",
         "contract",
-        "tables",
         "initializers",
         "validation",
         "functions",

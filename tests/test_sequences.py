@@ -231,8 +231,8 @@ def test_architectures_that_mix_all_of_them(seed: int) -> None:
     x = some_ids(rng)
     y = rng.normal(size=(13 if on_events else 7, numbers_of(apply(net, x)[0]).shape[1]))
     target = nn.Ragged(y, OFFSETS) if on_events else y
-    right(nn.check_network(net, nn.HalfSquaredError(), x, target, l2=0.1, seed=seed))
-    right(nn.check_layer(net, x, rng=rng, seed=seed))
+    mode = rng if seed % 2 else None  # training, with the draws held
+    right(nn.check_network(net, nn.HalfSquaredError(), x, target, l2=0.1, seed=seed, rng=mode))
     for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net)), saved(net)):
         assert twin.params == net.params and repr(twin) == repr(net)
         np.testing.assert_array_equal(numbers_of(twin.predict(x)), numbers_of(net.predict(x)))

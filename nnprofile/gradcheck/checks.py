@@ -191,9 +191,10 @@ def check_layer(
     layer : object
         With ``params``, a mapping (nested, if need be) of names to arrays; ``forward(x)`` or ``forward(x, rng=None)``,
         which returns (y, cache); ``backward(dy, cache)``, which returns (dx, grads). It is copied, and not changed.
-    x : array, or tuple of arrays for a layer that takes one
-        Of floats; of integers, for a layer that looks things up: then no dx is asked for. The columns of a tuple are checked
-        side by side, as one x.
+    x : array, Ragged, or tuple of these for a layer that takes one
+        Of floats; of integers, for a layer that looks things up: then no dx is asked for. The parts of a tuple are tensors of
+        their own, "x.0", "x.1". A layer that mixes the events of sequences is also held to what holds of them: alone, empty,
+        causal.
     rng : numpy.random.Generator, optional
         What the layer draws from in training mode. It is copied, and not advanced. A layer that takes ``rng`` is checked
         in both modes, by default with a generator made of ``seed``.
@@ -297,7 +298,7 @@ def check_network(
         As ``check_layer`` takes; with ``layers``, a sequence of such objects, wrong ones can be found.
     loss : object or None
         As ``check_loss`` takes. None: ``net`` has methods ``loss(x, y)`` and ``gradient(x, y)`` of its own.
-    x, y : arrays
+    x, y : arrays, Ragged, or x a tuple of these
     l2 : float, default 0.0
     rng : numpy.random.Generator, optional
         Checks in training mode, with what the layers draw from it held. It is copied, and not advanced.

@@ -264,7 +264,7 @@
       svg.append(el("text", { class: "label", x: x(k), y: 24 }, column.label + (column.size > SHOWN ? `, ${SHOWN} of ${column.size}` : "")));
       svg.append(el("text", { class: "label", x: x(k), y: 42 }, name ? get(name).symbol : ""));
       for (let i = 0; i < Math.min(column.size, SHOWN); i++) {
-        const q = name && get(name), index = [state.row, i];
+        const q = name && get(name), index = [state.row, i].slice(0, q ? q.shape.length : 2); // ids have one axis
         const at = q ? position(q, index) : -1, known = at >= 0;
         const g = el("g", { class: `node${name && here.has(name) ? " lit" : ""}${known && isWrong(q, at) ? " wrong" : ""}` },
           el("circle", { cx: x(k), cy: y(k, i), r: 25 }), el("text", { x: x(k), y: y(k, i) + 4 }, known ? show(q.values[at], 3) : ""));
@@ -345,7 +345,7 @@
   function firstCell(q) {
     if (q.wrong && q.wrong.length) return q.cells ? q.cells[q.wrong[0]] : unravel(q.wrong[0], q.shape);
     if (q.cells) return q.cells[0];
-    return q.shape.map((size, k) => (k === 0 && q.axes[0] === "samples" ? Math.min(state.row, size - 1) : 0));
+    return q.shape.map((size, k) => (k === 0 && ["samples", "events"].includes(q.axes[0]) ? Math.min(state.row, size - 1) : 0));
   }
   function go(step) {
     state.step = Math.max(0, Math.min(data.steps.length - 1, step));

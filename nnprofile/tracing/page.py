@@ -326,7 +326,8 @@ def _columns(found: Record) -> list[dict[str, Any]]:
 
 
 def _width(found: Record, name: str) -> int:
-    return int(found[name].value.shape[-1])
+    shape = found[name].value.shape
+    return int(shape[-1]) if len(shape) > 1 else 1  # ids
 
 
 def _edges(found: Record) -> list[dict[str, Any]]:
