@@ -107,12 +107,13 @@ class Objective:
             x, cache = apply(layer, x, rng)
             caches.append(cache)
         pieces: list[Any] = []
-        value, grads = 0.0, Gradients(self.net.params)
+        value, grads, of_head = 0.0, Gradients(self.net.params), Gradients(parts.head.params)
         for part, loss_cache, cache, share in self._blocks(parts.head, x, y, w):
             value = value + share * part
             dx, own = parts.head.backward(share * self.loss.backward(loss_cache), cache)
             pieces.append(dx)
-            parts.put(grads, own)
+            of_head.put(0, own)
+        parts.put(grads, of_head.finished())
         dh: Any = np.concatenate(pieces) if parts.body else None
         for (layer, start), cache in zip(reversed(parts.body), reversed(caches), strict=True):
             dh, own = backward_pair(layer, layer.backward(dh, cache))
@@ -183,7 +184,7 @@ def other_targets(y_pred: Any, y: Any) -> str:
         return (
             "the network gives a row for each event, so y must be a Ragged with a target for each, see Ragged.from_list"
         )
-    return "the network gives one row a sequence, or of rows, but y, a Ragged, has a target for each event"
+    return "y is a Ragged, with a target for each event, but the network gives one row for each row or sequence of x"
 
 
 def total_weight(x: Any, y: Any, sample_weight: Any) -> float:

@@ -717,7 +717,7 @@ def test_bad_input_gets_a_clear_error(call: Any, match: str, rng: np.random.Gene
     ("x", "y", "more", "match"),
     [
         ("events", np.zeros(7), {}, "gives a row for each event, so y must be a Ragged"),
-        ("pooled", "events", {}, "y, a Ragged, has a target for each event"),
+        ("pooled", "events", {}, "y is a Ragged, with a target for each event"),
         (
             "events",
             nn.Ragged(np.zeros(13), [0] * 7 + [13]),

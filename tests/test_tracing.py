@@ -1113,7 +1113,7 @@ def test_pooled_sequences_and_ties_are_traced(rng: np.random.Generator) -> None:
     tied = nn.Sequential([nn.Tied(nn.Embedding(6, 2), [nn.RNN(2, 2)])], rng=rng)
     ids = nn.Ragged(rng.integers(0, 6, 5), SEQUENCES)
     assert nn.trace(tied, nn.SoftmaxCrossEntropy(), ids, ids).ok
-    with pytest.raises(ValueError, match="but y, a Ragged, has a target for each event"):
+    with pytest.raises(ValueError, match="y is a Ragged, with a target for each event"):
         nn.trace(net, nn.HalfSquaredError(), x, nn.Ragged(np.zeros(5), SEQUENCES))
     rows = nn.Sequential([nn.Dense(2, 1)], rng=rng)
     step = nn.trace(rows, nn.HalfSquaredError(), x, nn.Ragged(rng.normal(size=5), SEQUENCES))
