@@ -107,7 +107,7 @@ class Ragged:
         return cls.of(x[np.arange(x.shape[1]) < found[:, None]], np.concatenate([[0], np.cumsum(found)]))
 
     @classmethod
-    def from_frame(cls, frame: Any, by: Any, columns: Any) -> Ragged:
+    def from_frame(cls, frame: Any, by: Any, columns: Any, keys: Iterable[Any] | None = None) -> Ragged:
         """Pack a table of events: a sequence for each value of the column ``by``, in the order of pandas' groupby(observed=True).
 
         Events keep the order of the table: sort it by time before.
@@ -119,11 +119,14 @@ class Ragged:
             The column that names whose event it is.
         columns : str or list of str
             One column, for ids or targets of shape (n_events,), or several: numbers of shape (n_events, n_columns).
+        keys : values of ``by``, optional
+            Whose sequences, in this order, in place of all: one without events has an empty one, others' are left out.
 
         Raises
         ------
         ValueError
-            If a column is missing, is there twice, or holds no numbers, or ``by`` has a missing value.
+            If a column is missing, is there twice, or holds no numbers, ``by`` has a missing value, or a key stands
+            twice, or no event is of any key.
         """
         known: list[Any] = [] if hasattr(frame, "collect") else list(getattr(frame, "columns", []))
         if not known or not hasattr(frame, "__getitem__"):
@@ -135,8 +138,8 @@ class Ragged:
                 raise ValueError(f"the table has {known.count(name) or 'no'} column {name!r}; it has {known}")
         if len(names) == 1:
             raise ValueError("columns must name at least one column, got none")
-        group, offsets = _groups(frame, by)
-        order = np.argsort(group, kind="stable")
+        group, offsets = _groups(frame, by, keys)
+        order = np.argsort(group, kind="stable")[len(group) - offsets[-1] :]  # the rows of none come first
         values = [as_real(frame[name], str(name))[order] for name in names[1:]]
         return cls.of(values[0] if single else np.stack(values, axis=1), offsets)
 
@@ -224,16 +227,28 @@ def _as_values(values: Any) -> Any:
     return found
 
 
-def _groups(frame: Any, by: Any) -> tuple[Array, Array]:
-    """Return the number of each row's sequence, and where each sequence begins, and the last ends."""
-    keys = frame[by]
-    if bool((keys.isna() if hasattr(keys, "isna") else keys.is_null()).any()):
+def _groups(frame: Any, by: Any, keys: Iterable[Any] | None) -> tuple[Array, Array]:
+    """Return the number of each row's sequence, -1 for none, and where each sequence begins, and the last ends."""
+    column = frame[by]
+    if bool((column.isna() if hasattr(column, "isna") else column.is_null()).any()):
         raise ValueError(f"the column {by!r} must name whose event it is in every row, got a missing value")
-    if hasattr(frame, "groupby"):
-        group = frame.groupby(by, sort=True, observed=True).ngroup().to_numpy()
+    if keys is not None:
+        group, n = _numbers_of(column, list(keys), by)
+    elif hasattr(frame, "groupby"):
+        group, n = frame.groupby(by, sort=True, observed=True).ngroup().to_numpy(), 0
     else:
-        group = np.unique(keys.to_numpy(), return_inverse=True)[1]
-    return group, np.concatenate([[0], np.cumsum(np.bincount(group))]).astype(np.int64)
+        group, n = np.unique(column.to_numpy(), return_inverse=True)[1], 0
+    return group, np.concatenate([[0], np.cumsum(np.bincount(group[group >= 0], minlength=n))]).astype(np.int64)
+
+
+def _numbers_of(column: Any, keys: list[Any], by: Any) -> tuple[Array, int]:
+    number = {key: i for i, key in enumerate(keys)}
+    if len(number) != len(keys):
+        raise ValueError(f"keys must differ, got {next(k for i, k in enumerate(keys) if number[k] != i)!r} twice")
+    group = np.array([number.get(key, -1) for key in column], np.int64)
+    if len(group) and len(keys) and group.max() < 0:
+        raise ValueError(f"no event is of any key: column {by!r} has {next(iter(column))!r}, keys have {keys[0]!r}")
+    return group, len(keys)
 
 
 def _as_offsets(offsets: ArrayLike, n_events: int) -> Array:

@@ -114,6 +114,24 @@ def test_tables_of_all_kinds() -> None:
             nn.Ragged.from_frame(table, "size", columns)
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_sequences_of_given_keys(library: str) -> None:
+    table = pytest.importorskip(library).DataFrame
+    frame = table({"who": ["b", "a", "b", "c"], "item": [3, 1, 4, 1]})
+    x = nn.Ragged.from_frame(frame, "who", "item", keys=["d", "b", "a", "e"])
+    assert [s.tolist() for s in x] == [[], [3, 4], [1], []] and x.dtype == np.int64
+    customers = table({"id": ["c", "d"], "item": [0, 0]})["id"]
+    assert [s.tolist() for s in nn.Ragged.from_frame(frame, "who", ["item"], keys=customers)] == [[[1]], []]
+    assert len(nn.Ragged.from_frame(frame, "who", "item", keys=[])) == 0
+    assert len(nn.Ragged.from_frame(frame[:0], "who", "item", keys=["a", "b"])) == 2
+    with pytest.raises(ValueError, match="keys must differ, got 'a' twice"):
+        nn.Ragged.from_frame(frame, "who", "item", keys=["a", "b", "a"])
+    with pytest.raises(ValueError, match="no event is of any key: column 'who' has 'b', keys have 1"):
+        nn.Ragged.from_frame(frame, "who", "item", keys=[1, 2])
+    with pytest.raises(ValueError, match="in every row"):
+        nn.Ragged.from_frame(table({"who": ["b", None], "item": [3, 1]}), "who", "item", keys=["b"])
+
+
 def test_a_table_of_polars() -> None:
     pl = pytest.importorskip("polars")
     frame = pl.DataFrame({"who": ["b", "a", "b"], "item": [3, 1, 4]})
