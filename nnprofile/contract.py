@@ -354,7 +354,7 @@ def backward_pair(layer: Layer, out: Any) -> tuple[Any, Parameters]:
 def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
-    if isinstance(value, Parameters) or value == {}:
+    if isinstance(value, Parameters) or (isinstance(value, dict) and not value):
         return repr(value)
     return f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
 

@@ -125,8 +125,8 @@ class Ragged:
         Raises
         ------
         ValueError
-            If a column is missing, is there twice, or holds no numbers, ``by`` has a missing value, or a key stands
-            twice, or no event is of any key.
+            If a column is missing, is there twice, or holds no numbers, ``by`` has a missing value, or a key is
+            missing, stands twice, or is of another type than the column.
         """
         known: list[Any] = [] if hasattr(frame, "collect") else list(getattr(frame, "columns", []))
         if not known or not hasattr(frame, "__getitem__"):
@@ -233,6 +233,8 @@ def _groups(frame: Any, by: Any, keys: Iterable[Any] | None) -> tuple[Array, Arr
     if bool((column.isna() if hasattr(column, "isna") else column.is_null()).any()):
         raise ValueError(f"the column {by!r} must name whose event it is in every row, got a missing value")
     if keys is not None:
+        if isinstance(keys, str | bytes) or hasattr(keys, "columns"):
+            raise ValueError(f"keys must be a list or a column of values of {by!r}, got {type(keys).__name__}")
         group, n = _numbers_of(column, list(keys), by)
     elif hasattr(frame, "groupby"):
         group, n = frame.groupby(by, sort=True, observed=True).ngroup().to_numpy(), 0
@@ -242,13 +244,23 @@ def _groups(frame: Any, by: Any, keys: Iterable[Any] | None) -> tuple[Array, Arr
 
 
 def _numbers_of(column: Any, keys: list[Any], by: Any) -> tuple[Array, int]:
+    """Return what `_groups` does of keys in their order, and how many they are."""
     number = {key: i for i, key in enumerate(keys)}
+    if any(key is None or key != key for key in keys):
+        raise ValueError(f"keys must be values of the column {by!r}, got a missing one")
     if len(number) != len(keys):
         raise ValueError(f"keys must differ, got {next(k for i, k in enumerate(keys) if number[k] != i)!r} twice")
     group = np.array([number.get(key, -1) for key in column], np.int64)
-    if len(group) and len(keys) and group.max() < 0:
-        raise ValueError(f"no event is of any key: column {by!r} has {next(iter(column))!r}, keys have {keys[0]!r}")
+    if len(group) and len(keys) and group.max() < 0 and not _comparable(keys[0], next(iter(column))):
+        raise ValueError(f"keys must be values of the column {by!r}; it has {next(iter(column))!r}, got {keys[0]!r}")
     return group, len(keys)
+
+
+def _comparable(a: Any, b: Any) -> bool:
+    try:
+        return bool(a < b) or True
+    except TypeError:
+        return False
 
 
 def _as_offsets(offsets: ArrayLike, n_events: int) -> Array:

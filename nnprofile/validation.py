@@ -79,8 +79,9 @@ def as_ids(x: Any, name: str) -> Array:
     if found.shape == (0,):
         return np.zeros(0, np.int64)
     if found.dtype.kind not in "iu" or found.ndim != 1:
+        gaps = ", with NaN for what is missing" if found.dtype.kind == "f" and np.isnan(found).any() else ""
         raise ValueError(
-            f"{name} must hold integer ids, one a row, shape (n,); got {found.dtype} of shape {found.shape}"
+            f"{name} must hold integer ids, one a row, shape (n,); got {found.dtype} of shape {found.shape}{gaps}"
         )
     if found.dtype == np.uint64 and found.max(initial=0) >= 1 << 63:
         raise ValueError(f"{name} must hold ids below 2**63, got {found.max()}")

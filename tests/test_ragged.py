@@ -114,6 +114,17 @@ def test_tables_of_all_kinds() -> None:
             nn.Ragged.from_frame(table, "size", columns)
 
 
+def test_tables_in_place_of_sequences() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"who": ["a", "b"], "page": [0.0, np.nan]})
+    net = nn.Sequential([nn.Embedding(3, 2), nn.LastEvent()], rng=np.random.default_rng(0))
+    for x in (frame, frame["page"]):
+        with pytest.raises(ValueError, match="takes sequences, a Ragged; got (DataFrame|Series): see Ragged.from_list"):
+            net.predict(x)
+    with pytest.raises(ValueError, match="integer ids, .* got float64 of shape .2,., with NaN for what is missing"):
+        net.predict(nn.Ragged.from_frame(frame, "who", "page"))
+
+
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_sequences_of_given_keys(library: str) -> None:
     table = pytest.importorskip(library).DataFrame
@@ -126,8 +137,16 @@ def test_sequences_of_given_keys(library: str) -> None:
     assert len(nn.Ragged.from_frame(frame[:0], "who", "item", keys=["a", "b"])) == 2
     with pytest.raises(ValueError, match="keys must differ, got 'a' twice"):
         nn.Ragged.from_frame(frame, "who", "item", keys=["a", "b", "a"])
-    with pytest.raises(ValueError, match="no event is of any key: column 'who' has 'b', keys have 1"):
-        nn.Ragged.from_frame(frame, "who", "item", keys=[1, 2])
+    assert [s.tolist() for s in nn.Ragged.from_frame(frame, "who", "item", keys=["new"])] == [[]]
+    for keys, match in (
+        ([1, 2], "values of the column 'who'; it has 'b', got 1"),
+        ("ab", "a list or a column of values of 'who', got str"),
+        (frame, "a list or a column of values of 'who', got DataFrame"),
+        (["a", None], "values of the column 'who', got a missing one"),
+        (["a", float("nan")], "got a missing one"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            nn.Ragged.from_frame(frame, "who", "item", keys=keys)
     with pytest.raises(ValueError, match="in every row"):
         nn.Ragged.from_frame(table({"who": ["b", None], "item": [3, 1]}), "who", "item", keys=["b"])
 

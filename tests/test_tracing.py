@@ -1104,6 +1104,25 @@ def test_sequences_are_shown_event_by_event(weighted: bool, rng: np.random.Gener
     assert "tanh(a_n + r u_n)" in step["a5"].formula_text and r"\tanh(a_n" in step.to_latex()
 
 
+def test_the_formula_says_whether_later_events_are_seen(rng: np.random.Generator) -> None:
+    x = nn.Ragged(rng.normal(size=(5, 2)), SEQUENCES)
+    for causal, window, sums in ((True, "s = (k − K + 1) d", "s ≤ t"), (False, "s = (k − (K − 1) / 2) d", "all s")):
+        for layer, wanted in (
+            (nn.Conv1D(2, 2, 3, causal=causal), window),
+            (nn.SelfAttention(2, 1, causal=causal), sums),
+        ):
+            net = nn.Sequential([layer], rng=rng)
+            step = nn.trace(net, nn.HalfSquaredError(), x, nn.Ragged(rng.normal(size=(5, 2)), SEQUENCES))
+            y = next(q for q in step.quantities.values() if q.formula.equation in ("50", "64"))
+            assert wanted in y.formula_text
+            assert step["dW1"].formula.equation == ("51, 52" if isinstance(layer, nn.Conv1D) else "67, 68")
+            if isinstance(layer, nn.Conv1D):  # what the formula says is what was computed
+                W, s = layer.params["W"], np.arange(3) - (2 if causal else 1)
+                for t in range(3):
+                    inside = [k for k in range(3) if 0 <= t + s[k] < 3]
+                    np.testing.assert_allclose(y.value[2 + t], sum(x[2][t + s[k]] @ W[k] for k in inside), rtol=1e-12)
+
+
 def test_pooled_sequences_and_ties_are_traced(rng: np.random.Generator) -> None:
     pools = nn.Concatenate([nn.LastEvent(), nn.MeanOverEvents(), nn.MaxOverEvents()])
     net = nn.Sequential([nn.Dense(2, 3), nn.Tanh(), nn.LSTM(3, 2), nn.Conv1D(2, 2, 2), pools, nn.Dense(6, 1)], rng=rng)

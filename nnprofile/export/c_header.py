@@ -169,7 +169,7 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
     n_written = 2 if binary else source.n_outputs
     widths = flat_widths(source.n_features)
     if "ids" in widths and len(widths) > 1:
-        raise ValueError(f"to_c takes ids where they are all of x, got {source.n_features}")
+        raise ValueError(f"to_c writes networks of ids or of numbers, not of both; got a tuple of {source.n_features}")
     n_features = 1 if "ids" in widths else sum(widths)
     body = _Body(source, name, f)
     arrays, lines = body.arrays, body.lines
@@ -201,10 +201,11 @@ def _header(source: Source, name: str, described: str) -> Iterator[str]:
     means = "the probability of each class" if source.is_classifier else "the prediction"
     row = "one row" if not source.net.mixes_events else "one event"
     x = f"{row} x, {n_features} numbers," if "ids" not in widths else f"{row}, the id x,"
+    to = f"y, {n_written} number{'s' * (n_written > 1)}, which x does not overlap"
     state = _STATE.format(n=body.n_state) if body.n_state else ""
     given = ["long x" if "ids" in widths else f"const {T} *x", *[f"{T} *state"] * bool(body.n_state), f"{T} *y"]
     yield f"""
-/* Write {means} of {x} to y, {n_written} numbers elsewhere.{f"{chr(10)}{state}" if state else " "}*/
+/* Write {means} of {x} to {to}.{f"{chr(10)}{state}" if state else " "}*/
 static inline void {name}_score({", ".join(given)})
 {{
 """

@@ -38,7 +38,7 @@ _FIRST = frozenset(
     )
 )
 SECONDS = 1.0  # that a check with its diagnosis may take in any case
-TOO_DEAR = "wrong; what it is would take more evaluations: raise budget="
+TOO_DEAR = "wrong; more evaluations may tell what it is: raise budget="
 _VAGUE = ("handover", "elements", "float32", "epsilon", "term")  # said last of several tensors
 P = TypeVar("P", bound=Procedure)
 

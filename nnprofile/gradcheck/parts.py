@@ -67,8 +67,8 @@ def say_what_was_taken(check: Check, p: LayerProcedure, place: str) -> None:
     check.report.findings.append(Finding("layout", place, "", adapter.says(), "note"))
     for name in adapter.unchecked:
         text = f"{name} was not checked: the output depends on it, and no gradient of it was found"
-        text += "; name both, gradcheck.stateful(obj, params, grads)"
-        severity = "error" if adapter.params else "note"
+        text += "; name what has gradients, gradcheck.stateful(obj, params, grads), and leave out what is constant"
+        severity = "note" if not adapter.params or adapter.is_mask(name) else "error"
         check.report.findings.append(
             Finding("missing" if severity == "error" else "layout", place, name, text, severity)
         )

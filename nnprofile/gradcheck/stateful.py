@@ -188,6 +188,10 @@ class Stateful:
                 return True
         return not np.array_equal(results[0], results[1], equal_nan=True)
 
+    def is_mask(self, name: str) -> bool:
+        """Tell whether the array at this path is of zeros and ones, some of both: what a parameter hardly is."""
+        return set(np.unique(_get(self.obj, name)).tolist()) == {0, 1}
+
     def says(self) -> str:
         """Return which attributes were taken for which gradients."""
         took = [f"{place} for the gradient of {name}" for name, place in self.places.items() if place]

@@ -24,7 +24,8 @@ class SelfAttention(Layer):
         dA = do v^T            dS = A * (dA - sum_s dA_ts A_ts)
         dv = A^T do            dq = dS k / sqrt(d),     dk = dS^T q / sqrt(d)
 
-    Attention knows nothing of order: PositionalEmbedding before it does. Sequences of equal length are computed together.
+    Attention knows nothing of order, but for the mask: PositionalEmbedding before it does. Sequences of equal length are
+    computed together.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class SelfAttention(Layer):
         n_heads divides features. W has shape (features, 3 * features) and b (3 * features,), for q, k and v side by side, each
         of its heads side by side; V (features, features) and c (features,).
     causal : bool, default True
-        Whether event t looks at events up to t alone: A is 0 behind it.
+        Whether event t looks at events up to t alone: A is 0 after it.
 
     References
     ----------

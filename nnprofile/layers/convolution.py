@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Conv1D(Layer):
-    """y_t = sum_k x_(t + s_k) W_k + b, with s_k = (k - (width - 1)) * dilation, and x = 0 before and behind the sequence.
+    """y_t = sum_k x_(t + s_k) W_k + b, with s_k = (k - (width - 1)) * dilation, and x = 0 before and after the sequence.
 
     Scalar rule (docs/sequences.md, eq. 50-52)::
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Pooling(Layer):
-    """Make one row, shape (n_sequences, features), of each sequence of a Ragged x; what is above is that for all poolings."""
+    """Make one row, shape (n_sequences, features), of each sequence of x; poolings differ in ``_pool`` and ``_unpool``."""
 
     mixes_events = True
 

@@ -195,6 +195,15 @@ _WORDS: dict[type[Layer], Words] = {
     },
 }
 
+
+def _back(equations: str) -> tuple[str, str, str]:
+    return (
+        "",
+        equations,
+        "Not written out number by number; the values are the layer's own, and checked like all others.",
+    )
+
+
 # Of one event t: what goes on between events has no formula that the elements of one array would tell.
 _IN_TIME: dict[type[Layer], Words] = {
     Embedding: {
@@ -206,11 +215,23 @@ _IN_TIME: dict[type[Layer], Words] = {
         "dx": ("{dx} = {dy}", "46", "A sum hands its gradient on to both of its terms."),
         "dE": ("{dE}[t] = Σ {dy}[t]", "46", "Over all sequences that have an event t."),
     },
-    LastEvent: {"y": ("{y} = {x}[T]", "47", "The last event of each sequence.")},
-    MeanOverEvents: {"y": ("{y} = 1/T Σ_t {x}[t]", "48", "The mean over the T events of each sequence.")},
-    MaxOverEvents: {"y": ("{y} = max {x}[t]", "49", "The largest of each column, over the events of a sequence.")},
-    Conv1D: {"y": ("{y}[t] = Σ_k {x}[t+s] {W}[k] + {b}, s = (k − K + 1) d", "50", "A Dense layer on a window.")},
-    RNN: {"y": ("{y}[t] = tanh({x}[t] {W} + {b} + {y}[t−1] {U})", "57", "From {y}[0] = 0.")},
+    LastEvent: {"y": ("{y} = {x}[T]", "47", "The last event of each sequence."), "back": _back("47")},
+    MeanOverEvents: {
+        "y": ("{y} = 1/T Σ_t {x}[t]", "48", "The mean over the T events of each sequence."),
+        "back": _back("48"),
+    },
+    MaxOverEvents: {
+        "y": ("{y} = max {x}[t]", "49", "The largest of each column, over the events of a sequence."),
+        "back": _back("49"),
+    },
+    Conv1D: {
+        "y": ("{y}[t] = Σ_k {x}[t+s] {W}[k] + {b}, s = (k − K + 1) d", "50", "A Dense layer on a window."),
+        "back": _back("51, 52"),
+    },
+    RNN: {
+        "y": ("{y}[t] = tanh({x}[t] {W} + {b} + {y}[t−1] {U})", "57", "From {y}[0] = 0."),
+        "back": _back("54, 55, 57"),
+    },
     GRU: {
         "y": (
             "{y}[t] = (1 − z) n + z {y}[t−1], r = σ(a_r + u_r), z = σ(a_z + u_z), n = tanh(a_n + r u_n), "
@@ -218,6 +239,7 @@ _IN_TIME: dict[type[Layer], Words] = {
             "58",
             "z keeps, r reads; from {y}[0] = 0.",
         ),
+        "back": _back("54, 55, 59, 60"),
     },
     LSTM: {
         "y": (
@@ -225,15 +247,30 @@ _IN_TIME: dict[type[Layer], Words] = {
             "61",
             "The cell c is added to, not overwritten; from c[0] = {y}[0] = 0.",
         ),
+        "back": _back("54, 55, 62, 63"),
     },
     SelfAttention: {
         "y": (
-            "{y} = softmax(q kᵀ / sqrt(d)) v {V} + {c}, with q, k, v = {x} {W} + {b}",
+            "{y}[t] = Σ_s A[t,s] v[s] {V} + {c}, A[t] = softmax(q[t] · k[s] / sqrt(d)) over s ≤ t, q, k, v = {x} {W} + {b}",
+            "64",
+            "Each event takes a mean of what the events up to it offer.",
+        ),
+        "back": _back("67, 68"),
+    },
+    Tied: {
+        "y": ("{y} = f(E[{x}]) Eᵀ + {b}", "69", "One logit for each id: how well its vector fits."),
+        "back": _back("69"),
+    },
+}
+_BOTH_WAYS: dict[type[Layer], Words] = {  # with causal=False
+    Conv1D: {"y": ("{y}[t] = Σ_k {x}[t+s] {W}[k] + {b}, s = (k − (K − 1) / 2) d", "50", "A Dense layer on a window.")},
+    SelfAttention: {
+        "y": (
+            "{y}[t] = Σ_s A[t,s] v[s] {V} + {c}, A[t] = softmax(q[t] · k[s] / sqrt(d)) over all s, q, k, v = {x} {W} + {b}",
             "64",
             "Each event takes a mean of what the events of its sequence offer.",
         ),
     },
-    Tied: {"y": ("{y} = f(E[{x}]) Eᵀ + {b}", "69", "One logit for each id: how well its vector fits.")},
 }
 
 
@@ -254,7 +291,8 @@ def words_of(layer: Layer) -> Words:
     """Return what is said of a layer's formulas; of a subclass, what is said of the class, changed by its own ``words``."""
     texts = formula_of(layer)
     if not texts:  # a subclass may compute something else than the class it comes from
-        return _IN_TIME.get(type(layer), {})
+        words = _IN_TIME.get(type(layer), {})
+        return words if getattr(layer, "causal", True) else {**words, **_BOTH_WAYS.get(type(layer), {})}
     known = next((_WORDS[cls] for cls in type(layer).__mro__ if cls in _WORDS), None)
     if known is None:
         known = _elementwise_words(symbol_of(layer)) if "slope" in texts else {}
@@ -292,7 +330,10 @@ def layer_rule(layer: Layer, at: Place) -> LayerRule:
 
     def formula(key: str, text: str | None) -> Formula:
         other = f"{{{key}}} of {kind}" if key in at.own else f"{{{key}}} from {kind}.backward({{dy}})"
-        head, equation, why = words.get(key, (plain.get(key, other), "", "" if texts else by))
+        head, equation, why = words.get(key) or (
+            plain.get(key, other),
+            *words.get("back", ("", "", "" if texts else by))[1:],
+        )
         if text is None:
             return Formula(at.filled(head), None, NJ if key == "m" else (), equation, at.filled(why))
         element = parse(text, at.name, layer, sizes=sizes)

@@ -610,3 +610,30 @@ def test_a_global_model_comes_back_as_it_was(rng: np.random.Generator) -> None:
     kept = MODEL["W"]
     nn.check_function(loss, grad, rng.normal(size=(3, 2))).raise_if_failed()
     assert MODEL["W"].dtype == np.float32 and MODEL["W"].tobytes() == kept.tobytes() and MODEL["step"] == 0
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, int, bool])
+def test_a_mask_beside_the_weights_is_no_parameter(kind: type) -> None:
+    class Padded:
+        def __init__(self) -> None:
+            self.W = np.random.default_rng(0).normal(size=(3, 2))
+            self.mask = (np.arange(4) < np.array([3, 1])[:, None]).astype(kind)
+
+        def forward(self, x: np.ndarray) -> np.ndarray:
+            self.x = x
+            return (x @ self.W) * self.mask[..., None]
+
+        def backward(self, dy: np.ndarray) -> np.ndarray:
+            dy = dy * self.mask[..., None]
+            self.dW = np.einsum("nti,ntj->ij", self.x, dy)
+            return dy @ self.W.T
+
+    class Scaled(Padded):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mask = np.ones((2, 4))
+
+    x = np.random.default_rng(1).normal(size=(2, 4, 3))
+    assert nn.check_layer(Padded(), x).ok
+    report = nn.check_layer(Scaled(), x)  # ones alone may be a gain that was forgotten
+    assert not report.ok and "leave out what is constant" in str(report)

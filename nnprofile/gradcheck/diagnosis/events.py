@@ -145,14 +145,15 @@ def one_gate(f: Facts) -> Diagnosis | None:
             wrong = np.broadcast_to(np.repeat(off, width), f.shape)
             ratio = yours[wrong & (right != 0)] / right[wrong & (right != 0)]
             names = ", ".join(str(gate) for gate, is_off in zip(gates, off, strict=False) if is_off)
+            names = f"gate {names}" + (f" (of 0 to {n - 1})" if gates == tuple(range(n)) else "")
             if ratio.size > 1 and np.ptp(ratio) <= 1e-7 * abs(ratio[0]):
                 return (
                     "slice-scale",
-                    f"{ratio[0]:.4g} times the right one in the columns of {names}, of {n} gates{where}",
+                    f"{ratio[0]:.4g} times the right one in the columns of {names}, right in the others{where}",
                 )
             return (
                 "gate",
-                f"wrong in the columns of {names}, of the {n} gates side by side, and right in the others{where}",
+                f"wrong in the columns of {names}, right in the others{where}",
             )
     return None
 
@@ -186,7 +187,7 @@ def handed_over(f: Facts) -> Diagnosis | None:
     if np.abs(right - yours).max(initial=0.0) <= 1e-9 * max(np.abs(right).max(initial=0.0), f.size):
         return rearranged(f) or (
             "handover",
-            "right for one event, wrong for more: what is handed back from event to event, such as dh or dc, is lost or wrong",
+            "right for one event, wrong for more: what goes back between events (dh, dc, dS of a softmax) is lost or wrong",
         )
     return None
 
@@ -206,6 +207,6 @@ def first_step(f: Facts) -> Diagnosis | None:
     if same and claimed is not None and claimed.any():
         return (
             "first-step",
-            "not 0 with one event a sequence, where the state before is 0: h[-1] is taken at the first step",
+            "not 0 with one event a sequence, where the state before is 0: the state after the step is taken for it, or h[-1]",
         )
     return None
