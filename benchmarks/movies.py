@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--patience", type=int, default=12)
     options = parser.parse_args()
     films, n = histories()
     target, before = np.array([f[-1] for f in films]), [f[:-1] for f in films]
@@ -190,7 +191,7 @@ def main() -> None:
     for model in options.models:
         rows = []
         for seed in range(options.seeds):
-            z, epoch, seconds = learned(model, films, n, seed, options.epochs, patience=8)
+            z, epoch, seconds = learned(model, films, n, seed, options.epochs, options.patience)
             rows.append(measure(z, before, target)[:2])
             print(
                 f"| {model}, seed {seed} | {rows[-1][0]:.3f} | {rows[-1][1]:.4f} | epoch {epoch}, {seconds:.1f} each |",

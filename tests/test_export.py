@@ -887,6 +887,6 @@ def test_sequences_that_c_has_no_form_for(tmp_path: Path, rng: np.random.Generat
         with pytest.raises(ValueError, match=r"can't be exported; Dense, .*GRU.* can"):
             to_c(nn.Sequential([layer], rng=rng), tmp_path / "a.h")
     several = nn.Sequential([nn.Parallel([nn.Embedding(6, 2), nn.Dense(3, 2)]), nn.GRU(4, 3)], rng=rng)
-    with pytest.raises(ValueError, match="ids where they are all of x"):
+    with pytest.raises(ValueError, match="ids or of numbers, not of both"):
         to_c(several, tmp_path / "a.h")
     assert not list(tmp_path.iterdir())
