@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Ragged:
         Raises
         ------
         ValueError
-            If events differ in shape; the message names the sequence.
+            If events differ in shape, where the message names the sequence, or are no numbers.
 
         Examples
         --------
@@ -83,7 +83,7 @@ class Ragged:
                         f"every event must have shape {shape}, sequence {i} has events of {part.shape[1:]}"
                     )
         full = [part for part in parts if len(part)] or parts[:1]
-        return cls.of(np.concatenate(full) if full else np.zeros(0), offsets)
+        return cls.of(_as_values(np.concatenate(full) if full else np.zeros(0)), offsets)
 
     @classmethod
     def from_padded(cls, x: ArrayLike, lengths: ArrayLike) -> Ragged:
@@ -92,7 +92,7 @@ class Ragged:
         Raises
         ------
         ValueError
-            If there is not one length a sequence, or one is negative or more than ``longest``.
+            If there is not one length a sequence, or one is negative or more than ``longest``, or x holds no numbers.
         """
         x, found = np.asarray(x), np.asarray(lengths)
         if x.ndim < 2 or found.shape != x.shape[:1] or found.dtype.kind not in "iu":
@@ -104,7 +104,7 @@ class Ragged:
         if ((found < 0) | (found > x.shape[1])).any():
             bad = int(np.argmax((found < 0) | (found > x.shape[1])))
             raise ValueError(f"lengths must be in 0 .. {x.shape[1]}, the longest, got lengths[{bad}] = {found[bad]}")
-        return cls.of(x[np.arange(x.shape[1]) < found[:, None]], np.concatenate([[0], np.cumsum(found)]))
+        return cls.of(_as_values(x[np.arange(x.shape[1]) < found[:, None]]), np.concatenate([[0], np.cumsum(found)]))
 
     @classmethod
     def from_frame(cls, frame: Any, by: Any, columns: Any, keys: Iterable[Any] | None = None) -> Ragged:
@@ -230,12 +230,10 @@ def _as_values(values: Any) -> Any:
 def _groups(frame: Any, by: Any, keys: Iterable[Any] | None) -> tuple[Array, Array]:
     """Return the number of each row's sequence, -1 for none, and where each sequence begins, and the last ends."""
     column = frame[by]
-    if bool((column.isna() if hasattr(column, "isna") else column.is_null()).any()):
+    if _misses(column):
         raise ValueError(f"the column {by!r} must name whose event it is in every row, got a missing value")
     if keys is not None:
-        if isinstance(keys, str | bytes) or hasattr(keys, "columns"):
-            raise ValueError(f"keys must be a list or a column of values of {by!r}, got {type(keys).__name__}")
-        group, n = _numbers_of(column, list(keys), by)
+        group, n = _numbers_of(column, keys, by)
     elif hasattr(frame, "groupby"):
         group, n = frame.groupby(by, sort=True, observed=True).ngroup().to_numpy(), 0
     else:
@@ -243,10 +241,21 @@ def _groups(frame: Any, by: Any, keys: Iterable[Any] | None) -> tuple[Array, Arr
     return group, np.concatenate([[0], np.cumsum(np.bincount(group[group >= 0], minlength=n))]).astype(np.int64)
 
 
-def _numbers_of(column: Any, keys: list[Any], by: Any) -> tuple[Array, int]:
+def _misses(column: Any) -> bool:
+    return bool((column.isna() if hasattr(column, "isna") else column.is_null()).any())
+
+
+def _numbers_of(column: Any, keys: Any, by: Any) -> tuple[Array, int]:
     """Return what `_groups` does of keys in their order, and how many they are."""
-    number = {key: i for i, key in enumerate(keys)}
-    if any(key is None or key != key for key in keys):
+    if not isinstance(keys, Iterable) or isinstance(keys, str | bytes | Set | Mapping) or hasattr(keys, "columns"):
+        raise ValueError(f"keys must be a list or a column of values of {by!r}, got {type(keys).__name__}")
+    try:
+        values = type(column)(list(keys))  # of the column's library, so that a day equals a day
+        keys = list(values)
+        number = {key: i for i, key in enumerate(keys)}
+    except TypeError as error:  # of several types, or of one that names nothing
+        raise ValueError(f"keys must be values of the column {by!r}, all of its type: {str(error).splitlines()[0]}") from None
+    if _misses(values):
         raise ValueError(f"keys must be values of the column {by!r}, got a missing one")
     if len(number) != len(keys):
         raise ValueError(f"keys must differ, got {next(k for i, k in enumerate(keys) if number[k] != i)!r} twice")

@@ -142,13 +142,40 @@ def test_sequences_of_given_keys(library: str) -> None:
         ([1, 2], "values of the column 'who'; it has 'b', got 1"),
         ("ab", "a list or a column of values of 'who', got str"),
         (frame, "a list or a column of values of 'who', got DataFrame"),
+        ({"a", "b"}, "a list or a column of values of 'who', got set"),
+        ({"a": 1}, "a list or a column of values of 'who', got dict"),
+        (5, "a list or a column of values of 'who', got int"),
+        ([["a"]], "values of the column 'who'"),
         (["a", None], "values of the column 'who', got a missing one"),
-        (["a", float("nan")], "got a missing one"),
+        (["a", None, "b"], "got a missing one"),
     ):
         with pytest.raises(ValueError, match=match):
             nn.Ragged.from_frame(frame, "who", "item", keys=keys)
     with pytest.raises(ValueError, match="in every row"):
         nn.Ragged.from_frame(table({"who": ["b", None], "item": [3, 1]}), "who", "item", keys=["b"])
+
+
+def test_keys_are_compared_as_the_column_is() -> None:
+    pd = pytest.importorskip("pandas")
+    days = pd.to_datetime(["2024-01-02", "2024-01-01", "2024-01-02"])
+    frame = pd.DataFrame({"day": days, "n": [1, 2, 3]})
+    for keys in (np.array(["2024-01-02", "2024-01-03"], "datetime64[D]"), days[:1].append(days[:0] + pd.Timedelta(1))):
+        assert nn.Ragged.from_frame(frame, "day", "n", keys=keys)[0].tolist() == [1, 3]
+    with pytest.raises(ValueError, match="it has Timestamp.*, got '2024-01-02'"):
+        nn.Ragged.from_frame(frame, "day", "n", keys=["2024-01-02"])
+    whole = frame.assign(day=pd.array([1, 2, 1], "Int64"))
+    assert nn.Ragged.from_frame(whole, "day", "n", keys=np.array([1], np.int8))[0].tolist() == [1, 3]
+    with pytest.raises(ValueError, match="got a missing one"):
+        nn.Ragged.from_frame(whole, "day", "n", keys=[1, pd.NA])
+
+
+def test_what_is_packed_is_numbers() -> None:
+    for words in ([["a"], ["b"]], [[None]], [[], [object()]]):
+        with pytest.raises(ValueError, match="values must be rows of numbers"):
+            nn.Ragged.from_list(words)
+    with pytest.raises(ValueError, match="values must be rows of numbers"):
+        nn.Ragged.from_padded([["a", "b"]], [1])
+    assert nn.Ragged.from_list([[], []]).values.shape == (0,)
 
 
 def test_a_table_of_polars() -> None:

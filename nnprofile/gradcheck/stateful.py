@@ -189,8 +189,9 @@ class Stateful:
         return not np.array_equal(results[0], results[1], equal_nan=True)
 
     def is_mask(self, name: str) -> bool:
-        """Tell whether the array at this path is of zeros and ones, some of both: what a parameter hardly is."""
-        return set(np.unique(_get(self.obj, name)).tolist()) == {0, 1}
+        """Tell whether the array at this path is called a mask, and is of zeros and ones: biases of an LSTM are that too."""
+        called = any(word in name.rpartition(".")[2].lower() for word in ("mask", "valid", "pad"))
+        return called and set(np.unique(_get(self.obj, name)).tolist()) <= {0, 1}
 
     def says(self) -> str:
         """Return which attributes were taken for which gradients."""

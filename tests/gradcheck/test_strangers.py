@@ -628,12 +628,24 @@ def test_a_mask_beside_the_weights_is_no_parameter(kind: type) -> None:
             self.dW = np.einsum("nti,ntj->ij", self.x, dy)
             return dy @ self.W.T
 
-    class Scaled(Padded):
-        def __init__(self) -> None:
-            super().__init__()
-            self.mask = np.ones((2, 4))
-
     x = np.random.default_rng(1).normal(size=(2, 4, 3))
     assert nn.check_layer(Padded(), x).ok
-    report = nn.check_layer(Scaled(), x)  # ones alone may be a gain that was forgotten
-    assert not report.ok and "leave out what is constant" in str(report)
+
+
+@pytest.mark.parametrize("start", [np.ones(4), np.array([0, 1.0, 0, 0]), np.zeros(4), np.eye(4)])
+def test_a_forgotten_gradient_is_no_mask_because_it_starts_at_zeros_and_ones(start: np.ndarray) -> None:
+    class Forgetful:
+        def __init__(self) -> None:
+            self.W, self.b = np.random.default_rng(0).normal(size=(3, 4)), start.copy()
+
+        def forward(self, x: np.ndarray) -> np.ndarray:
+            self.x = x
+            return x @ self.W @ self.b if self.b.ndim == 2 else x @ self.W + self.b
+
+        def backward(self, dy: np.ndarray) -> np.ndarray:
+            da = dy @ self.b.T if self.b.ndim == 2 else dy
+            self.dW = self.x.T @ da
+            return da @ self.W.T
+
+    report = nn.check_layer(Forgetful(), np.random.default_rng(1).normal(size=(2, 3)))
+    assert not report.ok and "b was not checked" in str(report) and "leave out what is constant" in str(report)
