@@ -254,7 +254,9 @@ def _numbers_of(column: Any, keys: Any, by: Any) -> tuple[Array, int]:
         keys = list(values)
         number = {key: i for i, key in enumerate(keys)}
     except TypeError as error:  # of several types, or of one that names nothing
-        raise ValueError(f"keys must be values of the column {by!r}, all of its type: {str(error).splitlines()[0]}") from None
+        raise ValueError(
+            f"keys must be values of the column {by!r}, all of its type: {str(error).splitlines()[0]}"
+        ) from None
     if _misses(values):
         raise ValueError(f"keys must be values of the column {by!r}, got a missing one")
     if len(number) != len(keys):
