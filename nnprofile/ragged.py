@@ -144,7 +144,7 @@ class Ragged:
         return cls.of(values[0] if single else np.stack(values, axis=1), offsets)
 
     def to_padded(self, fill: Any = 0) -> Array:
-        """Return an array of shape (n_sequences, longest, ...), with ``fill`` behind the end of each sequence."""
+        """Return an array of shape (n_sequences, longest, ...), with ``fill`` after the end of each sequence."""
         lengths = self.lengths
         values: Any = self.values
         values = values.toarray() if hasattr(values, "tocsr") else values

@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,24 @@ def test_pooling_of_no_event_is_zero_and_has_no_gradient(rng: np.random.Generato
         x = nn.Ragged(np.zeros((0, 3)), [0, 0, 0])
         y, cache = layer.forward(x)
         assert y.tolist() == [[0] * 3] * 2 and layer.backward(np.ones((2, 3)), cache)[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize("cell", [nn.RNN, nn.GRU, nn.LSTM])
+def test_one_long_sequence_costs_no_more_than_its_events(cell: Any, rng: np.random.Generator) -> None:
+    lengths = np.ones(20_000, np.int64)
+    lengths[rng.integers(20_000)] = 2_000  # of sequences x the longest there would be 40 million cells
+    x = nn.Ragged(np.ones((int(lengths.sum()), 1)), np.concatenate([[0], np.cumsum(lengths)]))
+    layer = cell(1, 1)
+    layer.initialize(rng)
+    tracemalloc.start()
+    y, cache = layer.forward(x)
+    layer.backward(y.values, cache)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6, f"{peak / 1e6:.0f} MB"
+    np.testing.assert_allclose(
+        y[int(lengths.argmax())], layer.forward(nn.Ragged(np.ones((2000, 1)), [0, 2000]))[0].values
+    )
 
 
 def test_initial_values() -> None:

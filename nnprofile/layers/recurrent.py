@@ -130,9 +130,8 @@ def _in_time(x: Ragged) -> tuple[Array, Array]:
     """Return the events, step by step, those of longer sequences first; and how many sequences have a step."""
     order = np.argsort(-x.lengths, kind="stable")
     starts, lengths = x.offsets[:-1][order], x.lengths[order]
-    running = np.arange(lengths.max(initial=0))[:, None] < lengths  # (step, sequence)
-    steps, sequences = np.nonzero(running)
-    return starts[sequences] + steps, running.sum(axis=1)
+    steps = np.arange(x.n_events) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return (np.repeat(starts, lengths) + steps)[np.argsort(steps, kind="stable")], np.bincount(steps)
 
 
 def _steps(ends: Array) -> Iterator[slice]:

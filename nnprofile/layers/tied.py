@@ -50,7 +50,7 @@ class Tied(Composite):
 
     def __init__(self, embedding: Embedding, layers: Layer | Sequence[Layer]) -> None:
         if not isinstance(embedding, Embedding):
-            raise ValueError(f"Tied takes an Embedding and the layers behind it, got {embedding!r}")
+            raise ValueError(f"Tied takes an Embedding and the layers after it, got {embedding!r}")
         super().__init__([embedding, layers])
 
     def _own_shapes(self) -> dict[str, Shape]:
