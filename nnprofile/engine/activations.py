@@ -10,7 +10,7 @@ from math import pi, sqrt
 
 from numba import njit
 
-from .elementary import INLINE, exp, exp_of_any, exp_parts, like, normal, total, view
+from .elementary import INLINE, exp, exp_of_any, like, normal, sigmoid_parts, tanh_parts, total, view
 from .program import EXP, GELU_UNIT, LEAKY_RELU, RELU, SIGMOID, SOFTMAX, TANH
 
 
@@ -48,29 +48,17 @@ def leaky_relu_backward(dy, y, slope):
 
 @njit(**INLINE)
 def sigmoid(y, slope):
-    """Write y = s(x) and slope = s(x) s(-x), from e = exp(-abs(x)): s(abs(x)) = 1 / (1 + e), s(-abs(x)) = e / (1 + e)."""
-    one = like(y, 1)
+    """Write y = s(x) and slope = s(x) s(-x)."""
     for i in range(y.size):
-        x = y[i]
-        e = exp(-abs(x))
-        large = one / (one + e)
-        small = e * large
-        y[i] = large if x >= 0 else small
-        slope[i] = large * small
+        y[i], below = sigmoid_parts(y[i])
+        slope[i] = y[i] * below
 
 
 @njit(**INLINE)
 def tanh(y, slope):
-    """Write y, the tanh of x, and slope = 1 - y^2, from e = exp(-2 abs(x)): (1 - e) / (1 + e) and 4 e / (1 + e)^2."""
-    one, two = like(y, 1), like(y, 2)
+    """Write y, the tanh of x, and slope = 1 - y^2."""
     for i in range(y.size):
-        x = y[i]
-        p, scale, small = exp_parts(-two * abs(x))
-        scale *= small
-        e, e_minus_one = scale + scale * p, scale * p + (scale - one)
-        t = -e_minus_one / (two + e_minus_one)
-        y[i] = -t if x < 0 else t
-        slope[i] = two / (one + e) * (two * e / (one + e))
+        y[i], slope[i] = tanh_parts(y[i])
 
 
 @njit(**INLINE)
