@@ -234,6 +234,11 @@ class Optimizer(Configured):
                 raise ValueError(f"this {type(self).__name__} keeps {name} in {moment.dtype}, got {params.dtype}")
 
 
+def own_type(thing: Layer | Loss | Optimizer) -> type:
+    """Return the type of a layer, a loss or an optimizer; of the engine's twin of one, that of the one."""
+    return getattr(thing, "twin_of", type(thing))
+
+
 class ContractError(ValueError):
     """A layer's method returned something other than the contract says."""
 

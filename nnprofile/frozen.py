@@ -35,22 +35,26 @@ class FrozenNetwork:
         Whether the compiled engine does the work, or NumPy.
     """
 
-    __slots__ = ("_link", "_net", "_score", "_score_csr", "compiled", "dtype", "in_features", "out_features")
+    __slots__ = ("_link", "_net", "_runs", "_score", "_score_csr", "compiled", "dtype", "in_features", "out_features")
 
     in_features: Any
     out_features: int | None
     dtype: np.dtype[Any]
     compiled: bool
     _net: Layer
+    _runs: Layer  # by NumPy, or compiled layer by layer
     _link: Layer | None
     _score: Callable[[Any, int, Array], Any] | None
     _score_csr: Callable[[Any, int, Array], Any] | None
 
     def __init__(self, net: Layer, link: Layer | None) -> None:
-        score = score_csr = None
+        score = score_csr = twin = None
         net = net.with_params(Parameters(net.params.layout, net.params.vector.copy()))
         try:
-            score, score_csr = engine.scorer(net, link)
+            try:
+                score, score_csr = engine.scorer(net, link)
+            except engine.Unknown:
+                twin = engine.scoring_twin(net)
         except engine.Unknown:
             pass
         except engine.Unavailable as reason:
@@ -60,7 +64,8 @@ class FrozenNetwork:
             "_link": link,
             "_score": score,
             "_score_csr": score_csr,
-            "compiled": score is not None,
+            "_runs": twin or net,
+            "compiled": score is not None or twin is not None,
             "dtype": net.params.dtype,
             "in_features": getattr(net, "in_features", None),
             "out_features": getattr(net, "out_features", None),
@@ -153,8 +158,8 @@ class FrozenNetwork:
             raise ValueError(f"out must be a writable {self.dtype} array of shape {shape} in C order, got {found}")
 
     def _forward(self, x: Any) -> Any:
-        """Return link(net(x)), by NumPy."""
-        y, _ = apply(self._net, x)
+        """Return link(net(x)), layer by layer."""
+        y, _ = apply(self._runs, x)
         return y if self._link is None else apply(self._link, y)[0]
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .contract import Array, Layer, Loss, Parameters, apply, backward_pair, n_rows, numbers_of, take
+from .contract import Array, Layer, Loss, Parameters, apply, backward_pair, n_rows, numbers_of, own_type, take
 from .layers import Dense, Sequential, Tied
 from .layers.compose import Gradients
 from .losses import SoftmaxCrossEntropy
@@ -89,9 +89,9 @@ class Objective:
         if isinstance(y, Ragged) and not y.same_events(y_pred):
             raise ValueError(f"y must have a target for each event of x: {y_pred.difference(y)}")
         n, found = np.shape(numbers_of(y_pred))[:1], np.shape(numbers_of(y))[:1]
-        if type(self.loss) is SoftmaxCrossEntropy and found != n:
+        if own_type(self.loss) is SoftmaxCrossEntropy and found != n:
             raise ValueError(f"y_true has {found[0]} rows, y_pred has {n[0]}")
-        if w is not None and (isinstance(w, Ragged) or type(self.loss) is SoftmaxCrossEntropy):
+        if w is not None and (isinstance(w, Ragged) or own_type(self.loss) is SoftmaxCrossEntropy):
             weights_of(w, y)
 
     def _of_rows(self, x: Any, y: Any, w: Any, rng: Rng) -> tuple[Any, Parameters]:
@@ -110,7 +110,9 @@ class Objective:
         value, grads, of_head = 0.0, Gradients(self.net.params), Gradients(parts.head.params)
         for part, loss_cache, cache, share in self._blocks(parts.head, x, y, w):
             value = value + share * part
-            dx, own = parts.head.backward(share * self.loss.backward(loss_cache), cache)
+            dy = self.loss.backward(loss_cache)
+            dy *= dy.real.dtype.type(share)
+            dx, own = parts.head.backward(dy, cache)
             pieces.append(dx)
             of_head.put(0, own)
         parts.put(grads, of_head.finished())
@@ -122,7 +124,7 @@ class Objective:
 
     def _parts(self, y: Any) -> Ending | None:
         """Return the network in two parts, if all logits together would be many."""
-        if type(self.loss) is not SoftmaxCrossEntropy:
+        if own_type(self.loss) is not SoftmaxCrossEntropy:
             return None
         parts = ending(self.net)
         n = np.shape(numbers_of(y))[:1]
@@ -160,9 +162,9 @@ class Ending(NamedTuple):
 
 def ending(net: Layer, start: int = 0) -> Ending | None:
     """Return the layers before the last product of a network of the library, and that product; None if it ends otherwise."""
-    if type(net) is Dense:
+    if isinstance(net, Dense) and own_type(net) is Dense:
         return Ending([], net, lambda grads, own: grads.put(start, own))
-    if type(net) is Tied:
+    if isinstance(net, Tied) and own_type(net) is Tied:
 
         def put(grads: Gradients, own: Parameters) -> None:
             """E is (ids, features), the head's W its transpose."""

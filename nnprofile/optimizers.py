@@ -199,10 +199,16 @@ class Adam(FirstOrder):
 
     def _move(self, w: Array, dw: Array, learning_rate: float, rows: Any) -> None:
         m, v, t = self.state["m"], self.state["v"], self.n_steps
-        m[rows] = self.beta1 * m[rows] + (1 - self.beta1) * dw[rows]
-        v[rows] = self.beta2 * v[rows] + (1 - self.beta2) * dw[rows] ** 2
-        m_hat, v_hat = m[rows] / (1 - self.beta1**t), v[rows] / (1 - self.beta2**t)
-        w[rows] -= learning_rate * m_hat / (np.sqrt(v_hat) + self.epsilon)
+        m[rows] *= self.beta1
+        m[rows] += (1 - self.beta1) * dw[rows]
+        v[rows] *= self.beta2
+        v[rows] += (1 - self.beta2) * dw[rows] ** 2
+        step, root = m[rows] / (1 - self.beta1**t), v[rows] / (1 - self.beta2**t)
+        np.sqrt(root, out=root)
+        root += self.epsilon
+        step *= learning_rate
+        step /= root
+        w[rows] -= step
 
 
 class Schedule(Configured):

@@ -26,7 +26,7 @@ from .contract import (
     numbers_of,
     take,
 )
-from .engine import check_choice, choose_backend, predictor, runner
+from .engine import check_choice, choose_backend, is_chain, predictor, runner, twin_maker
 from .objectives import Objective, other_targets, total_weight
 from .ragged import Ragged
 from .validation import (
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     # (the rows of an epoch, in order; rng) -> piece by piece, the objective of each step done, and the step's weight; it
     # stops after a step whose objective or parameters are not finite, and gives that one a value that is not
     Runner = Callable[[Array, np.random.Generator], Generator[tuple[Array, Array]]]
+    Parts = Callable[[], tuple[Objective, Optimizer]]
 
 
 class DivergenceError(ValueError):
@@ -230,12 +231,27 @@ def fit(
     _check_monitor(watch, metrics, has_validation=validation is not None)
     optimizer.prepare(net.params)
 
-    plain = Objective(net, loss, trusted=True)
-    steps = (net, loss, optimizer, data.x, data.y, weight, batch_size, l2)
-    backend = choose_backend(
-        engine, lambda: (runner(*steps), predictor(net)), net, data.x, n_epochs=n_epochs, batch_size=batch_size
-    )
-    run, forward = backend or (_numpy_runner(*steps), lambda x: apply(net, x)[0])
+    rows = (data.x, data.y, weight, batch_size)
+
+    def plain() -> tuple[Objective, Optimizer]:
+        return Objective(net, loss, l2, trusted=True), optimizer
+
+    def by_layers(parts: Parts) -> tuple[Runner, Callable[[Any], Any], Parts]:
+        return _runner(parts, *rows), lambda x: apply(parts()[0].net, x)[0], parts
+
+    def compiled() -> tuple[Runner, Callable[[Any], Any], Parts]:
+        if is_chain(net, data.x):
+            return runner(net, loss, optimizer, *rows, l2), predictor(net), plain
+        twin = twin_maker(net, loss, optimizer)
+
+        def parts() -> tuple[Objective, Optimizer]:
+            net, loss, optimizer = twin()
+            return Objective(net, loss, l2, trusted=True), optimizer
+
+        return by_layers(parts)
+
+    backend = choose_backend(engine, compiled, net, data.x, n_epochs=n_epochs, batch_size=batch_size)
+    run, forward, parts = backend or by_layers(plain)
 
     def run_epoch(n_interrupts: Callable[[], int]) -> tuple[Array, Array]:
         order = rng.permutation(data.n_samples) if shuffle else np.arange(data.n_samples)
@@ -244,7 +260,7 @@ def fit(
     def measure() -> dict[str, float]:
         logs = data.scores(forward, metrics)
         if validation is not None:
-            logs |= {f"val_{name}": value for name, value in validation.scores(forward, metrics, plain).items()}
+            logs |= {f"val_{name}": value for name, value in validation.scores(forward, metrics, parts()[0]).items()}
         return logs
 
     restores = early_stopping is not None
@@ -324,29 +340,27 @@ def _epoch(run: Runner, order: Array, rng: np.random.Generator, n_interrupts: Ca
     return np.concatenate(values), np.concatenate(weights)
 
 
-def _numpy_runner(
-    net: Layer, loss: Loss, optimizer: Optimizer, x: Any, y: Any, weight: Any, batch_size: int, l2: float
-) -> Runner:
-    """Return the reference runner, which the engine's must equal."""
-    objective = Objective(net, loss, l2, trusted=True)
+def _runner(parts: Parts, x: Any, y: Any, weight: Any, batch_size: int) -> Runner:
+    """Return the reference runner, which the engine's must equal; ``parts`` are asked for in each epoch."""
 
-    def step(rows: Array, rng: np.random.Generator) -> tuple[float, float]:
-        t, w = take(y, rows), None if weight is None else take(weight, rows)
+    def step(objective: Objective, optimizer: Optimizer, rows: Array, rng: np.random.Generator) -> tuple[float, float]:
+        t, w, params = take(y, rows), None if weight is None else take(weight, rows), objective.net.params
         value, grads = objective.value_and_gradient(take(x, rows), t, w, rng)
         total = total_weight(rows, t, w)
         if np.isfinite(value) and total:
             try:
-                optimizer.step(net.params, grads)
+                optimizer.step(params, grads)
             except KeyboardInterrupt:  # from a handler that is not ours
                 raise HalfStep from None
-            if not all(np.isfinite(a).all() for a in (net.params.vector, *optimizer.state.values())):
+            if not all(np.isfinite(a).all() for a in (params.vector, *optimizer.state.values())):
                 value = np.nan
         return float(value), total
 
     def run(order: Array, rng: np.random.Generator) -> Generator[tuple[Array, Array]]:
+        objective, optimizer = parts()
         for first in range(0, len(order), batch_size):
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence becomes an error of ours
-                value, total = step(order[first : first + batch_size], rng)
+                value, total = step(objective, optimizer, order[first : first + batch_size], rng)
             yield np.array([value]), np.array([total])
 
     return run

@@ -758,7 +758,6 @@ def test_bad_input_gets_a_clear_error(call: Any, match: str, rng: np.random.Gene
         ),
         ("events", "events", {"sample_weight": nn.Ragged(-np.ones(13), OFFSETS)}, "must not be negative"),
         ("pooled", np.zeros(7), {"sample_weight": nn.Ragged(np.ones(13), OFFSETS)}, "one weight a row"),
-        ("events", "events", {"engine": "numba"}, "takes rows, an array or a CSR matrix x, got Ragged"),
         ("events", "events", {"validation_data": "sequences"}, "validation y: the network gives a row for each event"),
     ],
 )

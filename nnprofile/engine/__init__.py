@@ -1,6 +1,7 @@
 """The fast path: the mathematics of the layers, compiled. The only importer of Numba, and this file is its only door.
 
-``runner`` does the steps of an epoch as NumPy's runner in ``training`` does them, ``predictor`` a whole prediction. Numba
+Of a chain of layers of rows, ``runner`` does the steps of an epoch as NumPy's runner in ``training`` does them, and
+``predictor`` a whole prediction. Of any other network, ``compiled`` makes a twin, whose layers are compiled one by one. Numba
 is imported when the first of them is made, never before.
 """
 
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ..contract import SPARSE_IS_FOR_DENSE, Array, Layer, Loss, Optimizer, is_sparse, n_rows
-from ..layers import Dense, Sequential
+from ..layers import Dense, Embedding, Sequential, Tied
+from ..layers.recurrent import Recurrent
 from ..losses import MeanSquaredError, no_probability
 from ..optimizers import SGD
 from ..ragged import Ragged
-from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, Program, Rule, compile_network, compile_rule
+from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, TWINNED, Program, Rule, compile_network, compile_rule, every
 from .program import Unknown as Unknown
 
 if TYPE_CHECKING:
@@ -104,26 +106,97 @@ def kernels() -> ModuleType:
     raise Unavailable("compilation is switched off by NUMBA_DISABLE_JIT")
 
 
+def is_chain(net: Layer, x: Any) -> bool:
+    """Tell whether the steps of this network on this x can be compiled as a whole."""
+    try:
+        check_rows(x)
+        compile_network(net, net.params.dtype, sparse=is_sparse(x))
+    except Unknown:
+        return False
+    return True
+
+
 def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
     """Tell whether so much training is worth loading the engine, and the engine knows the network.
 
     By estimated work alone, whatever is loaded or compiled already, so that a job gives the same bits each time.
     """
-    try:
-        check_rows(x)
+    n_steps = n_epochs * -(-n_rows(x) // batch_size)
+    if is_chain(net, x):
         program = compile_network(net, net.params.dtype, sparse=is_sparse(x))
-    except Unknown:
+        n_layers, work = len(program.table), n_rows(x) * _multiply_adds(program, x)
+    elif any(type(layer) in TWINNED for layer in every(net)):
+        n_layers, work = _work_of_events(net, x)
+    else:
         return False
-    n_steps = n_epochs * -(-x.shape[0] // batch_size)
-    step = len(program.table) * _LAYER + net.params.vector.size * _UPDATE
-    seconds = n_steps * step + n_epochs * x.shape[0] * _multiply_adds(program, x) * _MULTIPLY_ADD
-    return bool(seconds > WORTH_IT)
+    step = n_layers * _LAYER + net.params.vector.size * _UPDATE
+    return bool(n_steps * step + n_epochs * work * _MULTIPLY_ADD > WORTH_IT)
+
+
+def _work_of_events(net: Layer, x: Any) -> tuple[int, float]:
+    """Return how many layers run in a step, recurrent ones once for each event of the longest sequence; and the multiply-adds."""
+    parts = list(_parts(x))
+    n_events = max(len(part.values) if isinstance(part, Ragged) else part.shape[0] for part in parts)
+    longest = max((int(part.lengths.max(initial=0)) for part in parts if isinstance(part, Ragged)), default=1)
+    found = [layer for layer in every(net) if not layer.children and not isinstance(layer, Embedding)]
+    sizes = sum(layer.params[name].size for layer in found for name in layer.params.matrices())
+    sizes += sum(layer.params["0.E"].size for layer in every(net) if isinstance(layer, Tied))
+    return sum(longest if isinstance(layer, Recurrent) else 1 for layer in found), 3.0 * n_events * sizes
+
+
+def _parts(x: Any) -> Iterator[Any]:
+    if isinstance(x, tuple):
+        for part in x:
+            yield from _parts(part)
+    else:
+        yield x
+
+
+def compiled(net: Layer) -> Layer:
+    """Return a twin of ``net`` that computes what it does, on the same parameters, with the layers compiled that can be.
+
+    For networks of sequences, and those that branch: a layer at a time, as in NumPy. Training one trains the other.
+
+    Raises
+    ------
+    ValueError
+        If the engine knows none of its layers, or there is no engine in this process.
+
+    Examples
+    --------
+    >>> from nnprofile import GRU, Ragged
+    >>> net = Sequential([GRU(1, 2)], rng=np.random.default_rng(0))
+    >>> x = Ragged(np.array([[1.0], [0.5]]), [0, 2])
+    >>> np.allclose(compiled(net).forward(x)[0].values, net.forward(x)[0].values)
+    True
+    """
+    twin: Layer = twin_maker(net)()[0]
+    return twin
+
+
+def twin_maker(net: Layer, *others: Loss | Optimizer) -> Callable[[], list[Any]]:
+    """Return a function that makes twins of a network, losses and optimizers as they are when it is called, in one memory.
+
+    Raises
+    ------
+    Unknown
+        If no layer has a kernel, or the dtype has none.
+    Unavailable
+        As ``kernels``.
+    """
+    kernels()
+    from .memory import Memory
+    from .twins import twin_of, twin_of_other
+
+    memory = Memory(net.params.dtype)
+    twin_of(net, memory)
+    return lambda: [twin_of(net, memory), *(twin_of_other(other, memory) for other in others)]
 
 
 def check_rows(x: Any, y: Any = None) -> None:
     """Raise Unknown unless x is an array or a CSR matrix, and y an array."""
     if isinstance(x, Ragged | tuple):
-        raise Unknown(f"the engine takes rows, an array or a CSR matrix x, got {type(x).__name__}")
+        raise Unknown(f"these steps take rows, an array or a CSR matrix x, got {type(x).__name__}")
     if is_sparse(y):
         raise Unknown("the engine takes an array of targets, got a sparse y")
 
@@ -377,8 +450,7 @@ def scorer(net: Layer, link: Layer | None) -> tuple[Score, Score]:
     Unknown, Unavailable
         As ``runner``.
     """
-    if _chosen.get() == "numpy":
-        raise Unknown("use_engine('numpy') is in force")
+    _check_scoring()
     dtype = net.params.dtype
     program = compile_network(net, dtype, link=link)
     steps = kernels()
@@ -392,6 +464,23 @@ def scorer(net: Layer, link: Layer | None) -> tuple[Score, Score]:
         return steps.infer_csr(*fixed, csr(x, dtype), first, out)
 
     return partial(steps.infer, *fixed), score_csr
+
+
+def scoring_twin(net: Layer) -> Layer:
+    """Return ``compiled(net)``, for networks that have no ``scorer``.
+
+    Raises
+    ------
+    Unknown, Unavailable
+        As ``scorer``.
+    """
+    _check_scoring()
+    return compiled(net)
+
+
+def _check_scoring() -> None:
+    if _chosen.get() == "numpy":
+        raise Unknown("use_engine('numpy') is in force")
 
 
 def as_contiguous(a: Array, dtype: DTypeLike) -> Array:

@@ -10,7 +10,8 @@ from math import pi, sqrt
 
 from numba import njit
 
-from .elementary import INLINE, exp, exp_of_any, like, normal, sigmoid_parts, tanh_parts, total, view
+from .cache import compiled
+from .elementary import INLINE, exp, exp_of_any, highest, like, normal, sigmoid_parts, tanh_parts, total, view
 from .program import EXP, GELU_UNIT, LEAKY_RELU, RELU, SIGMOID, SOFTMAX, TANH
 
 
@@ -100,9 +101,7 @@ def softmax(y, n_columns):
     """Write y_j = exp(x_j - max x) / sum_k exp(x_k - max x) for each row."""
     for start in range(0, y.size, n_columns):
         row = view(y, start, n_columns)
-        top = row[0]
-        for j in range(n_columns):
-            top = row[j] if row[j] > top else top
+        top = highest(row)
         for j in range(n_columns):
             row[j] = exp(row[j] - top)
         row_total = total(row)
@@ -158,3 +157,15 @@ def activate_backward(kind, number, dy, y, n_columns, slope):
         times(dy, y)
     else:
         times(dy, slope)
+
+
+@compiled
+def forward_rows(kind, number, y, slope):
+    """Do what ``activate`` does, of a matrix."""
+    activate(kind, number, view(y, 0, y.size), y.shape[1], view(slope, 0, slope.size))
+
+
+@compiled
+def backward_rows(kind, number, dy, y, slope):
+    """Do what ``activate_backward`` does, of a matrix."""
+    activate_backward(kind, number, view(dy, 0, dy.size), view(y, 0, y.size), y.shape[1], view(slope, 0, slope.size))

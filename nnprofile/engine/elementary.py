@@ -23,6 +23,9 @@ from ..functions import NORMAL_TAIL
 HELPER = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 ONCE = HELPER | {"inline": "always"}  # called in one place: a call would copy each array's description
 INLINE = HELPER | {"fastmath": {"contract", "nsz"}}  # NaN and infinity keep their meaning
+# One loop of a kernel. Inlined without fail: of a function that is called, a process that compiles has two versions, and one that
+# loads machine code has one, and they may round differently.
+LOOP = INLINE | {"forceinline": True}
 # Sums may be taken in any order. No "contract": with it, LLVM 14 takes 0 * x + y for y, even where x is infinite.
 SUM = HELPER | {"fastmath": {"nsz", "reassoc"}}
 _LN2_HIGH = float.fromhex("0x1.62e4p-1")  # 15 digits, so that n * _LN2_HIGH is exact, also in float32
@@ -140,6 +143,19 @@ def view(typing, a, start, size):
 
 
 @intrinsic
+def larger(typing, x, y):
+    """Return the larger of two numbers; NaN counts for nothing, or for itself, so that a loop may take any order."""
+
+    def emit(context, builder, signature, args):
+        number = args[0].type
+        kind = ir.FunctionType(number, [number] * 2)
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.maxnum.f{x.bitwidth}")
+        return builder.call(function, args, fastmath=("nnan", "nsz"))
+
+    return x(x, x), emit
+
+
+@intrinsic
 def lowest(typing, x):
     """Return an x whose exp, and that of all less, is 0 in x's dtype."""
 
@@ -183,7 +199,7 @@ def shift(typing, x):
 
 @intrinsic
 def power_of_two(typing, shifted):
-    """Return 2^n for a whole n between -126 and 127 (for float32; to 1023 otherwise), shifted: its lowest bits are the exponent."""
+    """Return 2^n for a whole n between -126 and 127 (for float32; to 1023 otherwise), which comes shifted, as its exponent."""
     n_digits = {32: 23, 64: 52}[shifted.bitwidth]
 
     def emit(context, builder, signature, args):
@@ -301,3 +317,12 @@ def total(a):
     for i in range(a.size):
         sum_ += a[i]
     return like(a, sum_)
+
+
+@njit(**INLINE)
+def highest(a):
+    """Return the largest number of a."""
+    top = a[0]
+    for i in range(a.size):
+        top = larger(top, a[i])
+    return top

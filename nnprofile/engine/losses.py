@@ -11,7 +11,8 @@ from math import log1p as log1p_of_any
 
 from numba import njit
 
-from .elementary import INLINE, exp, exp_of_any, expm1_of_any, like, log1p, total, view
+from .cache import compiled
+from .elementary import INLINE, exp, exp_of_any, expm1_of_any, highest, like, log1p, total, view
 from .program import (
     ABSOLUTE,
     BINARY,
@@ -23,6 +24,7 @@ from .program import (
     SOFTMAX_ROWS,
     SQUARED,
 )
+from .vectors import clear, row
 
 
 @njit(**INLINE)
@@ -123,14 +125,18 @@ def _logits(z, p):
 @njit(**INLINE)
 def softmax_labels(z, label, dz):
     """Return -log p_c for the label c, p = softmax(z); dl = p - 1[j = c], with p_c - 1 summed from the others."""
-    top, others = _logits(z, dz)
-    sum_ = dz[top] + others
-    l = (log1p(others) if others <= 1 else like(z, log(sum_))) - (z[label] - z[top])
-    dz[label] = like(z, 0)
-    rest = total(dz)
+    top = highest(z)
     for j in range(z.size):
-        dz[j] /= sum_
-    dz[label] = -rest / sum_
+        dz[j] = exp(z[j] - top)
+    own = dz[label]
+    dz[label] = like(z, 0)
+    others = total(dz)
+    sum_ = own + others
+    l = log1p(others) if own == 1 and others <= 1 else like(z, log(sum_)) + (top - z[label])
+    share = like(z, 1) / sum_
+    for j in range(z.size):
+        dz[j] *= share
+    dz[label] = -others * share
     return l
 
 
@@ -206,3 +212,18 @@ def no_probability(p):
         if p[i] < 0 or p[i] > 1:
             return p[i]
     return like(p, 0)
+
+
+@compiled
+def softmax_of_labels(z, labels, shares, dz):
+    """Return sum_n share_n l_n of softmax_labels over rows of logits, and write dz_n = share_n dl_n; 0 where the share is 0."""
+    value = 0.0
+    for n in range(labels.size):
+        dz_n, share = row(dz, n), like(dz, shares[n])
+        if share == 0:
+            clear(dz_n)
+        else:
+            value += shares[n] * softmax_labels(row(z, n), labels[n], dz_n)
+            for j in range(dz_n.size):
+                dz_n[j] *= share
+    return value

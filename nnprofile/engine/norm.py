@@ -6,6 +6,7 @@ from math import sqrt
 
 from numba import njit
 
+from .cache import compiled
 from .elementary import SUM, like, view
 
 
@@ -55,3 +56,15 @@ def backward(dy, params, start, n_columns, kept, grads, g_0, first):
         mean, along = mean / count, along / count
         for j in range(n_columns):
             row[j] = r * (row[j] - mean - h[j] * along)
+
+
+@compiled
+def forward_rows(y, params, epsilon, kept):
+    """Do what ``forward`` does, of a matrix; params are g and b."""
+    forward(view(y, 0, y.size), params, 0, y.shape[1], epsilon, kept)
+
+
+@compiled
+def backward_rows(dy, params, kept, grads):
+    """Do what ``backward`` does, of a matrix; grads are dg and db."""
+    backward(view(dy, 0, dy.size), params, 0, dy.shape[1], kept, grads, 0, True)

@@ -16,9 +16,8 @@ MANY = 4  # rows in a batch, from which on it pays to transpose W
 
 
 @njit(**HELPER)
-def product(a, a_0, a_row, a_step, b, b_0, b_row, s, s_0, s_row, c, c_0, n_rows, n_steps, n_columns):
-    """C = S + A B for C of n_rows x n_columns and n_steps columns of A; strides as in ``tile``, and C's row is n_columns."""
-    c_row = n_columns
+def product(a, a_0, a_row, a_step, b, b_0, b_row, s, s_0, s_row, c, c_0, c_row, n_rows, n_steps, n_columns):
+    """C = S + A B for C of n_rows x n_columns and n_steps columns of A; places and strides as in ``tile``."""
     n_lanes = LINE // c.itemsize
     n_whole, n_fours = n_columns - n_columns % n_lanes, n_rows - n_rows % ROWS
     for j in range(0, n_columns, n_lanes):
@@ -59,7 +58,7 @@ def forward(x, x_0, params, w_0, n_in, n_out, y, y_0, n_rows, by_blas):
             for j in range(n_out):
                 y_i[j] += b[j]
     else:
-        product(x, x_0, n_in, 1, params, w_0, n_out, params, b_0, 0, y, y_0, n_rows, n_in, n_out)
+        product(x, x_0, n_in, 1, params, w_0, n_out, params, b_0, 0, y, y_0, n_out, n_rows, n_in, n_out)
 
 
 @njit(**HELPER)
@@ -76,9 +75,9 @@ def weight_gradient(x, x_0, dy, n_in, n_out, grads, g_0, n_rows, by_blas, first,
         else:
             dw += np.dot(x_rows.T, dy_rows)
     elif first:
-        product(x, x_0, 1, n_in, dy, 0, n_out, zeros, 0, 0, grads, g_0, n_in, n_rows, n_out)
+        product(x, x_0, 1, n_in, dy, 0, n_out, zeros, 0, 0, grads, g_0, n_out, n_in, n_rows, n_out)
     else:
-        product(x, x_0, 1, n_in, dy, 0, n_out, grads, g_0, n_out, grads, g_0, n_in, n_rows, n_out)
+        product(x, x_0, 1, n_in, dy, 0, n_out, grads, g_0, n_out, grads, g_0, n_out, n_in, n_rows, n_out)
 
 
 @njit(**INLINE)
@@ -100,7 +99,7 @@ def input_gradient(dy, params, w_0, transposed, t_0, n_in, n_out, dx, n_rows, n_
         W = matrix(params, w_0, n_in, n_out)
         np.dot(matrix(dy, 0, n_rows, n_out), W.T, matrix(dx, 0, n_rows, n_in))
     elif n_batch >= MANY:
-        product(dy, 0, n_out, 1, transposed, t_0, n_in, zeros, 0, 0, dx, 0, n_rows, n_out, n_in)
+        product(dy, 0, n_out, 1, transposed, t_0, n_in, zeros, 0, 0, dx, 0, n_in, n_rows, n_out, n_in)
     else:
         for r in range(n_rows):
             for i in range(n_in):

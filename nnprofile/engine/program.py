@@ -6,12 +6,35 @@ what the engine knows, and what it does not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Layer, Loss, Optimizer
-from ..layers import GELU, Dense, Dropout, Exp, Identity, LayerNorm, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from ..contract import Array, Layer, Loss, Optimizer, own_type
+from ..layers import (
+    GELU,
+    GRU,
+    LSTM,
+    RNN,
+    Conv1D,
+    Dense,
+    Dropout,
+    Embedding,
+    Exp,
+    Identity,
+    LastEvent,
+    LayerNorm,
+    LeakyReLU,
+    MaxOverEvents,
+    MeanOverEvents,
+    PositionalEmbedding,
+    ReLU,
+    SelfAttention,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
 from ..layers.walk import chain
 from ..losses import (
     BinaryCrossEntropy,
@@ -41,7 +64,7 @@ MATRIX, VECTOR = 10, 11  # how many parameters are in the matrix, and behind it
 N_COLUMNS = 12
 
 DENSE, RELU, LEAKY_RELU, SIGMOID, TANH, SOFTMAX, DROPOUT, GELU_UNIT, LAYER_NORM, EXP = range(10)
-_LAYERS: dict[type[Layer], int] = {
+LAYERS: dict[type[Layer], int] = {
     Dense: DENSE,
     ReLU: RELU,
     LeakyReLU: LEAKY_RELU,
@@ -53,7 +76,12 @@ _LAYERS: dict[type[Layer], int] = {
     LayerNorm: LAYER_NORM,
     Exp: EXP,
 }
-_NUMBERS = {LEAKY_RELU: "negative_slope", DROPOUT: "rate"}  # a layer's number
+# What has a twin: these, and what is between the Dense layers of a chain.
+TWINNED: tuple[type[Layer], ...] = (
+    *(Embedding, PositionalEmbedding, RNN, GRU, LSTM, Conv1D, SelfAttention, LastEvent, MeanOverEvents, MaxOverEvents),
+    *(layer for layer in LAYERS if layer not in (Dense, Dropout)),
+)
+NUMBERS = {LEAKY_RELU: "negative_slope", DROPOUT: "rate"}  # a layer's number
 
 _SLOPED = (SIGMOID, TANH, GELU_UNIT)  # note f'(x) on the way forward
 _READERS = (RELU, LEAKY_RELU, SOFTMAX, EXP)  # read their own output in the backward pass
@@ -78,6 +106,13 @@ BLOCK, LARGE_BLOCK = 128, 1024  # rows at a time: few, so that they stay in the 
 
 class Unknown(ValueError):
     """The engine does not know this layer, loss or optimizer."""
+
+
+def every(net: Layer) -> Iterator[Layer]:
+    """Yield a layer and all that it holds, at any depth."""
+    yield net
+    for layer in net.children:
+        yield from every(layer)
 
 
 class Program(NamedTuple):
@@ -106,7 +141,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
     if link is not None and type(link) is not Identity:
         layers.append((link, 0))
     for layer, _ in layers:
-        if type(layer) not in _LAYERS:
+        if type(layer) not in LAYERS:
             raise Unknown(f"the engine does not know the layer {layer!r}")
     dense = [layer for layer, _ in layers if isinstance(layer, Dense)]
     if not dense:
@@ -122,7 +157,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
     reader = DENSE  # the kind of the layer that will read x again as its own output; Dense and the input do not
     for layer, start in layers:
         row = [0] * N_COLUMNS
-        kind = row[KIND] = _LAYERS[type(layer)]
+        kind = row[KIND] = LAYERS[type(layer)]
         row[N_IN], row[X], row[PARAMS] = width, x, start
         row[MATRIX] = sum(layer.params[name].size for name in layer.params.matrices())
         row[VECTOR] = layer.params.vector.size - row[MATRIX]
@@ -150,7 +185,7 @@ def compile_network(net: Layer, dtype: DTypeLike, *, link: Layer | None = None, 
             reader = kind
         row[Y] = x
         table.append(row)
-        number = getattr(layer, _NUMBERS[kind]) if kind in _NUMBERS else 0.0
+        number = getattr(layer, NUMBERS[kind]) if kind in NUMBERS else 0.0
         numbers.append(layer.epsilon_in(dtype) if isinstance(layer, LayerNorm) else number)
     return Program(
         np.array(table, np.int64),
@@ -195,13 +230,25 @@ def compile_rule(loss: Loss, optimizer: Optimizer, y: Array, l2: float) -> Rule:
     if kind == SOFTMAX_LABELS and y.ndim == 2:
         kind = SOFTMAX_ROWS
     delta = float(loss.delta) if isinstance(loss, Huber) else 0.0
-    if type(optimizer) is SGD:
+    return Rule(kind, delta, *update_of(optimizer), float(l2))
+
+
+def update_of(optimizer: Optimizer) -> tuple[int, float, float, float, float, bool, float]:
+    """Return the numbers of an optimizer, in the order that they have in a Rule.
+
+    Raises
+    ------
+    Unknown
+        If it is none of the library's own.
+    """
+    if own_type(optimizer) is SGD:
+        assert isinstance(optimizer, SGD)
         update = NESTEROV if optimizer.nesterov else MOMENTUM if optimizer.momentum else PLAIN
         numbers = (optimizer.momentum, 0.0, 0.0, 0.0)
-    elif type(optimizer) is Adam:
+    elif own_type(optimizer) is Adam:
+        assert isinstance(optimizer, Adam)
         update, numbers = ADAM, (0.0, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
     else:
         raise Unknown(f"the engine does not know the optimizer {optimizer!r}")
-    lazy = optimizer.lazy and update != PLAIN
     momentum, beta1, beta2, epsilon = map(float, numbers)  # another type would be compiled anew
-    return Rule(kind, delta, update, momentum, beta1, beta2, epsilon, lazy, float(optimizer.weight_decay), float(l2))
+    return update, momentum, beta1, beta2, epsilon, optimizer.lazy and update != PLAIN, float(optimizer.weight_decay)

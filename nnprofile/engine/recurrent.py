@@ -1,9 +1,8 @@
 """RNN, GRU and LSTM through time; the formulas are those of ``layers.recurrent``.
 
 Sequences are taken in the order of falling length: ``ends[t]`` of them have a step t, and these are the first of those of the
-step before. ``events`` names the events in that order of time, which h and ``kept`` have; all other arrays are in the order of
-the sequences. ``kept`` are the factors that the way back multiplies by, a block of columns for each. A loop names few arrays:
-a compiler uses vectors only where it can ask of each two whether they overlap.
+step before. ``events`` names the events in that order of time, which u and h have; all other arrays are in the order of the
+sequences. What a gate's a and u are, x W and h_before U, is written over by what the way back multiplies by.
 """
 
 from __future__ import annotations
@@ -12,24 +11,21 @@ import numpy as np
 from numba import njit
 
 from .cache import compiled
-from .elementary import HELPER, INLINE, like, sigmoid_parts, tanh_parts, view
+from .elementary import HELPER, LOOP, like, sigmoid_parts, tanh_parts, view
 from .products import product
+from .vectors import add, add_product, clear, copy, multiply, part, product_of, products_of, row
 
 
 @compiled
 def in_time(offsets, events, ends):
     """Write the events step by step, those of longer sequences first, and how many sequences have each step."""
-    n_sequences, longest = offsets.size - 1, ends.size
     ends[:] = 0
-    for i in range(n_sequences):
+    for i in range(offsets.size - 1):
         for t in range(offsets[i + 1] - offsets[i]):
             ends[t] += 1
-    place = np.empty(longest + 1, np.int64)  # of the next sequence of each length
-    place[longest] = 0
-    for length in range(longest - 1, -1, -1):
-        place[length] = ends[length]  # so many are longer
-    first = np.cumsum(ends) - ends
-    for i in range(n_sequences):
+    first, place = np.cumsum(ends) - ends, np.zeros(ends.size + 1, np.int64)
+    place[:-1] = ends  # of the next sequence of each length, among those at a step: so many are longer
+    for i in range(offsets.size - 1):
         length = offsets[i + 1] - offsets[i]
         for t in range(length):
             events[first[t] + place[length]] = offsets[i] + t
@@ -37,248 +33,228 @@ def in_time(offsets, events, ends):
 
 
 @compiled
-def rnn(a, U, b, c, events, ends, h, y, kept):
-    """Write h = tanh(a + h_before U + b), for which c is b."""
-    k = h.shape[1]
-    u, first, before = np.empty((ends[0], k), a.dtype), 0, 0
-    for t in range(ends.size):
-        _recur(h, before, U, c, u, ends[t], t)
-        for i in range(ends[t]):
-            now = first + i
-            _copy(_part(u, i, 0, k), _part(h, now, 0, k))
-            _tanh_of_sum(_part(h, now, 0, k), _part(a, events[now], 0, k), _part(kept, now, 0, k))
-            _copy(_part(h, now, 0, k), _part(y, events[now], 0, k))
-        before, first = first, first + ends[t]
-
-
-@compiled
-def rnn_back(dy, U, events, ends, kept, da, du_n):
-    """Write da = dh (1 - h^2), with dh = dy + da_after U^T."""
-    k = dy.shape[1]
-    dh, U_turned, first = np.zeros((ends[0], k), dy.dtype), np.ascontiguousarray(U.T), len(dy)
-    du = np.empty((ends[0], k), dy.dtype)
-    for t in range(ends.size - 1, -1, -1):
-        first -= ends[t]
-        for i in range(ends[t]):
-            now, d = first + i, _part(dh, i, 0, k)
-            _add(d, _part(dy, events[now], 0, k))
-            _product(d, _part(kept, now, 0, k), _part(du, i, 0, k))
-            _copy(_part(du, i, 0, k), _part(da, events[now], 0, k))
-            _clear(d)
-        _return(du, U_turned, dh, ends[t])
-
-
-@compiled
-def gru(a, U, b, c, events, ends, h, y, kept):
-    """Write h = n + z (h_before - n), with a + b as r, z and n in turn; a is written over."""
-    k = h.shape[1]
-    u, start, first, before = np.empty((ends[0], 3 * k), a.dtype), np.zeros((1, k), a.dtype), 0, 0
-    for t in range(ends.size):
-        _recur(h, before, U, c, u, ends[t], t)
-        for i in range(ends[t]):
-            now, at = first + i, events[first + i]
-            h_before = _part(h, before + i, 0, k) if t else _part(start, 0, 0, k)
-            r, z, u_n = _part(u, i, 0, k), _part(u, i, k, k), _part(u, i, 2 * k, k)
-            not_r, not_z, n = _part(a, at, 0, k), _part(a, at, k, k), _part(a, at, 2 * k, k)
-            of_n, of_z, of_r = _part(kept, now, 0, k), _part(kept, now, k, k), _part(kept, now, 2 * k, k)
-            _add(_part(a, at, 0, 3 * k), b)
-            _sigmoids_of_sum(_part(u, i, 0, 2 * k), _part(a, at, 0, 2 * k))
-            _product(u_n, r, of_r)
-            _tanh_of_sum(n, of_r, of_n)
-            _multiply(of_r, not_r)
-            _multiply(of_n, not_z)
-            _difference(h_before, n, of_z)
-            _mix(n, of_z, z, not_z, h_before, _part(h, now, 0, k))
-            _multiply(of_z, z)
-            _multiply(of_z, not_z)
-            _copy(_part(u, i, 0, 2 * k), _part(kept, now, 3 * k, 2 * k))
-            _copy(_part(h, now, 0, k), _part(y, at, 0, k))
-        before, first = first, first + ends[t]
-
-
-@compiled
-def gru_back(dy, U, events, ends, kept, da, du_n):
-    """Write da, and du where it is another: du_n = da_n r."""
-    k = dy.shape[1]
-    dh, U_turned, first = np.zeros((ends[0], k), dy.dtype), np.ascontiguousarray(U.T), len(dy)
-    du = np.empty((ends[0], 3 * k), dy.dtype)
-    for t in range(ends.size - 1, -1, -1):
-        first -= ends[t]
-        for i in range(ends[t]):
-            now, at, d = first + i, events[first + i], _part(dh, i, 0, k)
-            du_r, du_z, du_of_n = _part(du, i, 0, k), _part(du, i, k, k), _part(du, i, 2 * k, k)
-            da_n, r, z = _part(da, at, 2 * k, k), _part(kept, now, 3 * k, k), _part(kept, now, 4 * k, k)
-            _add(d, _part(dy, at, 0, k))
-            _product(d, _part(kept, now, 0, k), da_n)
-            _product(d, _part(kept, now, k, k), du_z)
-            _product(da_n, _part(kept, now, 2 * k, k), du_r)
-            _product(da_n, r, du_of_n)
-            _copy(du_of_n, _part(du_n, at, 0, k))
-            _copy(_part(du, i, 0, 2 * k), _part(da, at, 0, 2 * k))
-            _multiply(d, z)
-        _return(du, U_turned, dh, ends[t])
-
-
-@compiled
-def lstm(a, U, b, c, events, ends, h, y, kept):
-    """Write h = o tanh(s), with the cell's state s = f s_before + i g; a is written over, and c is b."""
-    k = h.shape[1]
-    u, cell = np.empty((ends[0], 4 * k), a.dtype), np.zeros((ends[0], k), a.dtype)
-    first, before = 0, 0
-    for t in range(ends.size):
-        _recur(h, before, U, c, u, ends[t], t)
-        for j in range(ends[t]):
-            now, at, s = first + j, events[first + j], _part(cell, j, 0, k)
-            i, f, g, o = _part(u, j, 0, k), _part(u, j, k, k), _part(u, j, 2 * k, k), _part(u, j, 3 * k, k)
-            not_i, not_f, zero, not_o = (
-                _part(a, at, 0, k),
-                _part(a, at, k, k),
-                _part(a, at, 2 * k, k),
-                _part(a, at, 3 * k, k),
-            )
-            of_i, of_f, of_g = _part(kept, now, 0, k), _part(kept, now, k, k), _part(kept, now, 2 * k, k)
-            of_o, of_s = _part(kept, now, 3 * k, k), _part(kept, now, 5 * k, k)
-            _sigmoids_of_sum(_part(u, j, 0, 2 * k), _part(a, at, 0, 2 * k))
-            _tanh_of_sum(g, zero, of_g)
-            _sigmoids_of_sum(o, not_o)
-            _product(s, not_f, of_f)
-            _multiply(of_f, f)
-            _multiply(s, f)
-            _product(i, g, of_i)
-            _add(s, of_i)
-            _multiply(of_i, not_i)
-            _multiply(of_g, i)
-            _copy(s, of_o)
-            _clear(zero)
-            _tanh_of_sum(of_o, zero, of_s)
-            _product(o, of_o, _part(h, now, 0, k))
-            _multiply(of_s, o)
-            _multiply(of_o, o)
-            _multiply(of_o, not_o)
-            _copy(f, _part(kept, now, 4 * k, k))
-            _copy(_part(h, now, 0, k), _part(y, at, 0, k))
-        before, first = first, first + ends[t]
-
-
-@compiled
-def lstm_back(dy, U, events, ends, kept, da, du_n):
-    """Write da, with dh = dy + da_after U^T and ds = ds_after f_after + dh o (1 - tanh(s)^2)."""
-    k = dy.shape[1]
-    dh, U_turned, first = np.zeros((ends[0], k), dy.dtype), np.ascontiguousarray(U.T), len(dy)
-    du, dcell = np.empty((ends[0], 4 * k), dy.dtype), np.zeros((ends[0], k), dy.dtype)
-    for t in range(ends.size - 1, -1, -1):
-        first -= ends[t]
-        for i in range(ends[t]):
-            now, d, ds = first + i, _part(dh, i, 0, k), _part(dcell, i, 0, k)
-            _add(d, _part(dy, events[now], 0, k))
-            _add_product(ds, d, _part(kept, now, 5 * k, k))
-            for gate in range(3):
-                _product(ds, _part(kept, now, gate * k, k), _part(du, i, gate * k, k))
-            _product(d, _part(kept, now, 3 * k, k), _part(du, i, 3 * k, k))
-            _multiply(ds, _part(kept, now, 4 * k, k))
-            _copy(_part(du, i, 0, 4 * k), _part(da, events[now], 0, 4 * k))
-            _clear(d)
-        _return(du, U_turned, dh, ends[t])
-
-
-@compiled
 def befores(y, offsets, out):
     """Write the h before each event: y of the event before, and 0 for the first of a sequence."""
-    k = y.shape[1]
     for i in range(offsets.size - 1):
         for event in range(offsets[i], offsets[i + 1]):
             if event == offsets[i]:
-                _clear(_part(out, event, 0, k))
+                clear(row(out, event))
             else:
-                _copy(_part(y, event - 1, 0, k), _part(out, event, 0, k))
+                copy(row(y, event - 1), row(out, event))
+
+
+@compiled
+def rnn(a, U, b, events, ends, u, h, y):
+    """Write h = tanh(a + u) with u = h_before U + b; its slope to a."""
+    first = before = 0
+    for t in range(ends.size):
+        _recur(h, before, U, b, u, first, ends[t], t)
+        for i in range(first, first + ends[t]):
+            _rnn_output(row(a, events[i]), row(u, i), row(h, i))
+            copy(row(h, i), row(y, events[i]))
+        before, first = first, first + ends[t]
+
+
+@compiled
+def rnn_back(dy, U, events, ends, a, u, da, du_n):
+    """Write da = dh (1 - h^2), with dh = dy + da_after U^T."""
+    first, dh, du, U_turned = len(dy), np.zeros((ends[0], dy.shape[1]), dy.dtype), _few(ends, U), U.T.copy()
+    for t in range(ends.size - 1, -1, -1):
+        first -= ends[t]
+        for i in range(ends[t]):
+            at, d = events[first + i], row(dh, i)
+            add(d, row(dy, at))
+            product_of(d, row(a, at), row(du, i))
+            copy(row(du, i), row(da, at))
+            clear(d)
+        _return(du, U_turned, dh, ends[t])
+
+
+@compiled
+def gru(a, U, b, c, events, ends, u, h, y):
+    """Write h = n + z (h_before - n); c holds b too, where a and u are added: for r and z."""
+    k, first, before, start = h.shape[1], 0, 0, np.zeros(h.shape[1], h.dtype)
+    for t in range(ends.size):
+        _recur(h, before, U, c, u, first, ends[t], t)
+        for i in range(first, first + ends[t]):
+            at, h_i = events[i], row(h, i)
+            r, z, u_n = part(u, i, 0, k), part(u, i, k, k), part(u, i, 2 * k, k)
+            not_r, not_z, a_n = part(a, at, 0, k), part(a, at, k, k), part(a, at, 2 * k, k)
+            h_before = row(h, before + i - first) if t else start
+            _sigmoids(part(u, i, 0, 2 * k), part(a, at, 0, 2 * k))
+            _gru_new(a_n, view(b, 2 * k, k), r, u_n, h_i)
+            multiply(a_n, not_z)
+            _gru_mix(h_i, z, not_z, h_before)
+            _gru_reset(u_n, r, not_r)
+            copy(h_i, row(y, at))
+        before, first = first, first + ends[t]
+
+
+@compiled
+def gru_back(dy, U, events, ends, a, u, da, du_n):
+    """Write da, and du where it differs: du_n = da_n r."""
+    k, first, dh, du, U_turned = (
+        dy.shape[1],
+        len(dy),
+        np.zeros((ends[0], dy.shape[1]), dy.dtype),
+        _few(ends, U),
+        U.T.copy(),
+    )
+    for t in range(ends.size - 1, -1, -1):
+        first -= ends[t]
+        for i in range(ends[t]):
+            now, at, d = first + i, events[first + i], row(dh, i)
+            r, z, of_r = part(u, now, 0, k), part(u, now, k, k), part(u, now, 2 * k, k)
+            da_n, new = part(da, at, 2 * k, k), part(du, i, 2 * k, k)
+            add(d, row(dy, at))
+            products_of(d, part(a, at, k, k), part(du, i, k, k), part(a, at, 2 * k, k), da_n)
+            products_of(da_n, of_r, part(du, i, 0, k), r, new)
+            multiply(d, z)
+            copy(part(du, i, 0, 2 * k), part(da, at, 0, 2 * k))
+            copy(new, row(du_n, at))
+        _return(du, U_turned, dh, ends[t])
+
+
+@compiled
+def lstm(a, U, b, events, ends, u, h, y):
+    """Write h = o tanh(s), with the cell's state s = f s_before + i g."""
+    k, first, before, cell = h.shape[1], 0, 0, np.zeros((ends[0], h.shape[1]), h.dtype)
+    for t in range(ends.size):
+        _recur(h, before, U, b, u, first, ends[t], t)
+        for j in range(first, first + ends[t]):
+            at, s = events[j], row(cell, j - first)
+            i, f, g, o = part(u, j, 0, k), part(u, j, k, k), part(u, j, 2 * k, k), part(u, j, 3 * k, k)
+            of_i, of_f, of_g = part(a, at, 0, k), part(a, at, k, k), part(a, at, 2 * k, k)
+            _sigmoids(part(u, j, 0, 2 * k), part(a, at, 0, 2 * k))
+            _tanhs(g, of_g)
+            _sigmoids(o, part(a, at, 3 * k, k))
+            _lstm_state(s, of_f, f, i, g)
+            _lstm_factors(of_i, of_g, i, g)
+            _lstm_show(s, o, i, g)
+            _lstm_output(o, g, part(a, at, 3 * k, k), row(h, j))
+            copy(row(h, j), row(y, at))
+        before, first = first, first + ends[t]
+
+
+@compiled
+def lstm_back(dy, U, events, ends, a, u, da, du_n):
+    """Write da, with dh = dy + da_after U^T and ds = ds_after f_after + dh o (1 - tanh(s)^2)."""
+    k, first, dh, du, U_turned = (
+        dy.shape[1],
+        len(dy),
+        np.zeros((ends[0], dy.shape[1]), dy.dtype),
+        _few(ends, U),
+        U.T.copy(),
+    )
+    dcell = np.zeros_like(dh)
+    for t in range(ends.size - 1, -1, -1):
+        first -= ends[t]
+        for j in range(ends[t]):
+            now, at, d, ds = first + j, events[first + j], row(dh, j), row(dcell, j)
+            add(d, row(dy, at))
+            add_product(d, part(u, now, 0, k), ds)
+            products_of(ds, part(a, at, 0, k), part(du, j, 0, k), part(a, at, k, k), part(du, j, k, k))
+            product_of(ds, part(a, at, 2 * k, k), part(du, j, 2 * k, k))
+            product_of(d, part(a, at, 3 * k, k), part(du, j, 3 * k, k))
+            multiply(ds, part(u, now, k, k))
+            copy(row(du, j), row(da, at))
+            clear(d)
+        _return(du, U_turned, dh, ends[t])
 
 
 @njit(**HELPER)
-def _recur(h, before, U, c, u, n, t):
+def _recur(h, before, U, c, u, first, n, t):
     """Write u = h_before U + c of n rows; h is 0 before the first step."""
     k, width = U.shape
-    n_steps = k if t else 0
-    product(_flat(h), before * k, k, 1, _flat(U), 0, width, c, 0, 0, _flat(u), 0, n, n_steps, width)
+    h, U, u = view(h, 0, h.size), view(U, 0, U.size), view(u, 0, u.size)
+    product(h, before * k, k, 1, U, 0, width, c, 0, 0, u, first * width, width, n, k if t else 0, width)
 
 
 @njit(**HELPER)
 def _return(du, U_turned, dh, n):
     """Add du U^T to dh, of n rows."""
     width, k = U_turned.shape
-    dh = _flat(dh)
-    product(_flat(du), 0, width, 1, _flat(U_turned), 0, k, dh, 0, k, dh, 0, n, width, k)
+    du, U_turned, dh = view(du, 0, du.size), view(U_turned, 0, U_turned.size), view(dh, 0, dh.size)
+    product(du, 0, width, 1, U_turned, 0, k, dh, 0, k, dh, 0, k, n, width, k)
 
 
 @njit(**HELPER)
-def _flat(a):
-    return view(a, 0, a.size)
+def _few(ends, U):
+    """Return memory for the u of one step."""
+    return np.empty((ends[0], U.shape[1]), U.dtype)
 
 
-@njit(**HELPER)
-def _part(a, i, start, size):
-    """Return ``size`` numbers of row i, from ``start`` on."""
-    return view(a, i * a.shape[1] + start, size)
+@njit(**LOOP)
+def _rnn_output(a, u, h):
+    for j in range(a.size):
+        h[j], a[j] = tanh_parts(a[j] + u[j])
 
 
-@njit(**INLINE)
-def _sigmoids_of_sum(x, y):
-    """Write s(x + y) to x, and s(-x - y) to y."""
-    for j in range(x.size):
-        x[j], y[j] = sigmoid_parts(x[j] + y[j])
+@njit(**LOOP)
+def _sigmoids(u, a):
+    """Write s(a + u) to u, and s(-a - u) to a."""
+    for j in range(u.size):
+        u[j], a[j] = sigmoid_parts(a[j] + u[j])
 
 
-@njit(**INLINE)
-def _tanh_of_sum(x, y, slope):
-    """Write tanh(x + y) to x, and its slope."""
-    for j in range(x.size):
-        x[j], slope[j] = tanh_parts(x[j] + y[j])
+@njit(**LOOP)
+def _tanhs(u, a):
+    """Write tanh(a + u) to u, and its slope to a."""
+    for j in range(u.size):
+        u[j], a[j] = tanh_parts(a[j] + u[j])
 
 
-@njit(**INLINE)
-def _mix(n, difference, z, not_z, h_before, h):
-    """Write h = n + z d with d = h_before - n, in the form that loses no digits."""
-    half = like(n, 0.5)
+@njit(**LOOP)
+def _gru_new(a_n, b_n, r, u_n, n):
+    """Write n = tanh(a_n + b_n + r u_n), and its slope to a_n."""
     for j in range(n.size):
-        h[j] = h_before[j] - not_z[j] * difference[j] if z[j] > half else n[j] + z[j] * difference[j]
+        n[j], a_n[j] = tanh_parts(a_n[j] + b_n[j] + r[j] * u_n[j])
 
 
-@njit(**INLINE)
-def _difference(x, y, out):
-    for j in range(x.size):
-        out[j] = x[j] - y[j]
+@njit(**LOOP)
+def _gru_mix(h, z, not_z, h_before):
+    """Write h = n + z d over n, with d = h_before - n, in the form that loses no digits; and dh_z's factor d z (1 - z)."""
+    half = like(h, 0.5)
+    for j in range(h.size):
+        n, d = h[j], h_before[j] - h[j]
+        h[j] = h_before[j] - not_z[j] * d if z[j] > half else n + z[j] * d
+        not_z[j] *= d * z[j]
 
 
-@njit(**INLINE)
-def _product(x, y, out):
-    for j in range(x.size):
-        out[j] = x[j] * y[j]
+@njit(**LOOP)
+def _gru_reset(u_n, r, not_r):
+    """Write da_r's factor u_n r (1 - r)."""
+    for j in range(r.size):
+        u_n[j] *= r[j] * not_r[j]
 
 
-@njit(**INLINE)
-def _add_product(out, x, y):
-    for j in range(out.size):
-        out[j] += x[j] * y[j]
+@njit(**LOOP)
+def _lstm_state(s, of_f, f, i, g):
+    """Write s = f s + i g, and da_f's factor s f (1 - f) of the s before."""
+    for j in range(s.size):
+        of_f[j] *= s[j] * f[j]
+        s[j] = f[j] * s[j] + i[j] * g[j]
 
 
-@njit(**INLINE)
-def _multiply(out, x):
-    for j in range(out.size):
-        out[j] *= x[j]
+@njit(**LOOP)
+def _lstm_factors(of_i, of_g, i, g):
+    """Write those of da_i and da_g: g i (1 - i) and i (1 - g^2)."""
+    for j in range(i.size):
+        of_i[j] *= g[j] * i[j]
+        of_g[j] *= i[j]
 
 
-@njit(**INLINE)
-def _add(out, x):
-    for j in range(out.size):
-        out[j] += x[j]
+@njit(**LOOP)
+def _lstm_show(s, o, i, g):
+    """Write tanh(s) over g, and ds's factor o (1 - tanh(s)^2) over i."""
+    for j in range(s.size):
+        g[j], slope = tanh_parts(s[j])
+        i[j] = o[j] * slope
 
 
-@njit(**INLINE)
-def _copy(x, out):
-    for j in range(x.size):
-        out[j] = x[j]
-
-
-@njit(**INLINE)
-def _clear(out):
-    for j in range(out.size):
-        out[j] = like(out, 0)
+@njit(**LOOP)
+def _lstm_output(o, shown, of_o, h):
+    """Write h = o tanh(s), and da_o's factor tanh(s) o (1 - o)."""
+    for j in range(o.size):
+        h[j] = o[j] * shown[j]
+        of_o[j] *= h[j]

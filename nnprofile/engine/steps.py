@@ -48,6 +48,7 @@ from .program import (
 )
 from .tile import LINE, WIDE
 from .updates import add_l2, step_sizes, update, update_rows
+from .vectors import clear, copy
 
 _SMALL = 1 << 16  # parameters, of which a copy is nothing beside the steps of a chunk
 
@@ -179,9 +180,9 @@ def train(
     )
     restore_subnormals(before)
     if is_small:
-        _copy(w, params)
-        _copy(m_w, m)
-        _copy(v_w, v)
+        copy(w, params)
+        copy(m_w, m)
+        copy(v_w, v)
     return refused
 
 
@@ -263,9 +264,9 @@ def _prepare(program, data, slots, params, work, batch):
         if not work.is_direct:
             n_slots = sparse.open_slots(data.csr, batch, slots)
             sparse.close_slots(slots, n_slots)
-            _clear(work.grads, n_slots * n_out)
+            clear(view(work.grads, 0, n_slots * n_out))
     elif data.csr.indptr.size > 0:
-        _clear(work.grads, table[0, N_IN] * n_out)
+        clear(view(work.grads, 0, table[0, N_IN] * n_out))
     return n_slots
 
 
@@ -287,7 +288,7 @@ def _forward(program, data, params, uniforms, work, block):
         else:
             y = view(buffer, y_0, n * n_out)
             if y_0 != x_0:
-                _copy(view(buffer, x_0, n * n_in), y)
+                copy(view(buffer, x_0, n * n_in), y)
             if kind == DROPOUT:
                 activations.dropout(y, _drawn(uniforms, block, table[l, UNIFORMS], n_out), program.numbers[l])
             elif kind == LAYER_NORM:
@@ -410,7 +411,7 @@ def _infer(table, numbers, n_block, n_widest, params, x, csr, first, y):
         if csr is None:
             finite = finite and _all_finite(view(x_all, at, n * n_features))
             if table[0, KIND] != DENSE:
-                _copy(view(x_all, at, n * n_features), buffer)
+                copy(view(x_all, at, n * n_features), buffer)
                 source, at = buffer, 0
         other = side
         for l in range(len(table)):
@@ -466,30 +467,16 @@ def _empty(n, a):
 @njit(**HELPER)
 def _aligned(a):
     """Return a copy that starts with a cache line."""
-    copy = _empty(a.size, a)
-    _copy(a, copy)
-    return copy
-
-
-@njit(**INLINE)
-def _clear(a, n):
-    """Write n zeros."""
-    for i in range(n):
-        a[i] = like(a, 0)
-
-
-@njit(**INLINE)
-def _copy(x, y):
-    """Write y = x."""
-    for i in range(x.size):
-        y[i] = x[i]
+    out = _empty(a.size, a)
+    copy(a, out)
+    return out
 
 
 @njit(**INLINE)
 def _gather(x, rows, n_features, buffer):
     """Copy the given rows, one after the other."""
     for i in range(len(rows)):
-        _copy(view(x, rows[i] * n_features, n_features), view(buffer, i * n_features, n_features))
+        copy(view(x, rows[i] * n_features, n_features), view(buffer, i * n_features, n_features))
 
 
 @njit(**SUM)

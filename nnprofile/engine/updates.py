@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from numba import njit
 
+from .cache import compiled
 from .elementary import SUM, like, view, zero_if_finite
 from .program import ADAM, MOMENTUM, PLAIN
 
@@ -114,3 +115,19 @@ def add_l2(params, p_0, grads, g_0, size, share):
         total += w[i] * w[i]
         dw[i] += factor * w[i]
     return share / 2 * total
+
+
+@compiled
+def move(rule, w, dw, m, v, start, stop, learning_rate, t):
+    """Move the parameters from ``start`` to ``stop``, in step t = 1, 2, ..."""
+    update(rule, w, start, dw, start, m, v, stop - start, 1.0, step_sizes(rule, learning_rate, t))
+
+
+@compiled
+def move_rows(rule, w, dw, m, v, start, n_columns, rows, learning_rate, t):
+    """Move these rows of the matrix at ``start``, but for those whose gradient is exactly zero."""
+    sizes = step_sizes(rule, learning_rate, t)
+    for row in rows:
+        at = start + row * n_columns
+        if any_nonzero(view(dw, at, n_columns)):
+            update(rule, w, at, dw, at, m, v, n_columns, 1.0, sizes)

@@ -92,7 +92,9 @@ class Dense(Layer):
             raise ValueError(f"{self!r} takes x of shape (n_samples, {self.in_features}), got {x.shape}")
         W, b = self.params["W"], self.params["b"]
         check_filled(self)
-        return x @ W + b, x
+        y = x @ W
+        y += b
+        return y, x
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
         """Return dx = dy @ W.T and grads {"W": x.T @ dy, "b": dy.sum(axis=0)}.
@@ -115,9 +117,13 @@ class Dense(Layer):
         return self._gradients(floating(dy), cache) if own else super().gradients(dy, cache)
 
     def _gradients(self, dy: Array, x: Array) -> Parameters:
-        grads = self.params.like(np.result_type(x.dtype, dy, self.params["W"]))
-        grads["W"] = x.T @ dy
-        grads["b"] = dy.sum(axis=0)
+        dtype = np.result_type(x.dtype, dy, self.params["W"])
+        grads = self.params.of(np.empty(self.params.vector.shape, dtype))
+        if is_sparse(x):
+            grads["W"] = x.T @ dy
+        else:
+            np.matmul(x.T, dy, out=grads["W"])
+        np.sum(dy, axis=0, out=grads["b"])
         return grads
 
     def initialize(self, rng: np.random.Generator) -> None:
