@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 
 Case = dict[str, Any]
+WIDTH = 64  # of events, and of what is made of them
 
 
 def data(case: Case) -> tuple[np.ndarray, np.ndarray]:
@@ -95,3 +96,16 @@ def per_call(call: Callable[[], Any], least: float = 0.05) -> Callable[[], list[
         return times
 
     return measure
+
+
+def lengths(case: Case) -> np.ndarray:
+    """Return the lengths of 64 sequences: 50 events each, or skewed, with a mean of 19 (geometric, at most 50)."""
+    if case["lengths"] == "equal":
+        return np.full(64, 50)
+    return np.minimum(np.random.default_rng(0).geometric(1 / 22, 64), 50)
+
+
+def events(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and dy of all events, one sequence behind the other."""
+    rng, n = np.random.default_rng(1), int(lengths(case).sum())
+    return rng.standard_normal((n, WIDTH), np.float32), rng.standard_normal((n, WIDTH), np.float32)

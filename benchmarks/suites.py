@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from . import cases
 from .harness import BASELINE, CONTROL, OURS, ROOT, TITLES, Pool, environment, number, text
 
 Section = tuple[list[dict[str, Any]], str]
@@ -222,6 +223,33 @@ def _megabytes(*names: str) -> float | None:
     return total / 1e6
 
 
+def sequences(*, fast: bool = False) -> Section:
+    """Microseconds of forward and backward on a batch of 64 sequences."""
+    recurrent = [(kind, how, {}) for kind in ("GRU", "LSTM", "RNN") for how in ("equal", "skewed")]
+    others = [
+        ("attention", "equal", {"heads": 1}),
+        ("attention", "skewed", {"heads": 1}),
+        ("attention", "equal", {"heads": 2}),
+    ]
+    others += [("convolution", "equal", {}), ("convolution", "skewed", {})]
+    others += [("softmax", "equal", {"items": n}) for n in (1_600, 3_700)]
+    results = []
+    with Pool([OURS, BASELINE, "torch_", "torch_compile", "jax_"]) as pool:
+        for kind, how, more in recurrent[:2] if fast else recurrent + others:
+            compiles = kind not in ("GRU", "LSTM", "RNN")
+            only = [OURS, BASELINE, "torch_", "jax_", *(["torch_compile"] if compiles else [])]
+            case = {"kind": kind, "lengths": how, "dtype": "float32", **more}
+            results.append(pool.compare("sequences", case, only=tuple(only)))
+
+    def label(r: dict[str, Any]) -> str:
+        case, n = r["case"], sum(cases.lengths(r["case"]))
+        name = case["kind"] + "".join(f", {case[k]:,} {k}" for k in ("heads", "items") if k in case)
+        return f"{name}, {n:,} events" if case["lengths"] == "equal" else f"{name}, {n:,} events of skewed lengths"
+
+    title = "Sequences: 64 of at most 50 events, 64 numbers wide, float32, forward and backward"
+    return results, text(title, results, label)
+
+
 def adult(*, fast: bool = False) -> Section:
     """Validation loss against seconds of training, on the example's data."""
     peers = [OURS, BASELINE, "sklearn_", "torch_", "jax_"]
@@ -281,6 +309,6 @@ def estimators(*, fast: bool = False) -> Section:
 
 
 ALL = {
-    **{"startup": startup, "train": train, "predict": predict, "sparse": sparse},
+    **{"startup": startup, "train": train, "predict": predict, "sparse": sparse, "sequences": sequences},
     **{"adult": adult, "estimators": estimators, "growth": growth},
 }

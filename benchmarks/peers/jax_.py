@@ -147,3 +147,92 @@ def curve(case: Case) -> Any:
     return adult.clock(
         case, epoch, lambda: adult.validation_loss(np.asarray(_logits(epoch.params, x_val))[:, 0], y_val)
     )
+
+
+def _cell(kind: str, n: int, params: Any, state: Any, a: Any) -> Any:
+    """Return the state after a step: h, and for an LSTM the cell."""
+    U, c = params["U"], params["c"]
+    u = state[0] @ U + c
+    if kind == "RNN":
+        return (jnp.tanh(a + u),)
+    if kind == "GRU":
+        r, z = jax.nn.sigmoid(a[:, :n] + u[:, :n]), jax.nn.sigmoid(a[:, n : 2 * n] + u[:, n : 2 * n])
+        new = jnp.tanh(a[:, 2 * n :] + r * u[:, 2 * n :])
+        return ((1 - z) * new + z * state[0],)
+    i, f, g, o = jnp.split(a + u, 4, axis=1)
+    cell = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
+
+
+def _recurrence(kind: str, params: Any, x: Any) -> Any:
+    """Return all h of padded sequences, (length, n, features)."""
+    n = x.shape[2]
+    a = x @ params["W"] + params["b"]
+    start = tuple(jnp.zeros(x.shape[1:], x.dtype) for _ in range(2 if kind == "LSTM" else 1))
+
+    def step(state: Any, now: Any) -> Any:
+        state = _cell(kind, n, params, state, now)
+        return state, state[0]
+
+    return jax.lax.scan(step, start, a)[1]
+
+
+def _normalized(x: Any) -> Any:
+    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+
+def _block(heads: int, params: Any, x: Any) -> Any:
+    n, T, f = x.shape
+    qkv = _normalized(x) @ params["W"] + params["b"]
+    q, k, v = jnp.moveaxis(qkv.reshape(n, T, 3, heads, f // heads), (2, 3), (0, 2))
+    s = jnp.where(jnp.tri(T, dtype=bool), q @ jnp.swapaxes(k, -1, -2) / (f // heads) ** 0.5, -jnp.inf)
+    x = x + jnp.moveaxis(jax.nn.softmax(s) @ v, 1, 2).reshape(n, T, f) @ params["V"] + params["c"]
+    h = jnp.maximum(_normalized(x) @ params["V1"] + params["c"], 0)
+    return x + h @ params["V2"] + params["c"]
+
+
+def sequences(case: Case) -> Any:
+    """Microseconds of forward and backward on one batch, padded, jitted as a whole."""
+    n, kind, lengths = cases.WIDTH, case["kind"], cases.lengths(case)
+    values, dvalues = cases.events(case)
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32) / 8)  # noqa: E731
+    if kind == "softmax":
+        labels = jnp.asarray(np.random.default_rng(0).integers(0, case["items"], len(values)))
+        params = {"W": draw(n, case["items"]), "b": draw(case["items"])}
+
+        def value(params: Any, x: Any) -> Any:
+            z = _normalized(x) @ params["W"] + params["b"]
+            return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(z), labels[:, None], 1))
+
+        learn, x = jax.jit(jax.value_and_grad(value, (0, 1))), jnp.asarray(values)
+        return cases.per_call(lambda: jax.block_until_ready(learn(params, x)))
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}.get(kind, 3)
+    params = {"W": draw(n, gates * n), "U": draw(n, gates * n), "b": draw(gates * n), "c": draw(gates * n)}
+    if kind == "attention":
+        params = {"W": draw(n, 3 * n), "b": draw(3 * n), "c": draw(n)} | {
+            name: draw(n, n) for name in ("V", "V1", "V2")
+        }
+    if kind == "convolution":
+        params = {"W": draw(3, n, n), "b": draw(n)}
+    padded = []
+    for a in (values, dvalues):
+        out = np.zeros((len(lengths), lengths.max(), n), np.float32)
+        out[np.arange(lengths.max()) < lengths[:, None]] = a
+        padded.append(jnp.asarray(out if kind in ("attention", "convolution") else out.transpose(1, 0, 2)))
+    x, dy = padded
+
+    def run(params: Any, x: Any) -> Any:
+        if kind == "attention":
+            return _block(case["heads"], params, x)
+        if kind == "convolution":
+            wide = jnp.pad(x, ((0, 0), (2, 0), (0, 0)))
+            return sum(wide[:, k : k + x.shape[1]] @ params["W"][k] for k in range(3)) + params["b"]
+        return _recurrence(kind, params, x)
+
+    def both(params: Any, x: Any, dy: Any) -> Any:
+        y, back = jax.vjp(run, params, x)
+        return y, back(dy)
+
+    learn = jax.jit(both)
+    return cases.per_call(lambda: jax.block_until_ready(learn(params, x, dy)))

@@ -10,6 +10,8 @@ import numpy as np
 import nnprofile as nn
 from benchmarks import adult, cases
 from benchmarks.cases import Case
+from nnprofile import engine
+from nnprofile.objectives import Objective
 
 ENGINE = "numba"
 
@@ -72,3 +74,39 @@ def curve(case: Case) -> Any:
         nn.fit(net, loss, opt, x, y, n_epochs=1, batch_size=case["batch"], rng=rng, engine=ENGINE)
 
     return adult.clock(case, epoch, lambda: adult.validation_loss(net.predict(x_val)[:, 0], y_val))
+
+
+def layers(case: Case) -> list[nn.Layer]:
+    """Return the network of a kind of sequence."""
+    n = cases.WIDTH
+    if case["kind"] == "attention":
+        inner = [nn.LayerNorm(n), nn.Dense(n, n), nn.ReLU(), nn.Dense(n, n)]
+        return [nn.Residual([nn.LayerNorm(n), nn.SelfAttention(n, case["heads"])]), nn.Residual(inner)]
+    if case["kind"] == "softmax":
+        return [nn.LayerNorm(n), nn.Dense(n, case["items"])]
+    return {"GRU": [nn.GRU(n, n)], "LSTM": [nn.LSTM(n, n)], "RNN": [nn.RNN(n, n)], "convolution": [nn.Conv1D(n, n, 3)]}[
+        case["kind"]
+    ]
+
+
+def sequences(case: Case) -> Any:
+    """Microseconds of forward and backward on one batch."""
+    x, dy = cases.events(case)
+    lengths = cases.lengths(case)
+    net = nn.Sequential(layers(case), rng=np.random.default_rng(0), dtype=np.float32)
+    ragged = nn.Ragged(x, np.concatenate([[0], np.cumsum(lengths)]))
+    loss: nn.Loss = nn.SoftmaxCrossEntropy()
+    if case["kind"] == "softmax":
+        labels = np.random.default_rng(0).integers(0, case["items"], len(x))
+        if ENGINE == "numba":
+            net, loss = engine.twin_maker(net, loss)()
+        objective = Objective(net, loss, trusted=True)
+        return cases.per_call(lambda: objective.value_and_gradient(x, labels))
+    if ENGINE == "numba":
+        net = engine.compiled(net)
+
+    def both() -> None:
+        _, cache = net.forward(ragged)
+        net.backward(dy, cache)
+
+    return cases.per_call(both)

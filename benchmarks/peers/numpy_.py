@@ -10,7 +10,7 @@ from benchmarks.cases import Case
 from . import nnprofile_
 
 nnprofile_.ENGINE = "numpy"
-train, curve = nnprofile_.train, nnprofile_.curve
+train, curve, sequences = nnprofile_.train, nnprofile_.curve, nnprofile_.sequences
 
 
 def sparse(case: Case) -> Any:

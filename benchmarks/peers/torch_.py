@@ -115,3 +115,81 @@ def curve(case: Case) -> Any:
             return adult.validation_loss(net(torch.from_numpy(x_val)).numpy()[:, 0], y_val)
 
     return adult.clock(case, epoch, score)
+
+
+class _Block(torch.nn.Module):
+    """Attention and a network of two layers, each on what is normalized, and added."""
+
+    def __init__(self, n: int, heads: int) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.LayerNorm(n), torch.nn.LayerNorm(n)
+        self.qkv, self.out, self.heads = torch.nn.Linear(n, 3 * n), torch.nn.Linear(n, n), heads
+        self.inner = torch.nn.Sequential(torch.nn.Linear(n, n), torch.nn.ReLU(), torch.nn.Linear(n, n))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, T, f = x.shape
+        q, k, v = self.qkv(self.first(x)).view(n, T, 3, self.heads, f // self.heads).permute(2, 0, 3, 1, 4)
+        o = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(o.transpose(1, 2).reshape(n, T, f))
+        return x + self.inner(self.second(x))
+
+
+class _Convolution(torch.nn.Module):
+    """A causal convolution of width 3."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv1d(n, n, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(torch.nn.functional.pad(x.transpose(1, 2), (2, 0))).transpose(1, 2)
+
+
+def sequences(case: Case) -> Any:
+    """Microseconds of forward and backward on one batch, padded; of skewed lengths the best of padded and packed."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    n, lengths = cases.WIDTH, torch.from_numpy(cases.lengths(case))
+    values, dvalues = (torch.from_numpy(a) for a in cases.events(case))
+    if case["kind"] == "softmax":
+        linear = torch.nn.Sequential(torch.nn.LayerNorm(n), torch.nn.Linear(n, case["items"]))
+        labels = torch.from_numpy(np.random.default_rng(0).integers(0, case["items"], len(values)))
+        value = lambda: torch.nn.functional.cross_entropy(linear(values), labels)  # noqa: E731
+        values.requires_grad_()
+        compiled = torch.compile(value) if COMPILE else value
+
+        def learn() -> None:
+            values.grad = None
+            linear.zero_grad(set_to_none=True)
+            compiled().backward()
+
+        return cases.per_call(learn)
+    recurrent = case["kind"] in ("GRU", "LSTM", "RNN")
+    net: Any = (
+        getattr(torch.nn, case["kind"])(n, n, batch_first=True)
+        if recurrent
+        else _Block(n, case["heads"])
+        if case["kind"] == "attention"
+        else _Convolution(n)
+    )
+    run = torch.compile(net) if COMPILE else net
+    pieces = [torch.nn.utils.rnn.pad_sequence(a.split(lengths.tolist()), batch_first=True) for a in (values, dvalues)]
+    x, dy = pieces[0].requires_grad_(), pieces[1]
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x.detach(), lengths, batch_first=True, enforce_sorted=False)
+    data = packed.data.clone().requires_grad_()
+    packed = packed._replace(data=data)
+    dpacked = torch.nn.utils.rnn.pack_padded_sequence(dy, lengths, batch_first=True, enforce_sorted=False).data
+
+    def padded() -> None:
+        x.grad = None
+        net.zero_grad(set_to_none=True)
+        y = run(x)
+        (y[0] if recurrent else y).backward(dy)
+
+    def in_packs() -> None:
+        data.grad = None
+        net.zero_grad(set_to_none=True)
+        run(packed)[0].data.backward(dpacked)
+
+    ways = [cases.per_call(padded)] + ([cases.per_call(in_packs)] if recurrent and not COMPILE else [])
+    return lambda: min((way() for way in ways), key=np.median)

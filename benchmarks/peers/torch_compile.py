@@ -5,4 +5,4 @@ from __future__ import annotations
 from . import torch_
 
 torch_.COMPILE = True
-train = torch_.train
+train, sequences = torch_.train, torch_.sequences

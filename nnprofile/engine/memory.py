@@ -34,7 +34,7 @@ class Memory:
             raw = self._free[size].pop()
         except (KeyError, IndexError):
             raw = np.empty(size, np.uint8)
-        return np.ndarray(shape, self.dtype, np.asarray(_Lease(self, raw)))  # type: ignore[arg-type]
+        return np.ndarray(shape, self.dtype, np.asarray(_Lease(self, raw)))
 
     def _give_back(self, raw: Array) -> None:
         if sum(size * len(pieces) for size, pieces in list(self._free.items())) + raw.nbytes <= _MOST:

@@ -33,7 +33,7 @@ def in_time(offsets, events, ends):
 
 
 @compiled
-def befores(y, offsets, out):
+def before_each(y, offsets, out):
     """Write the h before each event: y of the event before, and 0 for the first of a sequence."""
     for i in range(offsets.size - 1):
         for event in range(offsets[i], offsets[i + 1]):

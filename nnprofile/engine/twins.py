@@ -161,7 +161,7 @@ def _recur_back(layer: Any, dy: Array, kept: Kept, grads: Parameters, memory: Me
     du_n = memory.empty(*dy.shape) if isinstance(layer, GRU) else before
     kernel = {RNN: recurrent.rnn_back, GRU: recurrent.gru_back, LSTM: recurrent.lstm_back}
     kernel[layer.twin_of](dy, U, order, ends, a, u, da, du_n)
-    recurrent.befores(kept.y, kept.offsets, before)
+    recurrent.before_each(kept.y, kept.offsets, before)
     np.matmul(kept.rows.T, da, out=grads["W"])
     np.sum(da, axis=0, out=grads["b"])
     if isinstance(layer, GRU):
