@@ -26,7 +26,7 @@ from .contract import (
     numbers_of,
     take,
 )
-from .engine import check_choice, choose_backend, is_chain, predictor, runner, twin_maker
+from .engine import Threads, check_choice, choose_backend, is_chain, predictor, runner, twin_maker
 from .objectives import Objective, other_targets, total_weight
 from .ragged import Ragged
 from .validation import (
@@ -150,6 +150,7 @@ def fit(
     early_stopping: EarlyStopping | None = None,
     shuffle: bool = True,
     engine: str = "auto",
+    n_threads: int = 1,
     progress: bool = False,
 ) -> History:
     """Train ``net`` in place by mini-batches, each epoch in a new order.
@@ -191,6 +192,9 @@ def fit(
         Which backend runs the steps: NumPy, or the compiled engine, equal to rounding. "auto" takes the engine where it knows the
         network and the work, as estimated, is worth starting it: some seconds. ``use_engine`` says otherwise for all in a
         ``with`` block. See docs/engine.md.
+    n_threads : int, default 1
+        How many threads share the rows of a batch where the engine runs whole steps, from some 1,000 rows on; the bits do not
+        depend on it. Elsewhere it changes nothing: there BLAS has threads of its own.
     progress : bool, default False
         Show a progress bar (tqdm's, if it is installed) on standard error. Otherwise ``fit`` is silent.
 
@@ -219,7 +223,7 @@ def fit(
     """
     _check_arguments(net, loss, optimizer, engine, metrics, callbacks, early_stopping)
     n_epochs, batch_size = check_size(n_epochs, "n_epochs"), check_size(batch_size, "batch_size")
-    l2 = check_number(l2, "l2")
+    l2, n_threads = check_number(l2, "l2"), check_size(n_threads, "n_threads")
     check_rng(rng)
     check_filled(net)
     if not isinstance(shuffle, bool):
@@ -231,7 +235,7 @@ def fit(
     _check_monitor(watch, metrics, has_validation=validation is not None)
     optimizer.prepare(net.params)
 
-    rows = (data.x, data.y, weight, batch_size)
+    rows, threads = (data.x, data.y, weight, batch_size), Threads(n_threads)
 
     def plain() -> tuple[Objective, Optimizer]:
         return Objective(net, loss, l2, trusted=True), optimizer
@@ -241,7 +245,7 @@ def fit(
 
     def compiled() -> tuple[Runner, Callable[[Any], Any], Parts]:
         if is_chain(net, data.x):
-            return runner(net, loss, optimizer, *rows, l2), predictor(net), plain
+            return runner(net, loss, optimizer, *rows, l2, threads), predictor(net), plain
         twin = twin_maker(net, loss, optimizer)
 
         def parts() -> tuple[Objective, Optimizer]:
@@ -264,7 +268,7 @@ def fit(
         return logs
 
     restores = early_stopping is not None
-    with progress_bar(n_epochs if progress else 0) as show:
+    with threads, progress_bar(n_epochs if progress else 0) as show:
         return _epochs(net, optimizer, n_epochs, run_epoch, measure, watch, [*callbacks], show, restores=restores)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -235,7 +235,15 @@ def _multiply_adds(program: Program, x: Any) -> float:
 
 
 def runner(
-    net: Layer, loss: Loss, optimizer: Optimizer, x: Any, y: Array, weight: Array | None, batch_size: int, l2: float
+    net: Layer,
+    loss: Loss,
+    optimizer: Optimizer,
+    x: Any,
+    y: Array,
+    weight: Array | None,
+    batch_size: int,
+    l2: float,
+    threads: Threads,
 ) -> Callable[[Array, np.random.Generator], Generator[tuple[Array, Array]]]:
     """Return a function that runs the steps of an epoch; it keeps no reference to a parameter or a moment.
 
@@ -274,8 +282,9 @@ def runner(
         if kind not in memory:
             memory.clear()
             slots = steps.slots_for(rule, data.csr, x.shape[1], batch_size)
-            memory[kind] = slots, steps.work_for(program, rule, slots, vector.size, batch_size, dtype)
-        slots, work = memory[kind]
+            work = steps.work_for(program, rule, slots, vector.size, batch_size, dtype, is_csr=is_sparse(x))
+            memory[kind] = slots, work, threads.for_work(work)
+        slots, work, train = memory[kind]
         first = 0
         try:
             while first < len(order):
@@ -286,23 +295,9 @@ def runner(
                 values, totals, done = np.empty(len(rates)), np.empty(len(rates)), np.zeros(2, np.int64)
                 n_before, start = int(optimizer.n_steps), perf_counter()
                 try:
-                    refused = steps.train(
-                        program,
-                        rule,
-                        data,
-                        slots,
-                        work,
-                        vector,
-                        m,
-                        v,
-                        rows,
-                        batch_size,
-                        rates,
-                        n_before,
-                        uniforms,
-                        values,
-                        totals,
-                        done,
+                    refused = train(
+                        (program, rule, data, slots),
+                        (vector, m, v, rows, batch_size, rates, n_before, uniforms, values, totals, done),
                     )
                 finally:  # also when Ctrl-C is raised here: the updates are made
                     optimizer.n_steps = n_before + int(done[0])
@@ -319,8 +314,51 @@ def runner(
     return run
 
 
+class Threads:
+    """Threads that share steps: started by the first batch that has rows for them, ended with the ``with`` block.
+
+    Parameters
+    ----------
+    n : int
+        How many, the calling one included.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._pool: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def for_work(self, work: Any) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Any]:
+        """Return a function that does what ``steps.train`` does, in all threads."""
+        steps, n_groups = kernels(), work.grads.size // work.n_grads
+        crew = steps.threads.new_crew()
+        others = [steps.with_own_blocks(work) for _ in range(min(self.n, n_groups) - 1)]
+
+        def train(program: tuple[Any, ...], rows: tuple[Any, ...]) -> Any:
+            if others and self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(self.n - 1)
+            steps.threads.begin(crew)
+            helping = [self._pool.submit(steps.train, *program, other, crew, True, *rows) for other in others]
+            try:
+                return steps.train(*program, work, crew, False, *rows)
+            finally:
+                steps.threads.end(crew)
+                for each in helping:
+                    each.result()
+
+        return train
+
+
 def differentiator(
-    net: Layer, loss: Loss, x: Any, y: Array, weight: Array | None, l2: float
+    net: Layer, loss: Loss, x: Any, y: Array, weight: Array | None, l2: float, threads: Threads
 ) -> Callable[[], tuple[float, Array]]:
     """Return a function that computes the objective of all rows and its gradient, where the parameters are just then.
 
@@ -341,27 +379,28 @@ def differentiator(
     steps = kernels()
     data, none, rows = _data(x, y, weight, dtype), np.empty(0, dtype), np.arange(n_samples)
     slots = steps.slots_for(rule, data.csr, x.shape[1], n_samples)
-    work = steps.work_for(program, rule, slots, net.params.vector.size, n_samples, dtype)
+    work = steps.work_for(program, rule, slots, net.params.vector.size, n_samples, dtype, is_csr=False)
+    train = threads.for_work(work)
 
     def differentiate() -> tuple[float, Array]:
         vector, value = as_contiguous(net.params.vector, dtype).copy(), np.empty(1)
-        refused = steps.train(
-            program,
-            rule,
-            data,
-            slots,
-            work,
-            vector,
-            none,
-            none,
-            rows,
-            n_samples,
-            np.zeros(1),
-            0,
-            np.empty(0, np.float32),
-            value,
-            np.empty(1),
-            np.zeros(2, np.int64),
+        refused = train(
+            (program, rule, data, slots),
+            *(
+                (
+                    vector,
+                    none,
+                    none,
+                    rows,
+                    n_samples,
+                    np.zeros(1),
+                    0,
+                    np.empty(0, np.float32),
+                    value,
+                    np.empty(1),
+                    np.zeros(2, np.int64),
+                ),
+            ),
         )
         if refused:
             raise ValueError(no_probability(loss, refused))
@@ -533,7 +572,9 @@ def warmup() -> bool:
             x, y = np.zeros((2, 1), dtype), np.zeros((2, 1))
             net = Sequential([Dense(1, 1)], rng=rng, dtype=dtype)
             for features in (x, csr_array(x)):
-                list(runner(net, MeanSquaredError(), SGD(0.0), features, y, None, 2, 0.0)(np.arange(2), rng))
+                list(
+                    runner(net, MeanSquaredError(), SGD(0.0), features, y, None, 2, 0.0, Threads(1))(np.arange(2), rng)
+                )
                 predictor(net)(features)
     except Unavailable as reason:
         warn_once(reason)

@@ -62,7 +62,7 @@ _TAIL = {
 }
 
 
-_IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _FLUSH = 0x8040  # of the control register MXCSR: results and operands that are subnormal count as 0
 
 
@@ -71,7 +71,7 @@ def _exchange(typing, bits, is_all):
     """Set MXCSR to ``bits``, or, unless ``is_all``, add them to it; return what it was. Elsewhere than on x86: nothing."""
 
     def emit(context, builder, signature, args):
-        if not _IS_X86:
+        if not IS_X86:
             return args[0]
         pointer = ir.IntType(8).as_pointer()
         place = cgutils.alloca_once(builder, ir.IntType(32))

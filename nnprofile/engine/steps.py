@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from . import activations, losses, norm, products, sparse
+from . import activations, losses, norm, products, sparse, threads
 from .cache import compiled
 from .elementary import (
     HELPER,
@@ -48,7 +48,7 @@ from .program import (
 )
 from .tile import LINE, WIDE
 from .updates import add_l2, step_sizes, update, update_rows
-from .vectors import clear, copy
+from .vectors import add, clear, copy
 
 _SMALL = 1 << 16  # parameters, of which a copy is nothing beside the steps of a chunk
 
@@ -89,6 +89,9 @@ class Work(NamedTuple):
     is_compact: bool  # the gradient of a sparse first W has rows only for the features that occur
     is_direct: bool  # or there is none: plain SGD on a batch of one block needs no such gradient
     shift: int  # how much earlier than its parameter a gradient lies, as a compact one is shorter
+    n_group: int  # rows of a group, which has gradients of its own
+    n_grads: int  # numbers of these
+    params: np.ndarray  # a copy, that starts with a cache line; empty, if the parameters are many
     buffer: np.ndarray
     dy: np.ndarray  # twice as long as a block's outputs: the loss keeps two numbers for each in dx
     dx: np.ndarray
@@ -115,7 +118,9 @@ def slots_for(rule: Rule, csr: Csr, n_features: int, n_batch: int) -> Slots:
     )
 
 
-def work_for(program: Program, rule: Rule, slots: Slots, n_params: int, n_batch: int, dtype: Any) -> Work:
+def work_for(
+    program: Program, rule: Rule, slots: Slots, n_params: int, n_batch: int, dtype: Any, *, is_csr: bool
+) -> Work:
     """Return the memory for batches of so many rows."""
     table, n_block = program.table, min(program.n_block, n_batch)
     is_compact = slots.slots.size > 0
@@ -123,7 +128,9 @@ def work_for(program: Program, rule: Rule, slots: Slots, n_params: int, n_batch:
     n_slots = 0 if is_direct else slots.touched.size
     shift = int((table[0, N_IN] - n_slots) * table[0, N_OUT]) if is_compact else 0
     n_both = 2 * n_block * program.n_widest
-    sizes = (n_block * program.n_buffer, n_both, n_both, n_params - shift, program.n_transposed)
+    n_group, n_grads = threads.rows_of_group(n_batch, n_block), -(-(n_params - shift) // LINE) * LINE
+    n_groups = 1 if is_csr else -(-n_batch // n_group)
+    sizes = (n_block * program.n_buffer, n_both, n_both, n_groups * n_grads, program.n_transposed)
     buffer, dy, dx, grads, transposed = (aligned_zeros(n, dtype) for n in sizes)
     return Work(
         n_block=n_block,
@@ -131,6 +138,9 @@ def work_for(program: Program, rule: Rule, slots: Slots, n_params: int, n_batch:
         is_compact=is_compact,
         is_direct=is_direct,
         shift=shift,
+        n_group=n_group,
+        n_grads=n_grads,
+        params=aligned_zeros(n_params if n_params <= _SMALL else 0, dtype),
         buffer=buffer,
         dy=dy,
         dx=dx,
@@ -154,35 +164,87 @@ class Block(NamedTuple):
 
     rows: np.ndarray
     start: int  # in the batch
+    is_first: bool  # of its group
     size: int  # of the batch
     n_drawn: int  # uniforms of the steps before
     n_numbers: int  # of the batch's sparse x
 
 
+def with_own_blocks(work: Work) -> Work:
+    """Return the memory of another thread that shares the steps: its blocks are its own."""
+    buffer, dy, dx = (aligned_zeros(a.size, a.dtype) for a in (work.buffer, work.dy, work.dx))
+    return work._replace(buffer=buffer, dy=dy, dx=dx)
+
+
 @compiled
 def train(
-    program, rule, data, slots, work, params, m, v, order, n_batch, rates, n_before, uniforms, values, totals, done
+    program,
+    rule,
+    data,
+    slots,
+    work,
+    crew,
+    helps,
+    params,
+    m,
+    v,
+    order,
+    n_batch,
+    rates,
+    n_before,
+    uniforms,
+    values,
+    totals,
+    done,
 ):
     """Run the steps over the rows of ``order``; return 0, or the first value outside [0, 1].
 
     ``rates`` are the learning rates of the updates from number ``n_before`` on. The objective and the weight of each step
     are written to ``values`` and ``totals``, the numbers of updates and of steps to ``done``. After a step that is not
     finite, or is refused, nothing more is done. On x86, numbers below the least normal one count as 0.
+
+    A thread that ``helps`` takes groups of rows of the steps that another thread runs, until that has ended.
     """
     # A copy that starts with a cache line is read and written twice as fast as one that lies as it happens to.
-    is_small = params.size <= _SMALL
-    w, m_w, v_w = params, m, v
-    if is_small:
-        w, m_w, v_w = _aligned(params), _aligned(m), _aligned(v)
+    is_small = work.params.size > 0
+    w = work.params if is_small else params
     before = flush_subnormals()
-    refused = _steps(
-        program, rule, data, slots, work, w, m_w, v_w, order, n_batch, rates, n_before, uniforms, values, totals, done
-    )
+    refused = 0.0
+    if helps:
+        group = threads.wait_for_a_group(crew)
+        while group >= 0:
+            _run_group(program, rule, data, slots, work, crew, w, uniforms, order, group)
+            group = threads.wait_for_a_group(crew)
+    else:
+        m_w, v_w = m, v
+        if is_small:
+            copy(params, w)
+            m_w, v_w = _aligned(m), _aligned(v)
+        refused = _steps(
+            program,
+            rule,
+            data,
+            slots,
+            work,
+            crew,
+            w,
+            m_w,
+            v_w,
+            order,
+            n_batch,
+            rates,
+            n_before,
+            uniforms,
+            values,
+            totals,
+            done,
+        )
+        threads.stop(crew)
+        if is_small:
+            copy(w, params)
+            copy(m_w, m)
+            copy(v_w, v)
     restore_subnormals(before)
-    if is_small:
-        copy(w, params)
-        copy(m_w, m)
-        copy(v_w, v)
     return refused
 
 
@@ -210,28 +272,45 @@ def finish_decay(params, n_out, slots):
 
 @njit(**ONCE)
 def _steps(
-    program, rule, data, slots, work, params, m, v, order, n_batch, rates, n_before, uniforms, values, totals, done
+    program,
+    rule,
+    data,
+    slots,
+    work,
+    crew,
+    params,
+    m,
+    v,
+    order,
+    n_batch,
+    rates,
+    n_before,
+    uniforms,
+    values,
+    totals,
+    done,
 ):
     """Do what ``train`` says."""
-    dy, dx = work.dy, work.dx
     n_drawn = 0
     for step in range(len(values)):
-        size = min(n_batch, len(order) - step * n_batch)
-        batch = view(order, step * n_batch, size)
+        start, size = step * n_batch, min(n_batch, len(order) - step * n_batch)
+        batch = view(order, start, size)
         weight = _shares(data.weights, batch, work.shares)
         n_slots = _prepare(program, data, slots, params, work, batch)
-        value, n_numbers = 0.0, 0
-        for start in range(0, size, work.n_block):
-            rows = view(batch, start, min(work.n_block, size - start))
-            block = Block(rows, start, size, n_drawn, n_numbers)
-            y = _forward(program, data, params, uniforms, work, block)
-            if rule.loss == BINARY:
-                refused = losses.no_probability(y)
-                if refused != 0:
-                    return float(refused)
-            shares, n_outputs = view(work.shares, start, len(rows)), program.table[-1, N_OUT]
-            value += losses.block_loss(rule, y, n_outputs, rows, data.targets, data.labels, shares, dy, dx)
-            dy, dx, n_numbers = _backward(program, data, slots, params, uniforms, work, block, dy, dx)
+        n_groups = 1 if data.csr.indptr.size > 0 else -(-size // work.n_group)
+        threads.publish(crew, n_groups, start, size, n_drawn)
+        group, is_swapped = threads.next_group(crew), False
+        while group >= 0:
+            is_swapped = _run_group(program, rule, data, slots, work, crew, params, uniforms, order, group)
+            group = threads.next_group(crew)
+        threads.wait_for_all(crew, n_groups)
+        value = 0.0
+        for i in range(n_groups):
+            if crew.refused[i] != 0:
+                return crew.refused[i]
+            value += crew.values[i]
+            if i > 0:
+                add(view(work.grads, 0, work.n_grads), view(work.grads, i * work.n_grads, work.n_grads))
         n_drawn += size * program.n_uniforms
 
         if rule.l2 != 0 and weight != 0:
@@ -242,12 +321,38 @@ def _steps(
         if weight == 0:  # all rows weigh nothing: there is no step
             continue
         sizes = step_sizes(rule, rates[done[0]], n_before + done[0] + 1)
+        dy = work.dx if is_swapped else work.dy
         check = _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, sizes)
         done[0] += 1
         if check != 0:
             values[step] = np.nan
             break
     return 0.0
+
+
+@njit(**HELPER)
+def _run_group(program, rule, data, slots, work, crew, params, uniforms, order, group):
+    """Send a group of rows through the network, forward and back; tell whether the last dy lies in ``work.dx``."""
+    size, n_drawn = crew.state[threads.SIZE], crew.state[threads.DRAWN]
+    batch, first = view(order, crew.state[threads.START], size), group * work.n_group
+    last = size if data.csr.indptr.size > 0 else min(size, first + work.n_group)
+    grads = view(work.grads, group * work.n_grads, work.n_grads)
+    dy, dx, is_swapped, value, n_numbers = work.dy, work.dx, False, 0.0, 0
+    crew.refused[group] = 0.0
+    for start in range(first, last, work.n_block):
+        rows = view(batch, start, min(work.n_block, last - start))
+        block = Block(rows, start, start == first, size, n_drawn, n_numbers)
+        y = _forward(program, data, params, uniforms, work, block)
+        if rule.loss == BINARY and crew.refused[group] == 0:
+            crew.refused[group] = losses.no_probability(y)
+        shares, n_outputs = view(work.shares, start, len(rows)), program.table[-1, N_OUT]
+        value += losses.block_loss(rule, y, n_outputs, rows, data.targets, data.labels, shares, dy, dx)
+        n_numbers, is_odd = _backward(program, data, slots, params, uniforms, work, grads, block, dy, dx)
+        if is_odd:
+            dy, dx, is_swapped = dx, dy, not is_swapped
+    crew.values[group] = value
+    threads.finish(crew)
+    return is_swapped
 
 
 @njit(**ONCE)
@@ -301,23 +406,23 @@ def _forward(program, data, params, uniforms, work, block):
 
 
 @njit(**ONCE)
-def _backward(program, data, slots, params, uniforms, work, block, dy, dx):
-    """Send dy back to the first Dense layer and add up gradients; return dy and dx, which may have changed places."""
-    table, buffer, n, first = program.table, work.buffer, len(block.rows), block.start == 0
-    n_numbers = block.n_numbers
+def _backward(program, data, slots, params, uniforms, work, grads, block, dy, dx):
+    """Send dy back to the first Dense layer and add up gradients; tell whether dy and dx have changed places."""
+    table, buffer, n, first = program.table, work.buffer, len(block.rows), block.is_first
+    n_numbers, is_odd = block.n_numbers, False
     for l in range(len(table) - 1, work.first - 1, -1):
         kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
         d = view(dy, 0, n * n_out)
         if kind == DENSE:
             by_blas, w_0 = table[l, BY_BLAS] != 0, table[l, PARAMS]
             g_0 = w_0 - work.shift
-            products.bias_gradient(d, n_out, work.grads, w_0 + n_in * n_out - work.shift, n, first)
+            products.bias_gradient(d, n_out, grads, w_0 + n_in * n_out - work.shift, n, first)
             if data.csr.indptr.size == 0 or l > 0:
                 x_0 = work.n_block * table[l, X]
-                products.weight_gradient(buffer, x_0, dy, n_in, n_out, work.grads, g_0, n, by_blas, first, work.zeros)
+                products.weight_gradient(buffer, x_0, dy, n_in, n_out, grads, g_0, n, by_blas, first, work.zeros)
             elif not work.is_direct:
                 n_numbers = sparse.csr_weight_gradient(
-                    data.csr, block.rows, d, n_out, work.grads, slots, n_numbers, work.is_compact, work.finite
+                    data.csr, block.rows, d, n_out, grads, slots, n_numbers, work.is_compact, work.finite
                 )
             if l > work.first:
                 products.input_gradient(
@@ -334,17 +439,17 @@ def _backward(program, data, slots, params, uniforms, work, block, dy, dx):
                     by_blas,
                     work.zeros,
                 )
-                dy, dx = dx, dy
+                dy, dx, is_odd = dx, dy, not is_odd
         elif kind == DROPOUT:
             activations.dropout(d, _drawn(uniforms, block, table[l, UNIFORMS], n_out), program.numbers[l])
         elif kind == LAYER_NORM:
             kept, start = view(buffer, work.n_block * table[l, SLOPE], n * (n_out + 1)), table[l, PARAMS]
-            norm.backward(d, params, start, n_out, kept, work.grads, start - work.shift, first)
+            norm.backward(d, params, start, n_out, kept, grads, start - work.shift, first)
         else:
             y = view(buffer, work.n_block * table[l, Y], n * n_out)
             slope = view(buffer, work.n_block * table[l, SLOPE], n * n_out)
             activations.activate_backward(kind, program.numbers[l], d, y, n_out, slope)
-    return dy, dx, n_numbers
+    return n_numbers, is_odd
 
 
 @njit(**ONCE)

@@ -63,6 +63,7 @@ class Arguments(Positional):
     scoring: Any = None
     callbacks: Sequence[Callable[..., Any]] = ()
     engine: str = "auto"
+    n_threads: int = 1
     progress: bool = False
 
     @classmethod

@@ -14,6 +14,7 @@ from ..contract import Array, Layer, Loss, Optimizer
 from ..layers import Dense, Dropout, Sequential
 from ..optimizers import SGD, Adam
 from ..training import DivergenceError, fit
+from ..validation import check_size
 from .arguments import ACTIVATIONS, Arguments
 from .checks import (
     ConvergenceWarning,
@@ -406,6 +407,7 @@ class Estimator(Arguments, Fitted):
                 callbacks=[monitor, *self.callbacks],
                 shuffle=bool(self.shuffle),
                 engine=self.engine,
+                n_threads=self.n_threads,
                 progress=self.progress,
             )
         except DivergenceError as error:
@@ -436,6 +438,7 @@ class Estimator(Arguments, Fitted):
             l2=float(self.alpha) / self._scale,
             scale=float(self._scale),
             engine=self.engine,
+            n_threads=check_size(self.n_threads, "n_threads"),
             maxfun=int(self.max_fun),
             maxiter=int(self.max_iter),
             gtol=float(self.tol),

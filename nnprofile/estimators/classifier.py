@@ -43,6 +43,8 @@ epsilon, n_iter_no_change, max_fun
         What ``early_stopping`` watches; the more the better, but for "loss". None: the accuracy.
     callbacks : sequence of function (epoch, logs, net) -> object, default ()
     engine : "auto", "numpy" or "numba", default "auto"
+    n_threads : int, default 1
+        As ``fit`` takes it, and of all rows for "lbfgs".
     progress : bool, default False
 
     Attributes

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Loss
-from ..engine import choose_backend, differentiator
+from ..engine import Threads, choose_backend, differentiator
 from ..layers import Sequential
 from ..objectives import Objective
 
@@ -24,16 +24,18 @@ def lbfgs(
     l2: float,
     scale: float,
     engine: str,
+    n_threads: int,
     **options: Any,
 ) -> Any:
     """Move the parameters of ``net`` to a minimum of ``scale`` times the objective; return SciPy's OptimizeResult.
 
-    ``engine`` is "auto", "numpy" or "numba", as ``fit`` takes it; ``options`` are those of SciPy's L-BFGS-B.
+    ``engine`` and ``n_threads`` are as ``fit`` takes them; ``options`` are those of SciPy's L-BFGS-B.
     """
     from scipy.optimize import minimize
 
     y = loss.targets(y, net.out_features)  # type: ignore[arg-type]
-    given = (net, loss, x, y, weight, l2)
+    threads = Threads(n_threads)
+    given = (net, loss, x, y, weight, l2, threads)
     objective = Objective(net, loss, l2, trusted=True)
     by_engine = choose_backend(
         engine, lambda: differentiator(*given), net, x, n_epochs=options["maxiter"], batch_size=x.shape[0]
@@ -51,7 +53,7 @@ def lbfgs(
         return scale * value, scale * gradient.astype(np.float64)
 
     before = net.params.vector.copy()
-    with np.errstate(over="ignore", invalid="ignore"):
+    with threads, np.errstate(over="ignore", invalid="ignore"):
         found = minimize(
             value_and_gradient,
             net.params.vector.astype(np.float64),
