@@ -134,7 +134,7 @@ def test_the_gradient_of_all_rows(job: dict[str, Any]) -> None:
     y = job["loss"].targets(job["y"], net.out_features)
     weight = np.ones(len(y)) if job["sample_weight"] is None else job["sample_weight"] + 0.01
     before = net.params.vector.copy()
-    value, gradient = engine.differentiator(net, job["loss"], job["x"], y, weight, job["l2"])()
+    value, gradient = engine.differentiator(net, job["loss"], job["x"], y, weight, job["l2"], engine.Threads(1))()
     J, grads = nn.objective(net, job["loss"], job["x"], y, sample_weight=weight, l2=job["l2"])
     close(J, value, 1e-12)
     close(grads.vector, gradient, 1e-11)
@@ -539,6 +539,75 @@ def test_exp_and_log1p_have_all_their_digits() -> None:
         assert np.isnan(l[2]) and l[0] == 0
 
 
+# Units in the last place, at most, as ``elementary`` states them: of float32, and of float64.
+DIGITS = {
+    "exp": (1.3, 1.3),
+    "expm1": (1.6, 1.6),
+    "log1p": (2, 2),
+    "sigmoid": (3, 3),
+    "sigmoid of -x": (3, 3),
+    "tanh": (3, 3),
+    "slope of tanh": (6, 6),
+    "density": (2.5, 2.5),
+    "tail": (4.5, 10),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_elementary_functions_over_all_exponents(dtype: Any) -> None:
+    """Against long doubles: normal results as stated, subnormal ones to three of the smallest numbers, and the ends."""
+    from numba import njit
+
+    from nnprofile.engine import elementary
+
+    @njit
+    def call(x: Any, out: Any) -> None:
+        for i in range(x.size):
+            a = abs(x[i])
+            u = a if a <= 1 else elementary.like(a, 1) / a
+            out[0, i], out[2, i] = elementary.exp(x[i]), elementary.log1p(u)
+            out[1, i] = elementary.expm1(min(x[i], elementary.like(a, 80)))
+            out[3, i], out[4, i] = elementary.sigmoid_parts(x[i])
+            out[5, i], out[6, i] = elementary.tanh_parts(x[i])
+            out[7, i], out[8, i] = elementary.normal(a)
+
+    rng, info = np.random.default_rng(0), np.finfo(dtype)
+    exponents = np.repeat(np.arange(info.minexp - info.nmant, info.maxexp), 20)
+    x = np.ldexp(1 + rng.random(exponents.size), exponents) * rng.choice([-1, 1], exponents.size)
+    x = np.concatenate([x, rng.normal(0, 3, 30_000), rng.uniform(-100, 100, 20_000), rng.uniform(-750, 750, 10_000)])
+    with np.errstate(over="ignore"):
+        x = x.astype(dtype)
+    x = x[np.isfinite(x)]
+    out = np.empty((len(DIGITS), x.size), dtype)
+    call(x, out)
+    exact = x.astype(np.longdouble)
+    a = np.abs(exact)
+    with np.errstate(over="ignore", under="ignore", divide="ignore"):
+        u = np.where(a <= 1, np.abs(x), dtype(1) / np.abs(x)).astype(np.longdouble)
+        e, e2, density = np.exp(-a), np.exp(-2 * a), np.exp(-a * a / 2)
+        large, small = 1 / (1 + e), e / (1 + e)
+        tail = density * scipy.special.erfcx(np.minimum(a, 1e9).astype(np.float64) / np.sqrt(2.0)) / 2
+        slope = 4 * e2 / (1 + e2) ** 2
+        expected = [np.exp(exact), np.expm1(np.minimum(exact, 80)), np.log1p(u), np.where(x >= 0, large, small)]
+        expected += [np.where(x >= 0, small, large), np.tanh(exact), slope, density, tail]
+        for (name, most), value, right in zip(DIGITS.items(), out, expected, strict=True):
+            too_large = np.isinf(right.astype(dtype))
+            assert np.isinf(value[too_large]).all(), name
+            value, right = value[~too_large], right[~too_large]
+            unit = np.spacing(np.maximum(np.abs(right), info.smallest_subnormal).astype(dtype))
+            error = np.abs(value - right) / unit
+            is_normal = np.abs(right) >= info.tiny
+            assert error[is_normal].max() <= most[dtype is np.float64], (name, error[is_normal].max())
+            assert error[~is_normal].max(initial=0) <= 3, name
+    ends = np.array([np.nan, np.inf, -np.inf, 0, -0.0], dtype)
+    out = np.empty((len(DIGITS), ends.size), dtype)
+    call(ends, out)
+    assert np.isnan(out[:, 0][[0, 2, 3, 4, 5, 6, 7, 8]]).all()
+    np.testing.assert_array_equal(out[[0, 3, 4, 5, 6], 1], [np.inf, 1, 0, 1, 0])
+    np.testing.assert_array_equal(out[[0, 1, 3, 4, 5, 6], 2], [0, -1, 0, 1, -1, 0])
+    np.testing.assert_array_equal(out[[0, 1, 2, 3, 5, 6, 7, 8], 3], [1, 0, 0, 0.5, 0, 1, 1, 0.5])
+
+
 def test_the_normal_distribution_has_its_digits() -> None:
     from numba import njit
 
@@ -764,7 +833,7 @@ def test_batches_larger_than_the_data_and_csr_with_room_to_spare() -> None:
     results = []
     for features, batch_size in ((x, 40), (x, sys.maxsize), (roomy, 40)):
         net = network(12, 8, 1)
-        run = engine.runner(net, nn.MeanSquaredError(), nn.SGD(0.1), features, y, None, batch_size, 0.0)
+        run = engine.runner(net, nn.MeanSquaredError(), nn.SGD(0.1), features, y, None, batch_size, 0.0, engine.Threads(1))
         list(run(np.arange(40), np.random.default_rng(0)))
         results.append(net.params.vector)
     np.testing.assert_array_equal(results[0], results[1])

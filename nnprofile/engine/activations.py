@@ -11,7 +11,7 @@ from math import pi, sqrt
 from numba import njit
 
 from .cache import compiled
-from .elementary import INLINE, exp, exp_of_any, highest, like, normal, sigmoid_parts, tanh_parts, total, view
+from .elementary import INLINE, exp, highest, like, normal, sigmoid_parts, tanh_parts, total, view
 from .program import EXP, GELU_UNIT, LEAKY_RELU, RELU, SIGMOID, SOFTMAX, TANH
 
 
@@ -66,7 +66,7 @@ def tanh(y, slope):
 def exponential(y):
     """Write y = exp(y), which is its own slope."""
     for i in range(y.size):
-        y[i] = exp_of_any(y[i])
+        y[i] = exp(y[i])
 
 
 @njit(**INLINE)

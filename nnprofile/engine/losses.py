@@ -12,7 +12,7 @@ from math import log1p as log1p_of_any
 from numba import njit
 
 from .cache import compiled
-from .elementary import INLINE, exp, exp_of_any, expm1_of_any, highest, like, log1p, total, view
+from .elementary import INLINE, exp, expm1, highest, like, log1p, total, view
 from .program import (
     ABSOLUTE,
     BINARY,
@@ -103,7 +103,7 @@ def poisson(z, t, l, dz):
     for i in range(z.size):
         d = z[i] - like(z, log(t[i])) if t[i] > 0 else like(z, 0)
         near = t[i] > 0 and abs(d) < 1  # where r - t would lose digits
-        dz[i] = t[i] * expm1_of_any(d) if near else exp_of_any(z[i]) - t[i]
+        dz[i] = t[i] * expm1(d) if near else exp(z[i]) - t[i]
         l[i] = dz[i] - t[i] * d
 
 
