@@ -549,7 +549,7 @@ DIGITS = {
     "tanh": (3, 3),
     "slope of tanh": (6, 6),
     "density": (2.5, 2.5),
-    "tail": (4.5, 10),
+    "tail": (4.5, 12),
 }
 
 

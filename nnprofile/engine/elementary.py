@@ -4,7 +4,7 @@ The C library's exp and log1p take one number at a time, and would cost more tha
 a reduction of the argument and a polynomial, without branches. Of all polynomials of their degree these differ least from the
 function, relative to the result and in the worst case (Remez, "minimax"): by less than a sixth of a unit in the last place,
 for which float32 needs half as many terms as float64. With the rounding on the way, in units in the last place: exp 1.3, log1p
-2, sigmoid 3, tanh 3 and its slope 6, the normal density 2.5 and tail 10 (4.5 in float32), at most, over all exponents.
+2, sigmoid 3, tanh 3 and its slope 6, the normal density 2.5 and tail 12 (4.5 in float32), at most, over all exponents.
 """
 
 from __future__ import annotations
