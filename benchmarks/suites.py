@@ -54,6 +54,25 @@ def train(*, fast: bool = False) -> Section:
     return results, "\n".join(parts)
 
 
+def threads(*, fast: bool = False) -> Section:
+    """Microseconds per step of large batches, by one thread and by two."""
+    results = []
+    whole = {"sizes": [4, 32, 16, 4], "activation": "tanh", "batch": 10_000, "rows": 10_000}
+    others = [{"sizes": MAIN, "batch": batch, "rows": 8 * batch} for batch in (1024, 2048, 8192)]
+    for n_threads in (1, 2):
+        with Pool([OURS, "torch_", "jax_"], n_threads=n_threads) as pool:
+            for case in [whole] if fast else [whole, *others]:
+                case = case | {"dtype": "float32", "optimizer": "adam", "threads": n_threads}
+                results.append(pool.compare("train", case))
+
+    def label(r: dict[str, Any]) -> str:
+        case = r["case"]
+        activation = ", tanh" if "activation" in case else ""
+        return f"{name(case['sizes'])}{activation}, batch {case['batch']:,}, {'two threads' if r['threads'] == 2 else 'one'}"
+
+    return results, text("Large batches, float32, Adam, by one thread and by two", results, label)
+
+
 def share(result: dict[str, Any]) -> str:
     """Return our share of the core's rate in large products, counting the products of a step alone."""
     case, found = result["case"], result["found"]
@@ -309,6 +328,7 @@ def estimators(*, fast: bool = False) -> Section:
 
 
 ALL = {
-    **{"startup": startup, "train": train, "predict": predict, "sparse": sparse, "sequences": sequences},
+    **{"startup": startup, "train": train, "threads": threads, "predict": predict, "sparse": sparse},
+    "sequences": sequences,
     **{"adult": adult, "estimators": estimators, "growth": growth},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -334,6 +335,36 @@ def test_memory_comes_back_when_nothing_looks_into_it() -> None:
     large = [memory.empty(1 << 20, 64) for _ in range(3)]
     del large
     assert sum(size * len(pieces) for size, pieces in memory._free.items()) <= 1 << 28
+
+
+_TILES = """
+import numpy as np, nnprofile as nn
+from nnprofile.engine import tile
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(300, 37)), rng.normal(size=(300, 2))
+vectors = []
+for engine in ("numpy", "numba"):
+    own = np.random.default_rng(0)
+    net = nn.Sequential([nn.Dense(37, 45), nn.Tanh(), nn.Dense(45, 2)], rng=own)
+    nn.fit(net, nn.MeanSquaredError(), nn.SGD(0.01), x, y, n_epochs=2, rng=own, engine=engine)
+    vectors.append(net.params.vector)
+np.testing.assert_allclose(vectors[1], vectors[0], rtol=1e-9, atol=1e-12)
+print(tile.ROWS)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the kinds of processor are x86's")
+def test_both_kinds_of_tile_are_right(tmp_path: Path) -> None:
+    """As on a machine of AVX2 alone, and as on this one."""
+    rows = []
+    for settings in ({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}, {}):
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)} | settings
+        found = subprocess.run(
+            [sys.executable, "-c", _TILES], env=environment, capture_output=True, text=True, check=True
+        )
+        rows.append(int(found.stdout))
+    assert rows[0] == 4 and rows[1] in (4, 8)
 
 
 _FITS = """

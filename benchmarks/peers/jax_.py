@@ -16,16 +16,16 @@ jax.config.update("jax_enable_x64", True)
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
-def _logits(params: Any, x: Any) -> Any:
+def _logits(params: Any, x: Any, activation: str | None = None) -> Any:
     for i, (W, b) in enumerate(params):
         x = x @ W + b
         if i < len(params) - 1:
-            x = jnp.maximum(x, 0)
+            x = jnp.tanh(x) if activation == "tanh" else jnp.maximum(x, 0)
     return x
 
 
-def _loss(params: Any, x: Any, y: Any) -> Any:
-    z = _logits(params, x)
+def _loss(params: Any, x: Any, y: Any, activation: str | None = None) -> Any:
+    z = _logits(params, x, activation)
     if z.shape[1] == 1:
         z = z[:, 0]
         return jnp.mean(jnp.logaddexp(jnp.zeros((), z.dtype), z) - y * z)
@@ -49,7 +49,7 @@ def _rates(case: Case, t: int, n: int) -> np.ndarray:
 
 
 @functools.cache
-def _compiled(optimizer: str) -> Any:
+def _compiled(optimizer: str, activation: str | None) -> Any:
     """Return the jitted epoch: compiled once for each shape of its arguments."""
     case = {"optimizer": optimizer}
 
@@ -57,7 +57,7 @@ def _compiled(optimizer: str) -> Any:
         def step(carry: Any, now: Any) -> Any:
             params, moments = carry
             rows, rate = now
-            value, grads = jax.value_and_grad(_loss)(params, x[rows], y[rows])
+            value, grads = jax.value_and_grad(_loss)(params, x[rows], y[rows], activation)
             return _move(case, params, moments, grads, rate), value
 
         return jax.lax.scan(step, (params, moments), (index, rates))
@@ -74,7 +74,7 @@ class _Epoch:
         zeros = jax.tree.map(jnp.zeros_like, self.params)
         self.moments = () if case["optimizer"] == "sgd" else (zeros, jax.tree.map(jnp.zeros_like, self.params))
 
-        self.run = _compiled(case["optimizer"])
+        self.run = _compiled(case["optimizer"], case.get("activation"))
 
     def __call__(self) -> None:
         case, batch = self.case, self.case["batch"]

@@ -20,7 +20,7 @@ def network(case: Case) -> tuple[nn.Sequential, nn.Loss]:
     """Return the network with the shared weights, and its loss."""
     layers: list[nn.Layer] = []
     for W, b in cases.weights(case):
-        layers += [nn.Dense(*W.shape), nn.ReLU()]
+        layers += [nn.Dense(*W.shape), nn.Tanh() if case.get("activation") == "tanh" else nn.ReLU()]
         layers[-2].params["W"], layers[-2].params["b"] = W, b
     loss = nn.SigmoidCrossEntropy() if case["sizes"][-1] == 1 else nn.SoftmaxCrossEntropy()
     return nn.Sequential(layers[:-1], rng=None, dtype=case["dtype"]), loss
@@ -35,10 +35,11 @@ def optimizer(case: Case) -> nn.Optimizer:
 def _train(case: Case, x: Any, y: np.ndarray) -> Any:
     net, loss = network(case)
     opt, rng = optimizer(case), np.random.default_rng(2)
-    n_epochs = case.get("epochs_per_fit", 5)
+    n_epochs, n_threads = case.get("epochs_per_fit", 5), case.get("threads", 1)
 
     def epochs() -> None:
-        nn.fit(net, loss, opt, x, y, n_epochs=n_epochs, batch_size=case["batch"], rng=rng, engine=ENGINE)
+        how = {"n_epochs": n_epochs, "batch_size": case["batch"], "n_threads": n_threads, "engine": ENGINE}
+        nn.fit(net, loss, opt, x, y, rng=rng, **how)
 
     measure = cases.per_step(case, epochs, case.get("least", 0.1))
     return lambda: [t / n_epochs for t in measure()]

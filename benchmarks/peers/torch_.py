@@ -22,7 +22,7 @@ def network(case: Case) -> tuple[torch.nn.Sequential, Any]:
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(W.T.copy()))
             linear.bias.copy_(torch.from_numpy(b))
-        layers += [linear, torch.nn.ReLU()]
+        layers += [linear, torch.nn.Tanh() if case.get("activation") == "tanh" else torch.nn.ReLU()]
     one = case["sizes"][-1] == 1
     loss = torch.nn.functional.binary_cross_entropy_with_logits if one else torch.nn.functional.cross_entropy
     return torch.nn.Sequential(*layers[:-1]), loss

@@ -26,6 +26,8 @@ from .program import (
 )
 from .vectors import clear, row
 
+_FEW = 16  # classes, for which vectors along the rows are better than along a row
+
 
 @njit(**INLINE)
 def squared(z, t, l, dz):
@@ -141,6 +143,64 @@ def softmax_labels(z, label, dz):
 
 
 @njit(**INLINE)
+def softmax_few_labels(z, rows, labels, n_classes, dz, l, e):
+    """Do what ``softmax_labels`` does for all rows of a block, class by class, so that vectors run along the rows.
+
+    ``e`` is memory for as many numbers as z has; l_n goes to l[n * n_classes], and 0 to the places between.
+    """
+    n, one = rows.size, like(z, 1)
+    top, others, own, behind = view(l, 0, n), view(l, n, n), view(dz, 0, n), view(dz, n, n)
+    for j in range(n_classes):
+        e_j = view(e, j * n, n)
+        for i in range(n):
+            e_j[i] = z[i * n_classes + j]
+        for i in range(n):
+            top[i] = e_j[i] if j == 0 or e_j[i] > top[i] else top[i]
+    for j in range(n_classes):
+        e_j = view(e, j * n, n)
+        for i in range(n):
+            e_j[i] = exp(e_j[i] - top[i])
+    for i in range(n):
+        label = labels[rows[i]]
+        own[i], behind[i], e[label * n + i] = e[label * n + i], top[i] - z[i * n_classes + label], like(z, 0)
+    for i in range(n):
+        others[i] = e[i]
+    for j in range(1, n_classes):
+        e_j = view(e, j * n, n)
+        for i in range(n):
+            others[i] += e_j[i]
+    for i in range(n):
+        e[labels[rows[i]] * n + i] = -others[i]
+    for i in range(n):  # top holds l from here on, and others 1 / sum
+        is_top = own[i] == one and others[i] <= one
+        sum_ = own[i] + others[i]
+        top[i] = log1p(others[i]) if is_top else log_of_few(sum_) + behind[i]
+        others[i] = one / sum_
+    for j in range(n_classes):
+        for i in range(n):
+            dz[i * n_classes + j] = e[j * n + i] * others[i]
+    for i in range(n - 1, -1, -1):
+        l[i * n_classes] = top[i]
+        for j in range(1, n_classes):
+            l[i * n_classes + j] = like(z, 0)
+
+
+@njit(**INLINE)
+def log_of_few(s):
+    """Return log(s) for 1 <= s <= 32."""
+    one = like(s, 1)
+    halves = like(s, 0)
+    for _ in range(2):
+        is_large = s >= like(s, 4)
+        s = s * like(s, 0.25) if is_large else s
+        halves = halves + like(s, 2) if is_large else halves
+    is_large = s > like(s, 2)
+    s = s * like(s, 0.5) if is_large else s
+    halves = halves + one if is_large else halves
+    return log1p(s - one) + halves * like(s, log(2))
+
+
+@njit(**INLINE)
 def softmax_rows(z, t, dz):
     """Return -sum_j t_j log p_j, p = softmax(z); dl = (sum t - t_j) p_j - t_j (1 - p_j)."""
     top, others = _logits(z, dz)
@@ -171,7 +231,9 @@ def block_loss(rule, z, n_outputs, rows, targets, labels, shares, dz, scratch):
             for j in range(n_outputs):
                 t[i * n_outputs + j] = targets[rows[i] * n_outputs + j]
 
-    if by_rows:
+    if kind == SOFTMAX_LABELS and 1 < n_outputs <= _FEW and n >= _FEW:
+        softmax_few_labels(z, rows, labels, n_outputs, dz, l, t)
+    elif by_rows:
         for i in range(n):
             z_i, dz_i = view(z, i * n_outputs, n_outputs), view(dz, i * n_outputs, n_outputs)
             for j in range(n_outputs):

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from .elementary import HELPER, INLINE, SUM, like, view
-from .tile import LINE, ROWS, WIDE, narrow_row, narrow_tile, row, tile, wide_row
+from .tile import LINE, PAIRS, ROWS, WIDE, double_tile, narrow_row, narrow_tile, row, tile, wide_row
 
 MANY = 4  # rows in a batch, from which on it pays to transpose W
 
@@ -19,16 +19,19 @@ MANY = 4  # rows in a batch, from which on it pays to transpose W
 def product(a, a_0, a_row, a_step, b, b_0, b_row, s, s_0, s_row, c, c_0, c_row, n_rows, n_steps, n_columns):
     """C = S + A B for C of n_rows x n_columns and n_steps columns of A; places and strides as in ``tile``."""
     n_lanes = LINE // c.itemsize
-    n_whole, n_fours = n_columns - n_columns % n_lanes, n_rows - n_rows % ROWS
-    for j in range(0, n_columns, n_lanes):
-        width = min(n_lanes, n_columns - j)
-        for i in range(0, n_fours, ROWS):
+    n_whole, n_tiled, j = n_columns - n_columns % n_lanes, n_rows - n_rows % ROWS, 0
+    while j < n_columns:
+        width = 2 * n_lanes if PAIRS and j + 2 * n_lanes <= n_columns else min(n_lanes, n_columns - j)
+        for i in range(0, n_tiled, ROWS):
             at, s_at, c_at = a_0 + i * a_row, s_0 + i * s_row + j, c_0 + i * c_row + j
-            if j < n_whole:
+            if PAIRS and width > n_lanes:
+                double_tile(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
+            elif j < n_whole:
                 tile(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
             else:
                 narrow_tile(a, at, a_row, a_step, b, b_0 + j, b_row, s, s_at, s_row, c, c_at, c_row, n_steps, width)
-    for i in range(n_fours, n_rows):
+        j += width
+    for i in range(n_tiled, n_rows):
         j, at, s_at, c_at = 0, a_0 + i * a_row, s_0 + i * s_row, c_0 + i * c_row
         while j + WIDE * n_lanes <= n_columns:
             wide_row(a, at, 0, a_step, b, b_0 + j, b_row, s, s_at + j, 0, c, c_at + j, 0, n_steps, n_lanes)
