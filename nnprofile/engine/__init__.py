@@ -263,7 +263,7 @@ def runner(
     if is_sparse(x) and x.shape[1] > _MOST_FEATURES:
         raise Unknown(f"the engine takes sparse x of at most {_MOST_FEATURES} features, got {x.shape[1]}")
     steps = kernels()
-    data = _data(x, y, weight, dtype)
+    data, rows_of_csr = _data(x, y, weight, dtype), csr(x, dtype) if is_sparse(x) else None
     memory: dict[Any, Any] = {}  # of a step, for the kind of rule that it is; made anew if a callback changes that
     n_in_chunk = 1
     # Rows of W that never occur are never looked at.
@@ -281,7 +281,7 @@ def runner(
         kind = rule.update, rule.lazy
         if kind not in memory:
             memory.clear()
-            slots = steps.slots_for(rule, data.csr, x.shape[1], batch_size)
+            slots = steps.slots_for(rule, rows_of_csr, x.shape[1], batch_size)
             work = steps.work_for(program, rule, slots, vector.size, batch_size, dtype, is_csr=is_sparse(x))
             memory[kind] = slots, work, threads.for_work(work)
         slots, work, train = memory[kind]
@@ -296,7 +296,7 @@ def runner(
                 n_before, start = int(optimizer.n_steps), perf_counter()
                 try:
                     refused = train(
-                        (program, rule, data, slots),
+                        (program, rule, data, rows_of_csr, slots),
                         (vector, m, v, rows, batch_size, rates, n_before, uniforms, values, totals, done),
                     )
                 finally:  # also when Ctrl-C is raised here: the updates are made
@@ -378,29 +378,15 @@ def differentiator(
         raise Unknown("the engine differentiates networks without Dropout only")
     steps = kernels()
     data, none, rows = _data(x, y, weight, dtype), np.empty(0, dtype), np.arange(n_samples)
-    slots = steps.slots_for(rule, data.csr, x.shape[1], n_samples)
+    slots = steps.slots_for(rule, None, x.shape[1], n_samples)
     work = steps.work_for(program, rule, slots, net.params.vector.size, n_samples, dtype, is_csr=False)
-    train = threads.for_work(work)
+    train, one, none_drawn = threads.for_work(work), np.zeros(1), np.empty(0, np.float32)
 
     def differentiate() -> tuple[float, Array]:
         vector, value = as_contiguous(net.params.vector, dtype).copy(), np.empty(1)
         refused = train(
-            (program, rule, data, slots),
-            *(
-                (
-                    vector,
-                    none,
-                    none,
-                    rows,
-                    n_samples,
-                    np.zeros(1),
-                    0,
-                    np.empty(0, np.float32),
-                    value,
-                    np.empty(1),
-                    np.zeros(2, np.int64),
-                ),
-            ),
+            (program, rule, data, None, slots),
+            (vector, none, none, rows, n_samples, one, 0, none_drawn, value, one.copy(), np.zeros(2, np.int64)),
         )
         if refused:
             raise ValueError(no_probability(loss, refused))
@@ -414,7 +400,6 @@ def _data(x: Any, y: Array, weight: Array | None, dtype: DTypeLike) -> Any:
     steps, none = kernels(), np.empty(0, dtype)
     return steps.Data(
         none if is_sparse(x) else as_contiguous(x, dtype).ravel(),
-        csr(x, dtype) if is_sparse(x) else steps.Csr(none, np.empty(0, np.int32), np.empty(0, np.int64)),
         as_contiguous(y, dtype).ravel() if y.dtype.kind == "f" else none,
         as_contiguous(y, np.int64) if y.dtype.kind == "i" else np.empty(0, np.int64),
         np.empty(0) if weight is None else as_contiguous(weight, np.float64),

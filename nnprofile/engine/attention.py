@@ -12,7 +12,7 @@ from numba import njit
 
 from .cache import compiled
 from .elementary import HELPER, LOOP, exp, highest, like, total, view
-from .products import dot, product
+from .products import ONE, ZERO, dot, product
 from .vectors import clear
 
 _BLOCK = 16  # rows at a time
@@ -38,11 +38,11 @@ def attend(qkv, offsets, n_heads, causal, o, A):
             for t in range(0, T, _BLOCK):
                 n = min(_BLOCK, T - t)
                 n_seen, row = t + n if causal else T, at + t * T
-                product(qkv, q + t * 3 * f, 3 * f, 1, k_turned, 0, T, zeros, 0, 0, A, row, T, n, d, n_seen)
+                product(qkv, q + t * 3 * f, 3 * f, ONE, k_turned, ZERO, T, zeros, ZERO, ZERO, A, row, T, n, d, n_seen)
                 for r in range(n):
                     _softmax(view(A, row + r * T, n_seen), t + r + 1 if causal else T, 1 / sqrt(d))
                 to = (first + t) * f + head * d
-                product(A, row, T, 1, qkv, q + 2 * f, 3 * f, zeros, 0, 0, o, to, f, n, n_seen, d)
+                product(A, row, T, ONE, qkv, q + 2 * f, 3 * f, zeros, ZERO, ZERO, o, to, f, n, n_seen, d)
             at += T * T
 
 
@@ -66,16 +66,50 @@ def attend_back(do, qkv, offsets, n_heads, causal, A, dqkv):
             for t in range(0, T, _BLOCK):
                 n = min(_BLOCK, T - t)
                 n_seen = t + n if causal else T
-                product(do, o + t * f, f, 1, v_turned, 0, T, zeros, 0, 0, dS, t * T, T, n, d, n_seen)
+                product(do, o + t * f, f, ONE, v_turned, ZERO, T, zeros, ZERO, ZERO, dS, t * T, T, n, d, n_seen)
                 for r in range(n):
                     _softmax_back(view(A, at + (t + r) * T, n_seen), view(dS, (t + r) * T, n_seen), 1 / sqrt(d))
                 to = q + t * 3 * f
-                product(dS, t * T, T, 1, qkv, q + f, 3 * f, zeros, 0, 0, dqkv, to, 3 * f, n, n_seen, d)
+                product(dS, t * T, T, ONE, qkv, q + f, 3 * f, zeros, ZERO, ZERO, dqkv, to, 3 * f, n, n_seen, d)
             for s in range(0, T, _BLOCK):
                 n, start = min(_BLOCK, T - s), s if causal else 0  # only these rows and later ones see the columns
                 to, by = q + s * 3 * f, start * T + s
-                product(dS, by, 1, T, qkv, q + start * 3 * f, 3 * f, zeros, 0, 0, dqkv, to + f, 3 * f, n, T - start, d)
-                product(A, at + by, 1, T, do, o + start * f, f, zeros, 0, 0, dqkv, to + 2 * f, 3 * f, n, T - start, d)
+                product(
+                    dS,
+                    by,
+                    ONE,
+                    T,
+                    qkv,
+                    q + start * 3 * f,
+                    3 * f,
+                    zeros,
+                    ZERO,
+                    ZERO,
+                    dqkv,
+                    to + f,
+                    3 * f,
+                    n,
+                    T - start,
+                    d,
+                )
+                product(
+                    A,
+                    at + by,
+                    ONE,
+                    T,
+                    do,
+                    o + start * f,
+                    f,
+                    zeros,
+                    ZERO,
+                    ZERO,
+                    dqkv,
+                    to + 2 * f,
+                    3 * f,
+                    n,
+                    T - start,
+                    d,
+                )
             at += T * T
 
 

@@ -13,6 +13,7 @@ from .elementary import HELPER, INLINE, SUM, like, view
 from .tile import LINE, PAIRS, ROWS, WIDE, double_tile, narrow_row, narrow_tile, row, tile, wide_row
 
 MANY = 4  # rows in a batch, from which on it pays to transpose W
+ZERO, ONE = np.int64(0), np.int64(1)  # strides: of a literal number Numba compiles a product of its own
 
 
 @njit(**HELPER)
@@ -61,7 +62,7 @@ def forward(x, x_0, params, w_0, n_in, n_out, y, y_0, n_rows, by_blas):
             for j in range(n_out):
                 y_i[j] += b[j]
     else:
-        product(x, x_0, n_in, 1, params, w_0, n_out, params, b_0, 0, y, y_0, n_out, n_rows, n_in, n_out)
+        product(x, x_0, n_in, ONE, params, w_0, n_out, params, b_0, ZERO, y, y_0, n_out, n_rows, n_in, n_out)
 
 
 @njit(**HELPER)
@@ -78,9 +79,9 @@ def weight_gradient(x, x_0, dy, n_in, n_out, grads, g_0, n_rows, by_blas, first,
         else:
             dw += np.dot(x_rows.T, dy_rows)
     elif first:
-        product(x, x_0, 1, n_in, dy, 0, n_out, zeros, 0, 0, grads, g_0, n_out, n_in, n_rows, n_out)
+        product(x, x_0, ONE, n_in, dy, ZERO, n_out, zeros, ZERO, ZERO, grads, g_0, n_out, n_in, n_rows, n_out)
     else:
-        product(x, x_0, 1, n_in, dy, 0, n_out, grads, g_0, n_out, grads, g_0, n_out, n_in, n_rows, n_out)
+        product(x, x_0, ONE, n_in, dy, ZERO, n_out, grads, g_0, n_out, grads, g_0, n_out, n_in, n_rows, n_out)
 
 
 @njit(**INLINE)
@@ -102,7 +103,7 @@ def input_gradient(dy, params, w_0, transposed, t_0, n_in, n_out, dx, n_rows, n_
         W = matrix(params, w_0, n_in, n_out)
         np.dot(matrix(dy, 0, n_rows, n_out), W.T, matrix(dx, 0, n_rows, n_in))
     elif n_batch >= MANY:
-        product(dy, 0, n_out, 1, transposed, t_0, n_in, zeros, 0, 0, dx, 0, n_in, n_rows, n_out, n_in)
+        product(dy, ZERO, n_out, ONE, transposed, t_0, n_in, zeros, ZERO, ZERO, dx, ZERO, n_in, n_rows, n_out, n_in)
     else:
         for r in range(n_rows):
             for i in range(n_in):

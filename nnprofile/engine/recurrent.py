@@ -12,7 +12,7 @@ from numba import njit
 
 from .cache import compiled
 from .elementary import HELPER, LOOP, like, sigmoid_parts, tanh_parts, view
-from .products import product
+from .products import ONE, ZERO, product
 from .vectors import add, add_product, clear, copy, multiply, part, product_of, products_of, row
 
 
@@ -167,7 +167,7 @@ def _recur(h, before, U, c, u, first, n, t):
     """Write u = h_before U + c of n rows; h is 0 before the first step."""
     k, width = U.shape
     h, U, u = view(h, 0, h.size), view(U, 0, U.size), view(u, 0, u.size)
-    product(h, before * k, k, 1, U, 0, width, c, 0, 0, u, first * width, width, n, k if t else 0, width)
+    product(h, before * k, k, ONE, U, ZERO, width, c, ZERO, ZERO, u, first * width, width, n, k if t else ZERO, width)
 
 
 @njit(**HELPER)
@@ -175,7 +175,7 @@ def _return(du, U_turned, dh, n):
     """Add du U^T to dh, of n rows."""
     width, k = U_turned.shape
     du, U_turned, dh = view(du, 0, du.size), view(U_turned, 0, U_turned.size), view(dh, 0, dh.size)
-    product(du, 0, width, 1, U_turned, 0, k, dh, 0, k, dh, 0, k, n, width, k)
+    product(du, ZERO, width, ONE, U_turned, ZERO, k, dh, ZERO, k, dh, ZERO, k, n, width, k)
 
 
 @njit(**HELPER)

@@ -64,8 +64,7 @@ class Csr(NamedTuple):
 class Data(NamedTuple):
     """What a run of training reads: flat arrays, rows one after the other."""
 
-    x: np.ndarray
-    csr: Csr
+    x: np.ndarray  # empty, if x is a CSR matrix
     targets: np.ndarray
     labels: np.ndarray
     weights: np.ndarray  # float64; empty, if all rows weigh the same
@@ -102,10 +101,10 @@ class Work(NamedTuple):
     finite: np.ndarray  # zeros, as long as all that a sparse update wrote is finite
 
 
-def slots_for(rule: Rule, csr: Csr, n_features: int, n_batch: int) -> Slots:
+def slots_for(rule: Rule, csr: Csr | None, n_features: int, n_batch: int) -> Slots:
     """Return the memory of a sparse first layer, empty where all of its rows move at every step, or x is dense."""
     none = np.empty(0, np.int32)
-    if not csr.indptr.size or rule.l2 != 0 or not (rule.update == PLAIN or rule.lazy):
+    if csr is None or rule.l2 != 0 or not (rule.update == PLAIN or rule.lazy):
         return Slots(none, none, none, np.ones(1), np.empty(0))
     n_numbers = int(np.sort(np.diff(csr.indptr))[::-1][:n_batch].sum())  # in a batch, at most
     n_slots = min(n_features, n_numbers)
@@ -181,6 +180,7 @@ def train(
     program,
     rule,
     data,
+    csr,
     slots,
     work,
     crew,
@@ -213,7 +213,7 @@ def train(
     if helps:
         group = threads.wait_for_a_group(crew)
         while group >= 0:
-            _run_group(program, rule, data, slots, work, crew, w, uniforms, order, group)
+            _run_group(program, rule, data, csr, slots, work, crew, w, uniforms, order, group)
             group = threads.wait_for_a_group(crew)
     else:
         m_w, v_w = m, v
@@ -224,6 +224,7 @@ def train(
             program,
             rule,
             data,
+            csr,
             slots,
             work,
             crew,
@@ -275,6 +276,7 @@ def _steps(
     program,
     rule,
     data,
+    csr,
     slots,
     work,
     crew,
@@ -296,12 +298,14 @@ def _steps(
         start, size = step * n_batch, min(n_batch, len(order) - step * n_batch)
         batch = view(order, start, size)
         weight = _shares(data.weights, batch, work.shares)
-        n_slots = _prepare(program, data, slots, params, work, batch)
-        n_groups = 1 if data.csr.indptr.size > 0 else -(-size // work.n_group)
+        n_slots = _prepare(program, csr, slots, params, work, batch)
+        n_groups = 1
+        if csr is None:
+            n_groups = -(-size // work.n_group)
         threads.publish(crew, n_groups, start, size, n_drawn)
         group, is_swapped = threads.next_group(crew), False
         while group >= 0:
-            is_swapped = _run_group(program, rule, data, slots, work, crew, params, uniforms, order, group)
+            is_swapped = _run_group(program, rule, data, csr, slots, work, crew, params, uniforms, order, group)
             group = threads.next_group(crew)
         threads.wait_for_all(crew, n_groups)
         value = 0.0
@@ -322,7 +326,7 @@ def _steps(
             continue
         sizes = step_sizes(rule, rates[done[0]], n_before + done[0] + 1)
         dy = work.dx if is_swapped else work.dy
-        check = _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, sizes)
+        check = _update(program, rule, csr, slots, params, m, v, work, batch, n_slots, dy, sizes)
         done[0] += 1
         if check != 0:
             values[step] = np.nan
@@ -331,23 +335,25 @@ def _steps(
 
 
 @njit(**HELPER)
-def _run_group(program, rule, data, slots, work, crew, params, uniforms, order, group):
+def _run_group(program, rule, data, csr, slots, work, crew, params, uniforms, order, group):
     """Send a group of rows through the network, forward and back; tell whether the last dy lies in ``work.dx``."""
     size, n_drawn = crew.state[threads.SIZE], crew.state[threads.DRAWN]
     batch, first = view(order, crew.state[threads.START], size), group * work.n_group
-    last = size if data.csr.indptr.size > 0 else min(size, first + work.n_group)
+    last = size
+    if csr is None:
+        last = min(size, first + work.n_group)
     grads = view(work.grads, group * work.n_grads, work.n_grads)
     dy, dx, is_swapped, value, n_numbers = work.dy, work.dx, False, 0.0, 0
     crew.refused[group] = 0.0
     for start in range(first, last, work.n_block):
         rows = view(batch, start, min(work.n_block, last - start))
         block = Block(rows, start, start == first, size, n_drawn, n_numbers)
-        y = _forward(program, data, params, uniforms, work, block)
+        y = _forward(program, data, csr, params, uniforms, work, block)
         if rule.loss == BINARY and crew.refused[group] == 0:
             crew.refused[group] = losses.no_probability(y)
         shares, n_outputs = view(work.shares, start, len(rows)), program.table[-1, N_OUT]
         value += losses.block_loss(rule, y, n_outputs, rows, data.targets, data.labels, shares, dy, dx)
-        n_numbers, is_odd = _backward(program, data, slots, params, uniforms, work, grads, block, dy, dx)
+        n_numbers, is_odd = _backward(program, csr, slots, params, uniforms, work, grads, block, dy, dx)
         if is_odd:
             dy, dx, is_swapped = dx, dy, not is_swapped
     crew.values[group] = value
@@ -356,7 +362,7 @@ def _run_group(program, rule, data, slots, work, crew, params, uniforms, order, 
 
 
 @njit(**ONCE)
-def _prepare(program, data, slots, params, work, batch):
+def _prepare(program, csr, slots, params, work, batch):
     """Make W.T and an empty gradient of a sparse first W; return how many slots there are."""
     table, n_slots = program.table, 0
     for l in range(work.first + 1, len(table)):
@@ -364,30 +370,32 @@ def _prepare(program, data, slots, params, work, batch):
             w_0, n_in, n_out = table[l, PARAMS], table[l, N_IN], table[l, N_OUT]
             products.transpose(params, w_0, n_in, n_out, work.transposed, table[l, TRANSPOSED])
     n_out = table[0, N_OUT]
-    if work.is_compact:
-        sparse.decay_rows(data.csr, batch, params, n_out, slots)
-        if not work.is_direct:
-            n_slots = sparse.open_slots(data.csr, batch, slots)
-            sparse.close_slots(slots, n_slots)
-            clear(view(work.grads, 0, n_slots * n_out))
-    elif data.csr.indptr.size > 0:
-        clear(view(work.grads, 0, table[0, N_IN] * n_out))
+    if csr is not None:
+        if work.is_compact:
+            sparse.decay_rows(csr, batch, params, n_out, slots)
+            if not work.is_direct:
+                n_slots = sparse.open_slots(csr, batch, slots)
+                sparse.close_slots(slots, n_slots)
+                clear(view(work.grads, 0, n_slots * n_out))
+        else:
+            clear(view(work.grads, 0, table[0, N_IN] * n_out))
     return n_slots
 
 
 @njit(**ONCE)
-def _forward(program, data, params, uniforms, work, block):
+def _forward(program, data, csr, params, uniforms, work, block):
     """Send a block through the layers; return its output."""
     table, buffer, rows, n = program.table, work.buffer, block.rows, len(block.rows)
-    is_csr = data.csr.indptr.size > 0
-    if not is_csr:
+    first = 0
+    if csr is None:
         _gather(data.x, rows, table[0, N_IN], buffer)
-    for l in range(len(table)):
+    else:
+        y_0, first = work.n_block * table[0, Y], 1
+        sparse.csr_forward(csr, rows, params, table[0, PARAMS], table[0, N_IN], table[0, N_OUT], buffer, y_0)
+    for l in range(first, len(table)):
         kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
         x_0, y_0 = work.n_block * table[l, X], work.n_block * table[l, Y]
-        if kind == DENSE and is_csr and l == 0:
-            sparse.csr_forward(data.csr, rows, params, table[l, PARAMS], n_in, n_out, buffer, y_0)
-        elif kind == DENSE:
+        if kind == DENSE:
             by_blas = table[l, BY_BLAS] != 0
             products.forward(buffer, x_0, params, table[l, PARAMS], n_in, n_out, buffer, y_0, n, by_blas)
         else:
@@ -406,10 +414,12 @@ def _forward(program, data, params, uniforms, work, block):
 
 
 @njit(**ONCE)
-def _backward(program, data, slots, params, uniforms, work, grads, block, dy, dx):
+def _backward(program, csr, slots, params, uniforms, work, grads, block, dy, dx):
     """Send dy back to the first Dense layer and add up gradients; tell whether dy and dx have changed places."""
     table, buffer, n, first = program.table, work.buffer, len(block.rows), block.is_first
-    n_numbers, is_odd = block.n_numbers, False
+    n_numbers, is_odd, first_product = block.n_numbers, False, 0
+    if csr is not None:
+        first_product = 1
     for l in range(len(table) - 1, work.first - 1, -1):
         kind, n_in, n_out = table[l, KIND], table[l, N_IN], table[l, N_OUT]
         d = view(dy, 0, n * n_out)
@@ -417,13 +427,9 @@ def _backward(program, data, slots, params, uniforms, work, grads, block, dy, dx
             by_blas, w_0 = table[l, BY_BLAS] != 0, table[l, PARAMS]
             g_0 = w_0 - work.shift
             products.bias_gradient(d, n_out, grads, w_0 + n_in * n_out - work.shift, n, first)
-            if data.csr.indptr.size == 0 or l > 0:
+            if l >= first_product:
                 x_0 = work.n_block * table[l, X]
                 products.weight_gradient(buffer, x_0, dy, n_in, n_out, grads, g_0, n, by_blas, first, work.zeros)
-            elif not work.is_direct:
-                n_numbers = sparse.csr_weight_gradient(
-                    data.csr, block.rows, d, n_out, grads, slots, n_numbers, work.is_compact, work.finite
-                )
             if l > work.first:
                 products.input_gradient(
                     dy,
@@ -449,6 +455,13 @@ def _backward(program, data, slots, params, uniforms, work, grads, block, dy, dx
             y = view(buffer, work.n_block * table[l, Y], n * n_out)
             slope = view(buffer, work.n_block * table[l, SLOPE], n * n_out)
             activations.activate_backward(kind, program.numbers[l], d, y, n_out, slope)
+    if csr is not None:
+        if not work.is_direct:
+            n_out = table[0, N_OUT]
+            d = view(dy, 0, n * n_out)
+            n_numbers = sparse.csr_weight_gradient(
+                csr, block.rows, d, n_out, grads, slots, n_numbers, work.is_compact, work.finite
+            )
     return n_numbers, is_odd
 
 
@@ -470,7 +483,7 @@ def _add_l2(program, params, work, share):
 
 
 @njit(**ONCE)
-def _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, sizes):
+def _update(program, rule, csr, slots, params, m, v, work, batch, n_slots, dy, sizes):
     """Move the parameters; return 0, or NaN if one is not finite now."""
     table, grads, shift = program.table, work.grads, work.shift
     decay, check = 1 - sizes.learning_rate * rule.weight_decay, like(params, 0)
@@ -480,19 +493,22 @@ def _update(program, rule, data, slots, params, m, v, work, batch, n_slots, dy, 
         w_0, n_matrix, n_out = table[l, PARAMS], table[l, MATRIX], table[l, N_OUT]
         if n_matrix + table[l, VECTOR] == 0:
             continue
-        if l == 0 and work.is_direct:
-            sparse.csr_sgd(data.csr, batch, dy, n_out, params, sizes.learning_rate, decay, slots, work.finite)
-            check += total(work.finite)
-        elif l == 0 and work.is_compact:
-            check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_slots, decay, sizes)
+        if l == 0 and work.is_compact:
+            if csr is not None:
+                if work.is_direct:
+                    sparse.csr_sgd(csr, batch, dy, n_out, params, sizes.learning_rate, decay, slots, work.finite)
+                    check += total(work.finite)
+                else:
+                    check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_slots, decay, sizes)
         elif rule.lazy:
             check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_matrix // n_out, n_out, decay, sizes)
         else:
             check += update(rule, params, w_0, grads, w_0 - shift, m, v, n_matrix, decay, sizes)
         b_0 = w_0 + n_matrix
         check += update(rule, params, b_0, grads, b_0 - shift, m, v, table[l, VECTOR], 1.0, sizes)
-    if work.is_compact:
-        check += sparse.keep_scale(params, table[0, N_OUT], decay, slots)
+    if csr is not None:
+        if work.is_compact:
+            check += sparse.keep_scale(params, table[0, N_OUT], decay, slots)
     return check
 
 
