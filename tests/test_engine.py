@@ -452,7 +452,9 @@ def test_a_million_features_in_bounded_memory() -> None:
     net = nn.Sequential([nn.Dense(n_features, n_out), nn.ReLU(), nn.Dense(n_out, 1)], rng=rng, dtype=np.float32)
     before, first_top = net.params["0.W"].copy(), net.params["2.W"].copy()
     small = nn.Sequential([nn.Dense(3, 1)], rng=rng, dtype=np.float32)
-    fit(small, nn.MeanSquaredError(), nn.SGD(0.1), scipy.sparse.csr_array(np.eye(3)), y[:3])  # compiles, which takes memory
+    fit(
+        small, nn.MeanSquaredError(), nn.SGD(0.1), scipy.sparse.csr_array(np.eye(3)), y[:3]
+    )  # compiles, which takes memory
     tracemalloc.start()
     optimizer = nn.SGD(0.1, weight_decay=0.5)
     fit(net, nn.MeanSquaredError(), optimizer, x, y, batch_size=16, n_epochs=2)

@@ -112,7 +112,7 @@ def test_what_is_refused_is_refused_in_all_threads() -> None:
     for n in (1, 2):
         net = nn.Sequential([nn.Dense(2, 1)], rng=np.random.default_rng(0))
         before = net.params.vector.copy()
-        with pytest.raises(ValueError, match="probabilit"):
+        with pytest.raises(ValueError, match="probability|probabilities"):
             nn.fit(
                 net, nn.BinaryCrossEntropy(), nn.SGD(0.1), x, y, n_epochs=1, batch_size=3000, rng=rng, engine="numba",
                 n_threads=n, shuffle=False,

@@ -337,6 +337,23 @@ def test_memory_comes_back_when_nothing_looks_into_it() -> None:
     assert sum(size * len(pieces) for size, pieces in memory._free.items()) <= 1 << 28
 
 
+def test_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It calls every kernel there is of its kind, in both dtypes, and no other; and refuses what is no kind."""
+    from numba.core.dispatcher import Dispatcher
+
+    from nnprofile.engine import attention, events, losses, norm, recurrent, updates
+
+    for wrong in ("all", ["dense", "seqences"], [1]):
+        with pytest.raises(ValueError, match="kinds must be of 'dense', 'sparse', 'sequences'"):
+            nn.warmup(wrong)
+    assert nn.warmup([]) and nn.warmup("sequences")
+    for module in (recurrent, attention, events, norm, losses, updates):
+        for name, kernel in vars(module).items():
+            if isinstance(kernel, Dispatcher) and "no_cpython_wrapper" not in kernel.targetoptions:
+                n = 1 if name == "in_time" else 2  # that one counts, whatever the dtype
+                assert len(kernel.signatures) >= n, (module.__name__, name)
+
+
 _TILES = """
 import numpy as np, nnprofile as nn
 from nnprofile.engine import tile

@@ -8,7 +8,7 @@ is imported when the first of them is made, never before.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -537,34 +537,59 @@ def csr(x: Any, dtype: DTypeLike) -> Any:
     )
 
 
-def warmup() -> bool:
+KINDS = ("dense", "sparse", "sequences")
+
+
+def warmup(kinds: Iterable[str] = ("dense", "sparse")) -> bool:
     """Compile the engine for float64 and float32, and keep it on disk: for the build of a container, or a server's start.
 
-    The first call takes half a minute or more; a later process loads what the first one kept, in half a second. Where
+    The first call takes half a minute or more; a later process loads what the first one kept, in a fraction of a second. Where
     there is no engine it warns, and the library works without.
+
+    Parameters
+    ----------
+    kinds : of "dense", "sparse" and "sequences", default the first two
+        Whole steps and scoring on arrays, those on CSR rows, and the layers of networks that mix events or branch.
 
     Returns
     -------
     bool
         Whether there is a compiled engine.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind.
     """
-    rng = np.random.default_rng(0)
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"kinds must be of {', '.join(map(repr, KINDS))}, got {unknown[0]!r}")
     try:
         kernels()
-        from scipy.sparse import csr_array
-
         for dtype in (np.float64, np.float32):
-            x, y = np.zeros((2, 1), dtype), np.zeros((2, 1))
-            net = Sequential([Dense(1, 1)], rng=rng, dtype=dtype)
-            for features in (x, csr_array(x)):
-                list(
-                    runner(net, MeanSquaredError(), SGD(0.0), features, y, None, 2, 0.0, Threads(1))(np.arange(2), rng)
-                )
-                predictor(net)(features)
+            for kind in kinds:
+                _use(kind, dtype)
     except Unavailable as reason:
         warn_once(reason)
         return False
     return True
+
+
+def _use(kind: str, dtype: Any) -> None:
+    """Do all there is of a kind once, on the smallest data."""
+    rng = np.random.default_rng(0)
+    if kind == "sequences":
+        from .twins import use_all
+
+        use_all(dtype)
+        return
+    from scipy.sparse import csr_array
+
+    x, y = np.zeros((2, 1), dtype), np.zeros((2, 1))
+    net = Sequential([Dense(1, 1)], rng=rng, dtype=dtype)
+    features = x if kind == "dense" else csr_array(x)
+    list(runner(net, MeanSquaredError(), SGD(0.0), features, y, None, 2, 0.0, Threads(1))(np.arange(2), rng))
+    predictor(net)(features)
 
 
 _has_warned = False

@@ -9,6 +9,7 @@ gradients, which are 0 before.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from math import inf
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ from ..layers import (
     MeanOverEvents,
     PositionalEmbedding,
     SelfAttention,
+    Sequential,
+    Tanh,
     Tied,
 )
 from ..losses import SoftmaxCrossEntropy
@@ -400,3 +403,18 @@ def twin_of_other(thing: Any, memory: Memory) -> Any:
     else:
         twin.__dict__.update(thing.__dict__, _memory=memory)
     return twin
+
+
+def use_all(dtype: Any) -> None:
+    """Run all kernels of twins once, on the smallest data: for ``warmup``."""
+    rng, x = np.random.default_rng(0), Ragged(np.zeros(3, np.int64), [0, 1, 3])
+    between = [RNN(2, 2), GRU(2, 2), LSTM(2, 2), Conv1D(2, 2, 1), SelfAttention(2, 1), LayerNorm(2), Tanh()]
+    for pooling in _POOLINGS:
+        layers = [Embedding(1, 2), PositionalEmbedding(2, 2), *copy.deepcopy(between), pooling()]
+        twin = twin_of(Sequential(layers, rng=rng, dtype=dtype))
+        y, cache = twin.forward(x)
+        twin.backward(np.zeros_like(y), cache)
+    loss = twin_of_other(SoftmaxCrossEntropy(), Memory(dtype))
+    loss.of_targets(np.zeros((1, 2), dtype), np.zeros(1, np.int64))
+    for optimizer in (SGD(0.0), Adam(0.0, lazy=True)):
+        twin_of_other(optimizer, Memory(dtype)).step(twin.params, twin.params.like())
