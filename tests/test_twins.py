@@ -343,7 +343,7 @@ def test_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from nnprofile.engine import attention, events, losses, norm, recurrent, updates
 
-    for wrong in ("all", ["dense", "seqences"], [1]):
+    for wrong in ("all", ["dense", "sequence"], [1]):
         with pytest.raises(ValueError, match="kinds must be of 'dense', 'sparse', 'sequences'"):
             nn.warmup(wrong)
     assert nn.warmup([]) and nn.warmup("sequences")
