@@ -39,6 +39,8 @@ NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
 )
 
+_PIECE = 2048  # rows that are predicted at a time
+
 
 class Fitted:
     """What training leaves."""
@@ -426,6 +428,18 @@ class Estimator(Arguments, Fitted):
                     "yet.",
                 )
         monitor.finish()
+
+    def _predicted(self, x: Any) -> Array:
+        """Return the prediction of checked rows, some at a time: what is between the layers stays in the cache."""
+        pieces = [x[i : i + _PIECE] for i in range(0, max(1, x.shape[0]), _PIECE)]
+        first = self._loss.link.forward(self._net.predict(pieces[0]))[0]
+        if len(pieces) == 1:
+            return first
+        out = np.empty((x.shape[0], first.shape[1]), first.dtype)
+        out[: len(first)] = first
+        for i, piece in enumerate(pieces[1:], 1):
+            out[i * _PIECE : (i + 1) * _PIECE] = self._loss.link.forward(self._net.predict(piece))[0]
+        return out
 
     def _minimize(self, x: Any, target: Array, weight: Array | None) -> None:
         """Minimize the objective of all rows by L-BFGS."""

@@ -114,9 +114,7 @@ n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         return self._one_epoch(X, y, sample_weight, again=again, classes=classes)
 
     def _proba(self, x: Any) -> Array:
-        y = self._net.predict(x)
-        p = self._loss.link.forward(y)[0]
-        return p
+        return self._predicted(x)
 
     def _labels(self, p: Array) -> Array:
         if self._multilabel:

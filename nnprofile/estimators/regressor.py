@@ -66,7 +66,7 @@ class MLPRegressor(Estimator):
         return self._one_epoch(X, y, sample_weight, again=hasattr(self, "_net"))
 
     def _values(self, x: Any) -> Array:
-        y = self._loss.link.forward(self._net.predict(x))[0]
+        y = self._predicted(x)
         return y[:, 0] if self._flat else y
 
     def _target(

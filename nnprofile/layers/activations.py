@@ -161,7 +161,8 @@ class ReLU(Elementwise):
     def forward(self, x: Array, rng: Rng = None) -> tuple[Array, Cache]:
         """Return y = max(x, 0)."""
         x = floating(x)
-        return np.where(x.real <= 0, 0, x), x  # NaN stays NaN, so that divergence is seen
+        y = np.where(x.real <= 0, 0, x) if np.iscomplexobj(x) else np.maximum(x, 0)
+        return y, x  # NaN stays NaN, so that divergence is seen
 
     def _slope(self, cache: Cache) -> Array:
         slope: Array = (cache.real > 0).astype(cache.dtype)
