@@ -344,23 +344,23 @@ class SoftmaxCrossEntropy(MeanLoss):
 
     def sample_losses(self, y_pred: Array, y_true: Array) -> tuple[Array, Array]:
         """Return l and dl."""
-        z = y_pred
-        top = z.real.argmax(axis=1)[:, None]
-        z = z - np.take_along_axis(z, top, axis=1)
-        e = np.exp(z)
-        np.put_along_axis(e, top, 0, axis=1)
-        others = e.sum(axis=1, keepdims=True)  # sum_k exp(z_k) without the largest, which is 1
-        np.put_along_axis(e, top, 1, axis=1)
-        p, log_sum, rest = e / (1 + others), log1p(others), others / (1 + others)
+        rows, top = np.arange(len(y_pred)), y_pred.real.argmax(axis=1)
+        z = y_pred - y_pred[rows, top][:, None]
+        p = np.exp(z)
+        p[rows, top] = 0
+        others = p.sum(axis=1, keepdims=True)  # sum_k exp(z_k) without the largest, which is 1
+        p[rows, top] = 1
+        p /= 1 + others
+        log_sum, rest = log1p(others), others / (1 + others)
         if y_true.ndim == 1:  # labels: t is 1 in one place
-            at = np.arange(len(z)), y_true
-            missing = np.where(y_true == top[:, 0], rest[:, 0], 1 - p[at])
+            at = rows, y_true
+            missing = np.where(y_true == top, rest[:, 0], 1 - p[at])
             l = log_sum[:, 0] - z[at]
             p[at] = -missing
             return l, p
         t = y_true.toarray() if is_sparse(y_true) else y_true  # type: ignore[attr-defined]
         one_minus_p = 1 - p
-        np.put_along_axis(one_minus_p, top, rest, axis=1)
+        one_minus_p[rows, top] = rest[:, 0]
         l = np.where(t == 0, 0, t * (log_sum - z)).sum(axis=1)  # a masked class, z = -inf, is ignored
         return l, (t.sum(axis=1, keepdims=True) - t) * p - t * one_minus_p
 

@@ -56,6 +56,8 @@ class Objective:
     def in_pieces(self, x: Any, y: Any, sample_weight: Any, n_rows_at_once: int) -> tuple[Any, Parameters]:
         """Return the same in inference mode, piece by piece, so that a piece's numbers stay in the cache."""
         n, total = n_rows(x), total_weight(x, y, sample_weight)
+        if n <= n_rows_at_once:
+            return self.value_and_gradient(x, y, sample_weight)
         value, grads = 0.0, self.net.params.like(np.float64)
         for start in range(0, n, n_rows_at_once):
             rows = slice(start, start + n_rows_at_once)
