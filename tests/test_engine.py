@@ -659,6 +659,16 @@ def test_exp_in_a_network(dtype: Any, behind: list[nn.Layer], rng: np.random.Gen
     np.testing.assert_allclose(frozen(x), np.exp(nets[0].predict(x)), rtol=1e-9 if exact else 1e-4)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_what_overflows_before_an_activation(dtype: Any) -> None:
+    for layer in (nn.GELU(), nn.Tanh(), nn.Sigmoid(), nn.ReLU(), nn.Exp(), nn.LeakyReLU()):
+        net = nn.Sequential([nn.Dense(1, 1), layer], rng=None, dtype=dtype)
+        net.params.vector = [10.0, 0.0]
+        x = np.array([[np.finfo(dtype).max], [-np.finfo(dtype).max]], dtype)
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(nn.freeze(net)(x), net.predict(x), err_msg=repr(layer))
+
+
 Z = np.array([s * z for z in (1e-300, 1e-3, 1.0, 20.0, 36.5, 80.0, 700.0, 1e30) for s in (1, -1)])
 
 

@@ -140,6 +140,43 @@ def test_divergence_and_what_a_callback_raises_end_the_threads() -> None:
     assert threading.active_count() == n_before
 
 
+def test_a_thread_that_cannot_be_started_keeps_none_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, y, start, n_started = rng.normal(size=(8192, 2)), rng.normal(size=8192), threading.Thread.start, [0]
+
+    def fails_later(self: threading.Thread) -> None:
+        n_started[0] += 1
+        if n_started[0] > 1:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", fails_later)
+    net, n_before = nn.Sequential([nn.Dense(2, 1)], rng=rng), threading.active_count()
+    how: dict[str, Any] = {"n_epochs": 1, "batch_size": 8192, "rng": rng, "engine": "numba", "n_threads": 4}
+    with pytest.raises(RuntimeError, match="can't start"):
+        nn.fit(net, nn.MeanSquaredError(), nn.SGD(0.1), x, y, **how)
+    assert threading.active_count() == n_before
+
+
+def test_a_thread_that_fails_keeps_none_waiting() -> None:
+    """Its group is never done, and whoever waits for that hears of the end."""
+    from numba import njit
+
+    from nnprofile.engine import threads
+
+    @njit(nogil=True)
+    def wait(crew: Any) -> Any:
+        threads.publish(crew, 2, 0, 0, 0)
+        threads.next_group(crew)
+        threads.finish(crew)
+        return threads.next_group(crew), threads.wait_for_all(crew, 2)
+
+    crew = threads.new_crew()
+    threads.begin(crew)
+    threading.Timer(0.2, threads.end, [crew]).start()
+    assert wait(crew) == (1, False)
+
+
 def test_several_fits_at_once() -> None:
     """Threads of theirs do not meet."""
     from concurrent.futures import ThreadPoolExecutor

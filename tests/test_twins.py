@@ -181,6 +181,50 @@ def test_what_has_no_twin_says_so(rng: np.random.Generator) -> None:
     both_ways(mixed, nn.Ragged(rng.normal(size=(4, 2)), [0, 1, 4]), rng)
 
 
+@pytest.mark.parametrize("make", MIXING[:18])
+def test_what_a_caller_does_to_y_changes_no_gradient(make: Any, rng: np.random.Generator) -> None:
+    """As ``dy = y; dy -= t`` does."""
+    net = nn.Sequential([nn.PositionalEmbedding(9, 4), make(4)], rng=rng)
+    x, found = nn.Ragged(rng.normal(size=(12, 4)), [0, 3, 3, 12]), []
+    for some in (net, engine.compiled(net)):
+        y, cache = some.forward(x)
+        y.values[...] -= 0.5
+        found.append(some.backward(y.values, cache))
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found[1][1].vector, found[0][1].vector, rtol=1e-9, atol=1e-12)
+
+
+def test_parameters_that_do_not_lie_side_by_side_are_refused(rng: np.random.Generator) -> None:
+    net = nn.Sequential([nn.GRU(3, 4), nn.LastEvent()], rng=rng)
+    x, y = nn.Ragged(rng.normal(size=(5, 3)), [0, 3, 5]), rng.normal(size=(2, 4))
+    for roomy in (np.zeros(2 * net.params.vector.size)[::2], np.zeros(net.params.vector.size)[::-1]):
+        roomy[...] = net.params.vector
+        other = net.with_params(nn.Parameters(net.params.layout, roomy))
+        with pytest.raises(ValueError, match="in one piece of memory"):
+            engine.compiled(other)
+        with pytest.raises(ValueError, match="in one piece of memory"):
+            nn.fit(other, nn.MeanSquaredError(), nn.SGD(0.1), x, y, n_epochs=1, rng=rng, engine="numba")
+        np.testing.assert_allclose(nn.freeze(other)(x), other.predict(x), rtol=1e-12)  # which has a copy of its own
+
+
+def test_a_twin_of_a_dense_layer_takes_what_the_layer_takes(rng: np.random.Generator) -> None:
+    net = nn.Sequential([nn.Tanh(), nn.Dense(3, 2)], rng=rng)
+    x, dy = rng.normal(size=(4, 3)), rng.normal(size=(4, 2))
+    (_, cache), (_, cache_twin) = net.forward(x), engine.compiled(net).forward(x)
+    np.testing.assert_allclose(engine.compiled(net).backward(dy.tolist(), cache_twin)[0], net.backward(dy, cache)[0])
+    with pytest.raises(ValueError, match="a layer of rows takes the events"):
+        engine.compiled(net).backward(nn.Ragged(dy, [0, 4]), cache_twin)  # type: ignore[arg-type]
+
+
+def test_copies_of_a_twin_are_the_network(rng: np.random.Generator) -> None:
+    inner = nn.Sequential([nn.GRU(4, 4), nn.Dense(4, 4), nn.Tanh()], rng=None)
+    net = nn.Sequential([nn.Tied(nn.Embedding(6, 4), inner)], rng=rng)
+    x = nn.Ragged(rng.integers(0, 6, 9), [0, 2, 9])
+    for other in (pickle.loads(pickle.dumps(engine.compiled(net))), copy.deepcopy(engine.compiled(net))):
+        assert {type(layer) for layer in engine.every(other)} == {type(layer) for layer in engine.every(net)}
+        np.testing.assert_array_equal(other.forward(x)[0].values, net.forward(x)[0].values)
+
+
 def log_of_items(rng: np.random.Generator, n: int = 30, n_ids: int = 12) -> tuple[nn.Ragged, nn.Ragged]:
     lengths = rng.integers(0, 9, n)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -343,7 +387,7 @@ def test_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from nnprofile.engine import attention, events, losses, norm, recurrent, updates
 
-    for wrong in ("all", ["dense", "sequence"], [1]):
+    for wrong in ("all", ["dense", "sequence"], [1], None, 5):
         with pytest.raises(ValueError, match="kinds must be of 'dense', 'sparse', 'sequences'"):
             nn.warmup(wrong)
     assert nn.warmup([]) and nn.warmup("sequences")

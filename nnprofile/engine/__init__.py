@@ -340,14 +340,23 @@ class Threads:
         crew = steps.threads.new_crew()
         others = [steps.with_own_blocks(work) for _ in range(min(self.n, n_groups) - 1)]
 
+        def help_with(*arguments: Any) -> None:
+            try:
+                steps.train(*arguments)
+            except BaseException:
+                steps.threads.end(crew)  # whoever waits for this thread's rows would wait for ever
+                raise
+
         def train(program: tuple[Any, ...], rows: tuple[Any, ...]) -> Any:
             if others and self._pool is None:
                 from concurrent.futures import ThreadPoolExecutor
 
                 self._pool = ThreadPoolExecutor(self.n - 1)
-            steps.threads.begin(crew)
-            helping = [self._pool.submit(steps.train, *program, other, crew, True, *rows) for other in others]
-            try:
+            helping: list[Any] = []
+            try:  # also what a signal's handler raises must not leave a thread waiting
+                steps.threads.begin(crew)
+                for other in others:
+                    helping.append(self._pool.submit(help_with, *program, other, crew, True, *rows))
                 return steps.train(*program, work, crew, False, *rows)
             finally:
                 steps.threads.end(crew)
@@ -561,7 +570,7 @@ def warmup(kinds: Iterable[str] = ("dense", "sparse")) -> bool:
     ValueError
         If there is no such kind.
     """
-    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    kinds = list(kinds) if isinstance(kinds, Iterable) and not isinstance(kinds, str) else [kinds]
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"kinds must be of {', '.join(map(repr, KINDS))}, got {unknown[0]!r}")
     try:

@@ -282,7 +282,8 @@ def normal(x):
     Phi(-x) = exp(-x^2 / 2) p(t) / (x + 4) with t = (x - 4) / (x + 4), and p of ``_TAIL``.
     With h = x to sixteenths, x^2 = h^2 + (x - h)(x + h), and h^2 has all its digits.
     """
-    four, half = like(x, 4), like(x, 0.5)
+    four, half, end = like(x, 4), like(x, 0.5), farthest(x)
+    x = end if x > end else x  # where both are 0
     t = (x - four) / (x + four)
     p = _tail_series(t)
     near = exponent_shift(x) * like(x, 1 / 16)

@@ -33,14 +33,16 @@ def in_time(offsets, events, ends):
 
 
 @compiled
-def before_each(y, offsets, out):
-    """Write the h before each event: y of the event before, and 0 for the first of a sequence."""
-    for i in range(offsets.size - 1):
-        for event in range(offsets[i], offsets[i + 1]):
-            if event == offsets[i]:
-                clear(row(out, event))
+def before_each(h, events, ends, out):
+    """Write the h before each event, 0 for the first of a sequence."""
+    first = before = 0
+    for t in range(ends.size):
+        for i in range(ends[t]):
+            if t == 0:
+                clear(row(out, events[i]))
             else:
-                copy(row(y, event - 1), row(out, event))
+                copy(row(h, before + i), row(out, events[first + i]))
+        before, first = first, first + ends[t]
 
 
 @compiled

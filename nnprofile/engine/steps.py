@@ -307,7 +307,8 @@ def _steps(
         while group >= 0:
             is_swapped = _run_group(program, rule, data, csr, slots, work, crew, params, uniforms, order, group)
             group = threads.next_group(crew)
-        threads.wait_for_all(crew, n_groups)
+        if not threads.wait_for_all(crew, n_groups):
+            break
         value = 0.0
         for i in range(n_groups):
             if crew.refused[i] != 0:

@@ -145,11 +145,14 @@ def finish(crew):
 
 @njit(**HELPER)
 def wait_for_all(crew, n_groups):
-    """Return when all groups of the step are done."""
+    """Return when all groups of the step are done, whether they are: not, if a thread has failed."""
     n_turns = 0
     while _read(crew.state, _DONE) < n_groups:
+        if _read(crew.state, _STOP) != 0:
+            return False
         n_turns += 1
         _pause(n_turns % 1024 == 0)
+    return True
 
 
 @njit(**HELPER)

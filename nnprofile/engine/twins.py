@@ -10,6 +10,7 @@ gradients, which are 0 before.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from math import inf
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ from ..optimizers import SGD, Adam, FirstOrder
 from ..ragged import Ragged
 from . import activations, attention, events, losses, norm, recurrent, updates
 from .memory import Memory
-from .program import LAYERS, NUMBERS, TWINNED, Rule, Unknown, every, update_of
+from .program import EXP, LAYERS, LEAKY_RELU, NUMBERS, RELU, SOFTMAX, TWINNED, Rule, Unknown, every, update_of
 
 Run = Callable[[Any, Array, Array, Memory], tuple[Array, Cache]]  # layer, rows of x, offsets, memory
 Back = Callable[[Any, Array, "Kept", Parameters, Memory], Array | None]  # layer, dy, cache, gradients, memory
@@ -48,12 +49,12 @@ _NONE = np.zeros(1, np.int64)
 
 
 class Kept(NamedTuple):
-    """The cache of a twin."""
+    """The cache of a twin; y, which its caller may write over, is not in it."""
 
     x: Any
     rows: Array
     offsets: Array
-    y: Array
+    shape: tuple[int, ...]  # of y
     inner: Cache
 
 
@@ -63,11 +64,13 @@ def twin_of(net: Layer, memory: Memory | None = None) -> Layer:
     Raises
     ------
     Unknown
-        If no layer has a kernel, or the dtype has none.
+        If no layer has a kernel, or the parameters have another dtype, or do not lie side by side.
     """
-    dtype = net.params.dtype
+    dtype, vector = net.params.dtype, net.params.vector
     if dtype not in (np.float32, np.float64) or not dtype.isnative:
         raise Unknown(f"the engine takes float32 and float64, got {dtype}")
+    if not vector.flags.carray:
+        raise Unknown("the engine takes parameters in one piece of memory that can be written to")
     twin, memory = net.with_params(net.params), memory or Memory(dtype)
     if not any(type(layer) in TWINNED for layer in every(twin)):
         raise Unknown(f"the engine has no kernels for the layers of {net!r}")
@@ -86,18 +89,20 @@ def _twin(cls: type[Layer], run: Run, back: Back) -> type[Layer]:
         rows, offsets = (x.values, x.offsets) if isinstance(x, Ragged) else (x, _NONE)
         rows, offsets = _readable(rows), _readable(offsets)
         y, inner = run(self, rows, offsets, self._memory)
-        kept = Kept(x, rows, offsets, y, inner)
+        kept = Kept(x, rows, offsets, y.shape, inner)
         return (Ragged.of(y, x.offsets) if isinstance(x, Ragged) and cls not in _POOLINGS else y), kept
 
     def backward(self: Any, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
         if not isinstance(cache, Kept):
             return cls.backward(self, dy, cache)
-        if not isinstance(dy, np.ndarray) or dy.dtype != self._memory.dtype or dy.shape != cache.y.shape:
+        if not _fits(self, dy, cache.shape):
             return cls.backward(self, dy, cls.forward(self, cache.x)[1])
         grads = self.params.like() if len(self.params) else Parameters({})
         return back(self, _readable(dy), cache, grads, self._memory), grads
 
-    return type(cls.__name__, (cls,), {"forward": forward, "backward": backward, "twin_of": cls})
+    return type(
+        cls.__name__, (cls,), {"forward": forward, "backward": backward, "twin_of": cls, "__reduce_ex__": _plain}
+    )
 
 
 def _takes(layer: Any, x: Any) -> bool:
@@ -105,13 +110,26 @@ def _takes(layer: Any, x: Any) -> bool:
     if layer.mixes_events != isinstance(x, Ragged) or not layer.params.filled:
         return False
     rows = x.values if isinstance(x, Ragged) else x
-    if not isinstance(rows, np.ndarray) or not len(rows):
+    if type(rows) is not np.ndarray or not rows.size:
         return False
     if layer.takes == "ids":
         return rows.dtype == np.int64 and rows.ndim == 1 and rows.min() >= 0 and rows.max() < layer.n_ids
     fits = rows.dtype == layer._memory.dtype and rows.ndim == 2
     fits = fits and getattr(layer, "in_features", None) in (None, rows.shape[1])
     return bool(fits and (not isinstance(x, Ragged) or x.lengths.max() <= getattr(layer, "max_length", inf)))
+
+
+def _fits(layer: Any, dy: Any, shape: tuple[int, ...]) -> bool:
+    """Tell whether the kernels of a layer take this dy, of y's shape."""
+    return type(dy) is np.ndarray and dy.dtype == layer._memory.dtype and dy.shape == shape
+
+
+def _plain(self: Any, protocol: Any) -> Any:
+    """Pickle and copy a twin as what it is a twin of."""
+    layer = object.__new__(self.twin_of)
+    layer.__dict__.update(self.__dict__)
+    del layer._memory
+    return operator.getitem, ((layer,), 0)
 
 
 def _readable(a: Array) -> Array:
@@ -155,16 +173,16 @@ def _recur(layer: Any, x: Array, offsets: Array, memory: Memory) -> tuple[Array,
         recurrent.gru(a, U, b, c, order, ends, u, h, y)
     else:
         (recurrent.lstm if isinstance(layer, LSTM) else recurrent.rnn)(a, U, b, order, ends, u, h, y)
-    return y, (order, ends, a, u)
+    return y, (order, ends, a, u, h)
 
 
 def _recur_back(layer: Any, dy: Array, kept: Kept, grads: Parameters, memory: Memory) -> Array:
-    W, U, k, (order, ends, a, u) = layer.params["W"], layer.params["U"], layer.out_features, kept.inner
+    W, U, k, (order, ends, a, u, h) = layer.params["W"], layer.params["U"], layer.out_features, kept.inner
     da, before, dx = memory.empty(*a.shape), memory.empty(*dy.shape), memory.empty(*kept.rows.shape)
     du_n = memory.empty(*dy.shape) if isinstance(layer, GRU) else before
     kernel = {RNN: recurrent.rnn_back, GRU: recurrent.gru_back, LSTM: recurrent.lstm_back}
     kernel[layer.twin_of](dy, U, order, ends, a, u, da, du_n)
-    recurrent.before_each(kept.y, kept.offsets, before)
+    recurrent.before_each(h, order, ends, before)
     np.matmul(kept.rows.T, da, out=grads["W"])
     np.sum(da, axis=0, out=grads["b"])
     if isinstance(layer, GRU):
@@ -276,14 +294,16 @@ def _bend(layer: Any, x: Array, offsets: Array, memory: Memory) -> tuple[Array, 
     y, slope = memory.empty(*x.shape), memory.empty(*x.shape)
     y[...] = x
     activations.forward_rows(kind, number, y, slope)
-    return y, (kind, number, slope)
+    # ReLU and LeakyReLU ask for the sign of y, which is that of x; the others for y, or for neither.
+    own = x if kind in (RELU, LEAKY_RELU) else y.copy() if kind in (EXP, SOFTMAX) else slope
+    return y, (kind, number, own, slope)
 
 
 def _bend_back(layer: Any, dy: Array, kept: Kept, grads: Parameters, memory: Memory) -> Array:
     dx = memory.empty(*dy.shape)
     dx[...] = dy
-    kind, number, slope = kept.inner
-    activations.backward_rows(kind, number, dx, kept.y, slope)
+    kind, number, own, slope = kept.inner
+    activations.backward_rows(kind, number, dx, own, slope)
     return dx
 
 
@@ -291,6 +311,7 @@ class _Dense(Dense):
     """The twin of this layer, with the same cache: its products are NumPy's, in memory that is used again."""
 
     twin_of = Dense
+    __reduce_ex__ = _plain
     _memory: Memory
 
     def forward(self, x: Any, rng: np.random.Generator | None = None) -> tuple[Array, Cache]:
@@ -301,7 +322,7 @@ class _Dense(Dense):
         return y, x
 
     def backward(self, dy: Array, cache: Cache) -> tuple[Array | None, Parameters]:
-        if not _takes(self, cache) or dy.dtype != self._memory.dtype or dy.shape != (len(cache), self.out_features):
+        if not _takes(self, cache) or not _fits(self, dy, (len(cache), self.out_features)):
             return super().backward(dy, cache)
         dx = np.matmul(dy, self.params["W"].T, out=self._memory.empty(*cache.shape))
         return dx, self._gradients(dy, cache)
@@ -311,6 +332,7 @@ class _Tied(Tied):
     """The twin of this layer."""
 
     twin_of = Tied
+    __reduce_ex__ = _plain
     _memory: Memory
 
     @property
