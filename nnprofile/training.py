@@ -26,7 +26,7 @@ from .contract import (
     numbers_of,
     take,
 )
-from .engine import Threads, check_choice, choose_backend, is_chain, predictor, runner, twin_maker
+from .engine import check_choice, choose_backend, is_chain, predictor, runner, twin_maker
 from .objectives import Objective, other_targets, total_weight
 from .ragged import Ragged
 from .validation import (
@@ -235,7 +235,7 @@ def fit(
     _check_monitor(watch, metrics, has_validation=validation is not None)
     optimizer.prepare(net.params)
 
-    rows, threads = (data.x, data.y, weight, batch_size), Threads(n_threads)
+    rows = (data.x, data.y, weight, batch_size)
 
     def plain() -> tuple[Objective, Optimizer]:
         return Objective(net, loss, l2, trusted=True), optimizer
@@ -245,7 +245,7 @@ def fit(
 
     def compiled() -> tuple[Runner, Callable[[Any], Any], Parts]:
         if is_chain(net, data.x):
-            return runner(net, loss, optimizer, *rows, l2, threads), predictor(net), plain
+            return runner(net, loss, optimizer, *rows, l2, n_threads), predictor(net), plain
         twin = twin_maker(net, loss, optimizer)
 
         def parts() -> tuple[Objective, Optimizer]:
@@ -268,7 +268,7 @@ def fit(
         return logs
 
     restores = early_stopping is not None
-    with threads, progress_bar(n_epochs if progress else 0) as show:
+    with progress_bar(n_epochs if progress else 0) as show:
         return _epochs(net, optimizer, n_epochs, run_epoch, measure, watch, [*callbacks], show, restores=restores)
 
 

@@ -134,7 +134,7 @@ def test_the_gradient_of_all_rows(job: dict[str, Any]) -> None:
     y = job["loss"].targets(job["y"], net.out_features)
     weight = np.ones(len(y)) if job["sample_weight"] is None else job["sample_weight"] + 0.01
     before = net.params.vector.copy()
-    value, gradient = engine.differentiator(net, job["loss"], job["x"], y, weight, job["l2"], engine.Threads(1))()
+    value, gradient = engine.differentiator(net, job["loss"], job["x"], y, weight, job["l2"])()
     J, grads = nn.objective(net, job["loss"], job["x"], y, sample_weight=weight, l2=job["l2"])
     close(J, value, 1e-12)
     close(grads.vector, gradient, 1e-11)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nnprofile as nn
-from nnprofile.engine import Threads, kernels
 from nnprofile.engine.threads import FEWEST_ROWS, MOST, rows_of_group
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _however_little_there_is_to_do() -> Iterator[None]:
+    """Threads are started for every call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnprofile.engine.WORTH_THREADS", -1.0)
+        yield
 
 
 def trained(
@@ -260,8 +268,3 @@ def test_each_group_is_taken_once() -> None:
         for each in helping:
             each.result()
     assert (counts == (np.arange(16) <= (np.arange(4000) % 16)[:, None])).all()
-
-
-def test_no_thread_without_need() -> None:
-    with Threads(4) as threads:
-        assert kernels() and threads._pool is None

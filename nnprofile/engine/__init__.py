@@ -12,8 +12,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from threading import Thread
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -38,6 +39,7 @@ Made = TypeVar("Made")
 # What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns.
 _LAYER, _MULTIPLY_ADD, _UPDATE = 40e-6, 0.1e-9, 8e-9
 WORTH_IT = 2.0  # seconds on the NumPy path; compiling takes fifteen once, and loading half of one per process
+WORTH_THREADS = 1e-3  # seconds of work in a compiled call: to start threads takes a tenth of it
 CHUNK = 0.05  # seconds in one compiled call: an interrupt waits for its end
 _MOST_FEATURES = 2**31 - 1  # of a sparse x: its indices are int32
 
@@ -243,7 +245,7 @@ def runner(
     weight: Array | None,
     batch_size: int,
     l2: float,
-    threads: Threads,
+    n_threads: int = 1,
 ) -> Callable[[Array, np.random.Generator], Generator[tuple[Array, Array]]]:
     """Return a function that runs the steps of an epoch; it keeps no reference to a parameter or a moment.
 
@@ -283,7 +285,7 @@ def runner(
             memory.clear()
             slots = steps.slots_for(rule, rows_of_csr, x.shape[1], batch_size)
             work = steps.work_for(program, rule, slots, vector.size, batch_size, dtype, is_csr=is_sparse(x))
-            memory[kind] = slots, work, threads.for_work(work)
+            memory[kind] = slots, work, _in_threads(work, n_threads)
         slots, work, train = memory[kind]
         first = 0
         try:
@@ -314,60 +316,48 @@ def runner(
     return run
 
 
-class Threads:
-    """Threads that share steps: started by the first batch that has rows for them, ended with the ``with`` block.
+def _in_threads(work: Any, n_threads: int) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Any]:
+    """Return a function that does what ``steps.train`` does, in as many threads as there are groups of rows for."""
+    steps, n_groups = kernels(), work.grads.size // work.n_grads
+    crew = steps.threads.new_crew()
+    others = [steps.with_own_blocks(work) for _ in range(min(n_threads, n_groups) - 1)]
 
-    Parameters
-    ----------
-    n : int
-        How many, the calling one included.
-    """
+    work_of_last = 0.0  # seconds, of all threads
 
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self._pool: Any = None
+    def train(program: tuple[Any, ...], rows: tuple[Any, ...]) -> Any:
+        nonlocal work_of_last
+        failures: list[BaseException] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def for_work(self, work: Any) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Any]:
-        """Return a function that does what ``steps.train`` does, in all threads."""
-        steps, n_groups = kernels(), work.grads.size // work.n_grads
-        crew = steps.threads.new_crew()
-        others = [steps.with_own_blocks(work) for _ in range(min(self.n, n_groups) - 1)]
-
-        def help_with(*arguments: Any) -> None:
+        def help_with(other: Any) -> None:
             try:
-                steps.train(*arguments)
-            except BaseException:
+                steps.train(*program, other, crew, True, *rows)
+            except BaseException as error:
+                failures.append(error)
                 steps.threads.end(crew)  # whoever waits for this thread's rows would wait for ever
-                raise
 
-        def train(program: tuple[Any, ...], rows: tuple[Any, ...]) -> Any:
-            if others and self._pool is None:
-                from concurrent.futures import ThreadPoolExecutor
+        helpers = others if work_of_last > WORTH_THREADS else []
+        helping = [Thread(target=help_with, args=(other,), daemon=True) for other in helpers]
+        start = perf_counter()
+        try:  # what a signal's handler raises must leave no thread waiting
+            steps.threads.begin(crew)
+            for thread in helping:
+                thread.start()
+            refused = steps.train(*program, work, crew, False, *rows)
+        finally:
+            steps.threads.end(crew)
+            for thread in helping:
+                if thread.is_alive():
+                    thread.join()
+        work_of_last = (perf_counter() - start) * (1 + len(helping))
+        if failures:
+            raise failures[0]
+        return refused
 
-                self._pool = ThreadPoolExecutor(self.n - 1)
-            helping: list[Any] = []
-            try:  # also what a signal's handler raises must not leave a thread waiting
-                steps.threads.begin(crew)
-                for other in others:
-                    helping.append(self._pool.submit(help_with, *program, other, crew, True, *rows))
-                return steps.train(*program, work, crew, False, *rows)
-            finally:
-                steps.threads.end(crew)
-                for each in helping:
-                    each.result()
-
-        return train
+    return train
 
 
 def differentiator(
-    net: Layer, loss: Loss, x: Any, y: Array, weight: Array | None, l2: float, threads: Threads
+    net: Layer, loss: Loss, x: Any, y: Array, weight: Array | None, l2: float, n_threads: int = 1
 ) -> Callable[[], tuple[float, Array]]:
     """Return a function that computes the objective of all rows and its gradient, where the parameters are just then.
 
@@ -389,7 +379,7 @@ def differentiator(
     data, none, rows = _data(x, y, weight, dtype), np.empty(0, dtype), np.arange(n_samples)
     slots = steps.slots_for(rule, None, x.shape[1], n_samples)
     work = steps.work_for(program, rule, slots, net.params.vector.size, n_samples, dtype, is_csr=False)
-    train, one, none_drawn = threads.for_work(work), np.zeros(1), np.empty(0, np.float32)
+    train, one, none_drawn = _in_threads(work, n_threads), np.zeros(1), np.empty(0, np.float32)
 
     def differentiate() -> tuple[float, Array]:
         vector, value = as_contiguous(net.params.vector, dtype).copy(), np.empty(1)
@@ -597,7 +587,7 @@ def _use(kind: str, dtype: Any) -> None:
     x, y = np.zeros((2, 1), dtype), np.zeros((2, 1))
     net = Sequential([Dense(1, 1)], rng=rng, dtype=dtype)
     features = x if kind == "dense" else csr_array(x)
-    list(runner(net, MeanSquaredError(), SGD(0.0), features, y, None, 2, 0.0, Threads(1))(np.arange(2), rng))
+    list(runner(net, MeanSquaredError(), SGD(0.0), features, y, None, 2, 0.0)(np.arange(2), rng))
     predictor(net)(features)
 
 

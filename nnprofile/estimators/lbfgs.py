@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array, Loss
-from ..engine import Threads, choose_backend, differentiator
+from ..engine import choose_backend, differentiator
 from ..layers import Sequential
 from ..objectives import Objective
 
@@ -34,8 +34,7 @@ def lbfgs(
     from scipy.optimize import minimize
 
     y = loss.targets(y, net.out_features)  # type: ignore[arg-type]
-    threads = Threads(n_threads)
-    given = (net, loss, x, y, weight, l2, threads)
+    given = (net, loss, x, y, weight, l2, n_threads)
     objective = Objective(net, loss, l2, trusted=True)
     by_engine = choose_backend(
         engine, lambda: differentiator(*given), net, x, n_epochs=options["maxiter"], batch_size=x.shape[0]
@@ -53,7 +52,7 @@ def lbfgs(
         return scale * value, scale * gradient.astype(np.float64)
 
     before = net.params.vector.copy()
-    with threads, np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         found = minimize(
             value_and_gradient,
             net.params.vector.astype(np.float64),
