@@ -847,9 +847,7 @@ def test_batches_larger_than_the_data_and_csr_with_room_to_spare() -> None:
     results = []
     for features, batch_size in ((x, 40), (x, sys.maxsize), (roomy, 40)):
         net = network(12, 8, 1)
-        run = engine.runner(
-            net, nn.MeanSquaredError(), nn.SGD(0.1), features, y, None, batch_size, 0.0, engine.Threads(1)
-        )
+        run = engine.runner(net, nn.MeanSquaredError(), nn.SGD(0.1), features, y, None, batch_size, 0.0)
         list(run(np.arange(40), np.random.default_rng(0)))
         results.append(net.params.vector)
     np.testing.assert_array_equal(results[0], results[1])

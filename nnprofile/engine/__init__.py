@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from threading import Thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -318,6 +317,8 @@ def runner(
 
 def _in_threads(work: Any, n_threads: int) -> Callable[[tuple[Any, ...], tuple[Any, ...]], Any]:
     """Return a function that does what ``steps.train`` does, in as many threads as there are groups of rows for."""
+    from threading import Thread
+
     steps, n_groups = kernels(), work.grads.size // work.n_grads
     crew = steps.threads.new_crew()
     others = [steps.with_own_blocks(work) for _ in range(min(n_threads, n_groups) - 1)]
