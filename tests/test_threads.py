@@ -101,7 +101,7 @@ def test_all_losses_and_rules(loss: nn.Loss, n_out: int, targets: Any, optimizer
 def test_layers_that_blas_multiplies_and_sparse_rows() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2500, 300)), rng.normal(size=(2500, 1))
-    rows = scipy.sparse.random_array((2500, 50), density=0.1, rng=rng, format="csr")
+    rows = scipy.sparse.csr_array(rng.normal(size=(2500, 50)) * (rng.random((2500, 50)) < 0.1))
     for some, width in ((x, 300), (rows, 50)):
         how: dict[str, Any] = {"n_epochs": 2, "batch_size": 2500, "optimizer": None}
         found = [
