@@ -21,7 +21,7 @@ _BLOCK = 16  # rows at a time
 @compiled
 def attend(qkv, offsets, n_heads, causal, o, A):
     """Write o = softmax(q k^T / sqrt(d)) v of each head; A holds the softmax of each sequence and head, one after the other."""
-    f = o.shape[1]
+    f, w = o.shape[1], 3 * o.shape[1]
     d, longest = f // n_heads, _longest(offsets)
     qkv, o, k_turned, zeros = (
         view(qkv, 0, qkv.size),
@@ -33,23 +33,23 @@ def attend(qkv, offsets, n_heads, causal, o, A):
     for i in range(offsets.size - 1):
         first, T = offsets[i], offsets[i + 1] - offsets[i]
         for head in range(n_heads):
-            q = first * 3 * f + head * d
-            _turn(qkv, q + f, 3 * f, T, d, k_turned)
+            q = first * w + head * d
+            _turn(qkv, q + f, w, T, d, k_turned)
             for t in range(0, T, _BLOCK):
                 n = min(_BLOCK, T - t)
                 n_seen, row = t + n if causal else T, at + t * T
-                product(qkv, q + t * 3 * f, 3 * f, ONE, k_turned, ZERO, T, zeros, ZERO, ZERO, A, row, T, n, d, n_seen)
+                product(qkv, q + t * w, w, ONE, k_turned, ZERO, T, zeros, ZERO, ZERO, A, row, T, n, d, n_seen)
                 for r in range(n):
                     _softmax(view(A, row + r * T, n_seen), t + r + 1 if causal else T, 1 / sqrt(d))
                 to = (first + t) * f + head * d
-                product(A, row, T, ONE, qkv, q + 2 * f, 3 * f, zeros, ZERO, ZERO, o, to, f, n, n_seen, d)
+                product(A, row, T, ONE, qkv, q + 2 * f, w, zeros, ZERO, ZERO, o, to, f, n, n_seen, d)
             at += T * T
 
 
 @compiled
 def attend_back(do, qkv, offsets, n_heads, causal, A, dqkv):
     """Write dq, dk and dv of each head; A stays as it is."""
-    f = do.shape[1]
+    f, w = do.shape[1], 3 * do.shape[1]
     d, longest = f // n_heads, _longest(offsets)
     do, qkv, dqkv = view(do, 0, do.size), view(qkv, 0, qkv.size), view(dqkv, 0, dqkv.size)
     v_turned, zeros, dS = (
@@ -61,55 +61,22 @@ def attend_back(do, qkv, offsets, n_heads, causal, A, dqkv):
     for i in range(offsets.size - 1):
         first, T = offsets[i], offsets[i + 1] - offsets[i]
         for head in range(n_heads):
-            q, o = first * 3 * f + head * d, first * f + head * d
-            _turn(qkv, q + 2 * f, 3 * f, T, d, v_turned)
+            q, o = first * w + head * d, first * f + head * d
+            _turn(qkv, q + 2 * f, w, T, d, v_turned)
             for t in range(0, T, _BLOCK):
                 n = min(_BLOCK, T - t)
                 n_seen = t + n if causal else T
                 product(do, o + t * f, f, ONE, v_turned, ZERO, T, zeros, ZERO, ZERO, dS, t * T, T, n, d, n_seen)
                 for r in range(n):
                     _softmax_back(view(A, at + (t + r) * T, n_seen), view(dS, (t + r) * T, n_seen), 1 / sqrt(d))
-                to = q + t * 3 * f
-                product(dS, t * T, T, ONE, qkv, q + f, 3 * f, zeros, ZERO, ZERO, dqkv, to, 3 * f, n, n_seen, d)
+                to = q + t * w
+                product(dS, t * T, T, ONE, qkv, q + f, w, zeros, ZERO, ZERO, dqkv, to, w, n, n_seen, d)
             for s in range(0, T, _BLOCK):
                 n, start = min(_BLOCK, T - s), s if causal else 0  # only these rows and later ones see the columns
-                to, by = q + s * 3 * f, start * T + s
-                product(
-                    dS,
-                    by,
-                    ONE,
-                    T,
-                    qkv,
-                    q + start * 3 * f,
-                    3 * f,
-                    zeros,
-                    ZERO,
-                    ZERO,
-                    dqkv,
-                    to + f,
-                    3 * f,
-                    n,
-                    T - start,
-                    d,
-                )
-                product(
-                    A,
-                    at + by,
-                    ONE,
-                    T,
-                    do,
-                    o + start * f,
-                    f,
-                    zeros,
-                    ZERO,
-                    ZERO,
-                    dqkv,
-                    to + 2 * f,
-                    3 * f,
-                    n,
-                    T - start,
-                    d,
-                )
+                to, by = q + s * w, start * T + s
+                k, v, seen = to + f, to + 2 * f, T - start
+                product(dS, by, ONE, T, qkv, q + start * w, w, zeros, ZERO, ZERO, dqkv, k, w, n, seen, d)
+                product(A, at + by, ONE, T, do, o + start * f, f, zeros, ZERO, ZERO, dqkv, v, w, n, seen, d)
             at += T * T
 
 

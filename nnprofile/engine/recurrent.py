@@ -60,7 +60,7 @@ def rnn(a, U, b, events, ends, u, h, y):
 @compiled
 def rnn_back(dy, U, events, ends, a, u, da, du_n):
     """Write da = dh (1 - h^2), with dh = dy + da_after U^T."""
-    first, dh, du, U_turned = len(dy), np.zeros((ends[0], dy.shape[1]), dy.dtype), _few(ends, U), U.T.copy()
+    first, (dh, du, U_turned) = len(dy), _way_back(dy, U, ends)
     for t in range(ends.size - 1, -1, -1):
         first -= ends[t]
         for i in range(ends[t]):
@@ -95,13 +95,7 @@ def gru(a, U, b, c, events, ends, u, h, y):
 @compiled
 def gru_back(dy, U, events, ends, a, u, da, du_n):
     """Write da, and du where it differs: du_n = da_n r."""
-    k, first, dh, du, U_turned = (
-        dy.shape[1],
-        len(dy),
-        np.zeros((ends[0], dy.shape[1]), dy.dtype),
-        _few(ends, U),
-        U.T.copy(),
-    )
+    k, first, (dh, du, U_turned) = dy.shape[1], len(dy), _way_back(dy, U, ends)
     for t in range(ends.size - 1, -1, -1):
         first -= ends[t]
         for i in range(ends[t]):
@@ -141,13 +135,7 @@ def lstm(a, U, b, events, ends, u, h, y):
 @compiled
 def lstm_back(dy, U, events, ends, a, u, da, du_n):
     """Write da, with dh = dy + da_after U^T and ds = ds_after f_after + dh o (1 - tanh(s)^2)."""
-    k, first, dh, du, U_turned = (
-        dy.shape[1],
-        len(dy),
-        np.zeros((ends[0], dy.shape[1]), dy.dtype),
-        _few(ends, U),
-        U.T.copy(),
-    )
+    k, first, (dh, du, U_turned) = dy.shape[1], len(dy), _way_back(dy, U, ends)
     dcell = np.zeros_like(dh)
     for t in range(ends.size - 1, -1, -1):
         first -= ends[t]
@@ -181,9 +169,9 @@ def _return(du, U_turned, dh, n):
 
 
 @njit(**HELPER)
-def _few(ends, U):
-    """Return memory for the u of one step."""
-    return np.empty((ends[0], U.shape[1]), U.dtype)
+def _way_back(dy, U, ends):
+    """Return dh after the last step, which is 0, memory for the du of a step, and U^T."""
+    return np.zeros((ends[0], dy.shape[1]), dy.dtype), np.empty((ends[0], U.shape[1]), dy.dtype), U.T.copy()
 
 
 @njit(**LOOP)

@@ -24,11 +24,8 @@ _LINE = 8  # numbers of the state between two that different threads write
 
 # What is in the state: the next group, with the number of groups and of the step; how many groups are done; whether to stop.
 _NEXT, _DONE, _STOP = 0, _LINE, 2 * _LINE
-START, SIZE, DRAWN = (
-    3 * _LINE,
-    3 * _LINE + 1,
-    3 * _LINE + 2,
-)  # of the step: its place in ``order``, rows, uniforms before
+# Of the step: its place in ``order``, its rows, and the uniforms before it.
+START, SIZE, DRAWN = 3 * _LINE, 3 * _LINE + 1, 3 * _LINE + 2
 _INDEX_BITS = 16
 
 
