@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .contract import Layer, Optimizer
+from .contract import Array, Layer, Optimizer
+from .optimizers import leaves_rows_alone
 
 
 class HalfStep(KeyboardInterrupt):
@@ -17,26 +18,52 @@ class HalfStep(KeyboardInterrupt):
 
 
 class Snapshot:
-    """A copy of parameters and optimizer state, to go back to."""
+    """A copy of parameters and optimizer state, to go back to.
 
-    def __init__(self, net: Layer, optimizer: Optimizer) -> None:
-        self.vector = np.empty_like(net.params.vector)
-        self.moments = {name: np.empty_like(moment) for name, moment in optimizer.state.items()}
+    ``rows``: of the first matrix, if a step can give no other row of it a gradient. Only these are copied, as long as the optimizer
+    leaves the others alone: a million features make half a gigabyte.
+    """
+
+    def __init__(self, net: Layer, optimizer: Optimizer, rows: Array | None = None) -> None:
+        self.rows = rows
+        self.copies: dict[str, Array] = {}  # by the names of the moments; of the parameters, with no name
         self.take(net, optimizer)
 
     def take(self, net: Layer, optimizer: Optimizer) -> None:
-        """Copy them anew, into the same memory: a million features make that half a gigabyte."""
+        """Copy them anew, into the same memory."""
         self.n_steps = optimizer.n_steps
-        self.vector[:] = net.params.vector
-        for name, moment in self.moments.items():
-            moment[:] = optimizer.state[name]
+        self.taken, self.shape = np.empty(0, np.int64), (0, 1)
+        if self.rows is not None and leaves_rows_alone(optimizer):
+            n_rows, n_columns = next(iter(net.params.layout.values()))
+            self.taken, self.shape = self.rows, (n_rows, n_columns)
+        for name, a in _arrays(net, optimizer).items():
+            matrix, rest = self._parts(a)
+            copy = self.copies.get(name)
+            if copy is None or copy.size != self.taken.size * self.shape[1] + rest.size:
+                copy = self.copies[name] = np.empty(self.taken.size * self.shape[1] + rest.size, a.dtype)
+            n = copy.size - rest.size
+            np.take(matrix, self.taken, axis=0, out=copy[:n].reshape(self.taken.size, self.shape[1]), mode="clip")
+            copy[n:] = rest
 
     def restore(self, net: Layer, optimizer: Optimizer) -> None:
         """Copy them back."""
-        net.params.vector = self.vector
         optimizer.n_steps = self.n_steps
-        for name, moment in self.moments.items():
-            optimizer.state[name][:] = moment
+        arrays = _arrays(net, optimizer)
+        for name, copy in self.copies.items():
+            matrix, rest = self._parts(arrays[name])
+            n = copy.size - rest.size
+            matrix[self.taken] = copy[:n].reshape(self.taken.size, self.shape[1])
+            rest[:] = copy[n:]
+
+    def _parts(self, a: Array) -> tuple[Array, Array]:
+        """Return the first matrix, or no row of it, and all that is not copied by rows."""
+        n = self.shape[0] * self.shape[1]
+        return a[:n].reshape(self.shape), a[n:]
+
+
+def _arrays(net: Layer, optimizer: Optimizer) -> dict[str, Array]:
+    """Return the moments by name, and the parameters."""
+    return {"": net.params.vector, **optimizer.state}
 
 
 @contextmanager

@@ -211,6 +211,13 @@ class Adam(FirstOrder):
         w[rows] -= step
 
 
+def leaves_rows_alone(optimizer: Optimizer) -> bool:
+    """Tell whether a row of W whose gradient is exactly zero stays as it is, and so do its moments."""
+    if not isinstance(optimizer, FirstOrder) or type(optimizer) not in (SGD, Adam):
+        return False
+    return not optimizer.weight_decay and (optimizer.lazy or not optimizer.moments)
+
+
 class Schedule(Configured):
     """Give the learning rate of a step: ``schedule(step)``, where the first step is 0. Any function can stand here."""
 

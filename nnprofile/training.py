@@ -27,9 +27,12 @@ from .contract import (
     take,
 )
 from .engine import check_choice, choose_backend, is_chain, predictor, runner, twin_maker
+from .layers import Dense
+from .layers.walk import chain
 from .objectives import Objective, other_targets, total_weight
 from .ragged import Ragged
 from .validation import (
+    all_finite,
     as_class_weights,
     as_input,
     as_numbers,
@@ -269,7 +272,8 @@ def fit(
 
     restores = early_stopping is not None
     with progress_bar(n_epochs if progress else 0) as show:
-        return _epochs(net, optimizer, n_epochs, run_epoch, measure, watch, [*callbacks], show, restores=restores)
+        start = Snapshot(net, optimizer, None if l2 else _columns_in_use(net, data.x))
+        return _epochs(net, optimizer, n_epochs, run_epoch, measure, watch, [*callbacks], show, start, restores=restores)
 
 
 def _epochs(
@@ -281,16 +285,18 @@ def _epochs(
     watch: EarlyStopping,
     callbacks: list[Callback],
     show: Callable[[Mapping[str, float]], None],
+    start: Snapshot,
     *,
     restores: bool,
 ) -> History:
     """Run the epochs, and what comes between them: logs, the best state so far, callbacks, early stopping, Ctrl-C."""
     history = History()
-    start, best_score, best_state = Snapshot(net, optimizer), inf, None
+    best_score, best_state = inf, None
     with interrupts() as n_interrupts:
         try:
             for epoch in range(n_epochs):
-                start.take(net, optimizer)
+                if epoch:  # callbacks may have changed something
+                    start.take(net, optimizer)
                 values, weights = run_epoch(n_interrupts)
                 if not np.isfinite(values[-1]):
                     start.restore(net, optimizer)
@@ -332,6 +338,16 @@ def _epochs(
     return history
 
 
+def _columns_in_use(net: Layer, x: Any) -> Array | None:
+    """Return the columns of a sparse x for a first Dense layer that hold a number somewhere; None where most of them do."""
+    if not is_sparse(x) or type(next(chain(net))[0]) is not Dense:
+        return None
+    in_use = np.zeros(x.shape[1], bool)
+    in_use[x.indices[: x.indptr[-1]]] = True
+    columns = np.flatnonzero(in_use)
+    return columns if 2 * columns.size <= in_use.size else None
+
+
 def _epoch(run: Runner, order: Array, rng: np.random.Generator, n_interrupts: Callable[[], int]) -> tuple[Array, Array]:
     """Run the steps of one epoch, until Ctrl-C or divergence; return the objective of each and its weight."""
     pieces = []
@@ -356,7 +372,7 @@ def _runner(parts: Parts, x: Any, y: Any, weight: Any, batch_size: int) -> Runne
                 optimizer.step(params, grads)
             except KeyboardInterrupt:  # from a handler that is not ours
                 raise HalfStep from None
-            if not all(np.isfinite(a).all() for a in (params.vector, *optimizer.state.values())):
+            if not all(map(all_finite, (params.vector, *optimizer.state.values()))):
                 value = np.nan
         return float(value), total
 

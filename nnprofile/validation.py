@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
 
+_PIECE = 1 << 16  # numbers looked at together
+
+
+def all_finite(a: Array) -> bool:
+    """Tell whether all numbers are finite, piece by piece: an answer for each would be another large array."""
+    a = np.atleast_1d(a)
+    step = max(1, _PIECE * len(a) // max(1, a.size))
+    return all(np.isfinite(a[first : first + step]).all() for first in range(0, len(a), step))
+
+
 def as_numbers(a: ArrayLike, dtype: DTypeLike, name: str, first_row: int = 0) -> Array:
     """Return ``a`` as an array of ``dtype``, finite throughout; its rows are those of ``name`` from ``first_row`` on.
 
@@ -30,7 +40,7 @@ def as_numbers(a: ArrayLike, dtype: DTypeLike, name: str, first_row: int = 0) ->
     a = as_real(a, name)
     with np.errstate(over="ignore"):
         out = a.astype(dtype, copy=False)
-    if not np.isfinite(out).all():
+    if not all_finite(out):
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])
         where = ", ".join(map(str, (at[0] + first_row, *at[1:]) if at else at))
         raise ValueError(f"{name} must be finite in {np.dtype(dtype)}, got {name}[{where}] = {a[at]}")
@@ -51,7 +61,7 @@ def as_features(x: Any, dtype: DTypeLike, n_features: int | None, name: str = "x
             raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
         with np.errstate(over="ignore"):
             x = x.astype(dtype, copy=False)
-        if not np.isfinite(x.data).all():
+        if not all_finite(x.data):
             raise ValueError(f"{name} must be finite in {np.dtype(dtype)}, got {x.data[~np.isfinite(x.data)][0]}")
     else:
         x = as_numbers(x, dtype, name, first_row)

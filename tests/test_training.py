@@ -312,6 +312,27 @@ def test_csr_input_trains_like_the_dense_array(lazy: bool) -> None:
         np.testing.assert_allclose(a.params.vector, b.params.vector, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+@pytest.mark.parametrize("make", [nn.SGD, lambda r: nn.SGD(r, momentum=0.5), lambda r: nn.Adam(r, lazy=True), nn.Adam])
+@pytest.mark.parametrize("decays", [False, True])
+def test_divergence_goes_back_where_few_columns_are_in_use(engine: str, make: Any, decays: bool) -> None:
+    """Only rows of W that can move are copied; a callback that turns on decay makes that all of them."""
+    x = scipy.sparse.random_array((50, 400), density=0.002, format="csr", rng=np.random.default_rng(0))
+    net = nn.Sequential([nn.Dense(400, 3), nn.Tanh(), nn.Dense(3, 1)], rng=np.random.default_rng(1))
+    optimizer, starts = make(lambda step: 1e-2 if step < 12 else 1e308), []
+
+    def keep(epoch: int, logs: Any, net: nn.Layer) -> None:
+        if decays:
+            optimizer.weight_decay, net.params.vector = 0.1, net.params.vector * 1.5
+        starts.append([a.copy() for a in (net.params.vector, *optimizer.state.values())])
+
+    with pytest.raises(nn.DivergenceError, match="epoch 3"):
+        fit(net, optimizer, x=x, y=Y, loss=nn.MeanSquaredError(), n_epochs=9, callbacks=[keep], engine=engine)
+    assert len(starts) == 3 and optimizer.n_steps == 12
+    for kept, now in zip(starts[-1], (net.params.vector, *optimizer.state.values()), strict=True):
+        np.testing.assert_array_equal(kept, now)
+
+
 def test_dense_backward_of_csr_has_no_dx(rng: np.random.Generator) -> None:
     layer = nn.Dense(3, 2, rng=rng)
     for make in (scipy.sparse.csr_array, scipy.sparse.csr_matrix):

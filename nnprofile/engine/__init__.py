@@ -23,6 +23,7 @@ from ..layers.recurrent import Recurrent
 from ..losses import MeanSquaredError, no_probability
 from ..optimizers import SGD
 from ..ragged import Ragged
+from ..validation import all_finite
 from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, TWINNED, Program, Rule, compile_network, compile_rule, every
 from .program import Unknown as Unknown
 
@@ -268,7 +269,7 @@ def runner(
     memory: dict[Any, Any] = {}  # of a step, for the kind of rule that it is; made anew if a callback changes that
     n_in_chunk = 1
     # Rows of W that never occur are never looked at.
-    is_finite = not is_sparse(x) or bool(np.isfinite(net.params.vector).all())
+    is_finite = not is_sparse(x) or all_finite(net.params.vector)
 
     def run(order: Array, rng: np.random.Generator) -> Generator[tuple[Array, Array]]:
         nonlocal n_in_chunk
@@ -286,6 +287,7 @@ def runner(
             work = steps.work_for(program, rule, slots, vector.size, batch_size, dtype, is_csr=is_sparse(x))
             memory[kind] = slots, work, _in_threads(work, n_threads)
         slots, work, train = memory[kind]
+        slots.squares[:] = -1.0
         first = 0
         try:
             while first < len(order):

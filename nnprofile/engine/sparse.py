@@ -3,6 +3,9 @@
 *Plain SGD* is linear in the gradient, so each number of x moves its row of W by itself. Other rules need the whole
 gradient of a row first: each feature that occurs in a batch gets a *slot*, a row of a compact gradient.
 
+The *L2 term* adds a multiple of W to every row of the gradient: for plain SGD a decay. The sum of all W^2, which is its
+value, changes by the rows that a step moves.
+
 *Decay* moves every row at every step, but a row that is not read can wait: ``scale`` is the product of all decays so far,
 ``seen[f]`` its value when row f was last brought up to date, and scale / seen[f] is the factor still to be applied. It is applied
 before the row is read.
@@ -150,7 +153,7 @@ def decay_all_rows(params, n_out, slots):
 @njit(**HELPER)
 def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, sizes):
     """Move the rows that occurred, and note the others' decay; return 0, or NaN as ``update`` does."""
-    check = like(params, 0)
+    check, before, after = like(params, 0), 0.0, 0.0
     slots.scale[0] *= decay
     for i in range(n):
         ahead = slots.touched[min(i + _AHEAD, n - 1)] * n_out
@@ -161,9 +164,33 @@ def update_touched(rule, params, grads, m, v, n_out, slots, n, decay, sizes):
             prefetch_row(m, ahead, n_out)
         f, here = slots.touched[i], i * n_out
         if not rule.lazy or any_nonzero(view(grads, here, n_out)):
+            w_f = view(params, f * n_out, n_out)
+            if rule.l2 != 0:
+                before += squares(w_f)
             check += update(rule, params, f * n_out, grads, here, m, v, n_out, decay, sizes)
             slots.seen[f] = slots.scale[0]
+            if rule.l2 != 0:
+                after += squares(w_f)
+    if rule.l2 != 0:
+        slots.squares[0] = max(0.0, (slots.squares[0] - before) * decay**2) + after
     return check
+
+
+@njit(**SUM)
+def squares(a):
+    """Return the sum of a_i^2, in float64."""
+    total = 0.0
+    for i in range(a.size):
+        total += float(a[i]) * float(a[i])
+    return total
+
+
+@njit(**HELPER)
+def sum_of_squares(W, slots):
+    """Return sum W^2: as the updates kept it, or, where it is not known, of all rows, with no decay pending."""
+    if slots.squares[0] < 0:
+        slots.squares[0] = squares(W)
+    return slots.squares[0]
 
 
 @njit(**HELPER)

@@ -78,6 +78,7 @@ class Slots(NamedTuple):
     places: np.ndarray  # int32, the slot of each number of the batch
     scale: np.ndarray  # float64, (1,)
     seen: np.ndarray  # float64, (n_features,)
+    squares: np.ndarray  # float64, (1,): sum W^2 for the L2 term; negative where it is not known
 
 
 class Work(NamedTuple):
@@ -104,8 +105,8 @@ class Work(NamedTuple):
 def slots_for(rule: Rule, csr: Csr | None, n_features: int, n_batch: int) -> Slots:
     """Return the memory of a sparse first layer, empty where all of its rows move at every step, or x is dense."""
     none = np.empty(0, np.int32)
-    if csr is None or rule.l2 != 0 or not (rule.update == PLAIN or rule.lazy):
-        return Slots(none, none, none, np.ones(1), np.empty(0))
+    if csr is None or not (rule.update == PLAIN or (rule.lazy and rule.l2 == 0)):
+        return Slots(none, none, none, np.ones(1), np.empty(0), np.empty(0))
     n_numbers = int(np.sort(np.diff(csr.indptr))[::-1][:n_batch].sum())  # in a batch, at most
     n_slots = min(n_features, n_numbers)
     return Slots(
@@ -114,6 +115,7 @@ def slots_for(rule: Rule, csr: Csr | None, n_features: int, n_batch: int) -> Slo
         np.empty(n_numbers, np.int32),
         np.ones(1),
         np.ones(n_features),
+        np.zeros(1),
     )
 
 
@@ -123,7 +125,7 @@ def work_for(
     """Return the memory for batches of so many rows."""
     table, n_block = program.table, min(program.n_block, n_batch)
     is_compact = slots.slots.size > 0
-    is_direct = is_compact and rule.update == PLAIN and n_batch <= n_block
+    is_direct = is_compact and rule.update == PLAIN and rule.l2 == 0 and n_batch <= n_block
     n_slots = 0 if is_direct else slots.touched.size
     shift = int((table[0, N_IN] - n_slots) * table[0, N_OUT]) if is_compact else 0
     n_both = 2 * n_block * program.n_widest
@@ -318,8 +320,9 @@ def _steps(
                 add(view(work.grads, 0, work.n_grads), view(work.grads, i * work.n_grads, work.n_grads))
         n_drawn += size * program.n_uniforms
 
-        if rule.l2 != 0 and weight != 0:
-            value += _add_l2(program, params, work, rule.l2 / weight)
+        share = rule.l2 / weight if weight != 0 else 0.0
+        if share != 0:
+            value += _add_l2(program, csr, slots, params, work, share)
         values[step], totals[step], done[1] = value, weight, step + 1
         if not np.isfinite(value):
             break
@@ -327,7 +330,7 @@ def _steps(
             continue
         sizes = step_sizes(rule, rates[done[0]], n_before + done[0] + 1)
         dy = work.dx if is_swapped else work.dy
-        check = _update(program, rule, csr, slots, params, m, v, work, batch, n_slots, dy, sizes)
+        check = _update(program, rule, csr, slots, params, m, v, work, batch, n_slots, dy, sizes, share)
         done[0] += 1
         if check != 0:
             values[step] = np.nan
@@ -473,10 +476,13 @@ def _drawn(uniforms, block, before, n_out):
 
 
 @njit(**ONCE)
-def _add_l2(program, params, work, share):
-    """Add the L2 term to the gradients; return its value."""
-    table, value = program.table, 0.0
-    for l in range(work.first, len(table)):
+def _add_l2(program, csr, slots, params, work, share):
+    """Add the L2 term to the gradients, but of a sparse W, which decays for it; return its value."""
+    table, value, first = program.table, 0.0, work.first
+    if csr is not None:
+        if work.is_compact:
+            value, first = share / 2 * sparse.sum_of_squares(view(params, 0, table[0, MATRIX]), slots), 1
+    for l in range(first, len(table)):
         if table[l, MATRIX] > 0:
             w_0 = table[l, PARAMS]
             value += add_l2(params, w_0, work.grads, w_0 - work.shift, table[l, MATRIX], share)
@@ -484,10 +490,14 @@ def _add_l2(program, params, work, share):
 
 
 @njit(**ONCE)
-def _update(program, rule, csr, slots, params, m, v, work, batch, n_slots, dy, sizes):
-    """Move the parameters; return 0, or NaN if one is not finite now."""
+def _update(program, rule, csr, slots, params, m, v, work, batch, n_slots, dy, sizes, share):
+    """Move the parameters; return 0, or NaN if one is not finite now.
+
+    The L2 term's gradient is share * W, so plain SGD's step along it is a decay: of a sparse W it is left to that.
+    """
     table, grads, shift = program.table, work.grads, work.shift
     decay, check = 1 - sizes.learning_rate * rule.weight_decay, like(params, 0)
+    decay_0 = decay - sizes.learning_rate * share
     if decay == 1 and not rule.lazy and not work.is_compact:  # all are moved alike
         return update(rule, params, 0, grads, 0, m, v, params.size, 1.0, sizes)
     for l in range(work.first, len(table)):
@@ -497,10 +507,10 @@ def _update(program, rule, csr, slots, params, m, v, work, batch, n_slots, dy, s
         if l == 0 and work.is_compact:
             if csr is not None:
                 if work.is_direct:
-                    sparse.csr_sgd(csr, batch, dy, n_out, params, sizes.learning_rate, decay, slots, work.finite)
+                    sparse.csr_sgd(csr, batch, dy, n_out, params, sizes.learning_rate, decay_0, slots, work.finite)
                     check += total(work.finite)
                 else:
-                    check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_slots, decay, sizes)
+                    check += sparse.update_touched(rule, params, grads, m, v, n_out, slots, n_slots, decay_0, sizes)
         elif rule.lazy:
             check += update_rows(rule, params, w_0, grads, w_0 - shift, m, v, n_matrix // n_out, n_out, decay, sizes)
         else:
@@ -509,7 +519,7 @@ def _update(program, rule, csr, slots, params, m, v, work, batch, n_slots, dy, s
         check += update(rule, params, b_0, grads, b_0 - shift, m, v, table[l, VECTOR], 1.0, sizes)
     if csr is not None:
         if work.is_compact:
-            check += sparse.keep_scale(params, table[0, N_OUT], decay, slots)
+            check += sparse.keep_scale(params, table[0, N_OUT], decay_0, slots)
     return check
 
 
