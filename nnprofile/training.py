@@ -273,7 +273,9 @@ def fit(
     restores = early_stopping is not None
     with progress_bar(n_epochs if progress else 0) as show:
         start = Snapshot(net, optimizer, None if l2 else _columns_in_use(net, data.x))
-        return _epochs(net, optimizer, n_epochs, run_epoch, measure, watch, [*callbacks], show, start, restores=restores)
+        return _epochs(
+            net, optimizer, n_epochs, run_epoch, measure, watch, [*callbacks], show, start, restores=restores
+        )
 
 
 def _epochs(

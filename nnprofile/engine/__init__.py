@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
-# What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns.
-_LAYER, _MULTIPLY_ADD, _UPDATE = 40e-6, 0.1e-9, 8e-9
+# What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns; of each row,
+# to pick it and its target 300 ns, and an output of a layer, forward and backward, 3 ns.
+_LAYER, _MULTIPLY_ADD, _UPDATE, _ROW, _OUTPUT = 40e-6, 0.1e-9, 8e-9, 300e-9, 3e-9
 WORTH_IT = 2.0  # seconds on the NumPy path; compiling takes fifteen once, and loading half of one per process
 WORTH_THREADS = 1e-3  # seconds of work in a compiled call: to start threads takes a tenth of it
 CHUNK = 0.05  # seconds in one compiled call: an interrupt waits for its end
@@ -126,13 +127,15 @@ def is_worth_it(net: Layer, x: Any, *, n_epochs: int, batch_size: int) -> bool:
     n_steps = n_epochs * -(-n_rows(x) // batch_size)
     if is_chain(net, x):
         program = compile_network(net, net.params.dtype, sparse=is_sparse(x))
-        n_layers, work = len(program.table), n_rows(x) * _multiply_adds(program, x)
+        of_row = _ROW + _OUTPUT * int(program.table[:, N_OUT].sum()) + _MULTIPLY_ADD * _multiply_adds(program, x)
+        n_layers, work = len(program.table), n_rows(x) * of_row
     elif any(type(layer) in TWINNED for layer in every(net)):
-        n_layers, work = _work_of_events(net, x)
+        n_layers, multiply_adds = _work_of_events(net, x)
+        work = multiply_adds * _MULTIPLY_ADD
     else:
         return False
     step = n_layers * _LAYER + net.params.vector.size * _UPDATE
-    return bool(n_steps * step + n_epochs * work * _MULTIPLY_ADD > WORTH_IT)
+    return bool(n_steps * step + n_epochs * work > WORTH_IT)
 
 
 def _work_of_events(net: Layer, x: Any) -> tuple[int, float]:
