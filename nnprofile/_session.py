@@ -20,8 +20,8 @@ class HalfStep(KeyboardInterrupt):
 class Snapshot:
     """A copy of parameters and optimizer state, to go back to.
 
-    ``rows``: of the first matrix, if a step can give no other row of it a gradient. Only these are copied, as long as the optimizer
-    leaves the others alone: a million features make half a gigabyte.
+    ``rows``: of the first matrix, if a step can give no other row of it a gradient. Only these are copied, as long as the
+    optimizer leaves the others alone: a million features make half a gigabyte.
     """
 
     def __init__(self, net: Layer, optimizer: Optimizer, rows: Array | None = None) -> None:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
-# What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns; of each row,
-# to pick it and its target 300 ns, and an output of a layer, forward and backward, 3 ns.
+# What a step costs on the NumPy path, roughly: a layer's calls 40 us, a multiply-add 0.1 ns, a parameter's update 8 ns;
+# to pick a row and its target 300 ns, and each number that a layer puts out, forward and backward, 3 ns.
 _LAYER, _MULTIPLY_ADD, _UPDATE, _ROW, _OUTPUT = 40e-6, 0.1e-9, 8e-9, 300e-9, 3e-9
 WORTH_IT = 2.0  # seconds on the NumPy path; compiling takes fifteen once, and loading half of one per process
 WORTH_THREADS = 1e-3  # seconds of work in a compiled call: to start threads takes a tenth of it
