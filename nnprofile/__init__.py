@@ -1,7 +1,7 @@
 """nnprofile: a neural network you can read, check and rely on.
 
 Read the modules in this order: parameters, tables, ragged, contract, initializers, functions, formulas, layers, losses,
-optimizers, objectives, engine, training, frozen, safetensors, modelfile, gradcheck, tracing, estimators, export.
+optimizers, objectives, engine, history, training, frozen, safetensors, modelfile, gradcheck, tracing, estimators, export.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +11,9 @@ from .contract import Layer as Layer
 from .contract import Loss as Loss
 from .contract import Optimizer as Optimizer
 from .engine import use_engine as use_engine
+from .history import DivergenceError as DivergenceError
+from .history import EarlyStopping as EarlyStopping
+from .history import History as History
 from .layers import *  # noqa: F403
 from .losses import BinaryCrossEntropy as BinaryCrossEntropy
 from .losses import HalfSquaredError as HalfSquaredError
@@ -28,9 +31,6 @@ from .optimizers import ExponentialDecay as ExponentialDecay
 from .optimizers import StepDecay as StepDecay
 from .parameters import Parameters as Parameters
 from .ragged import Ragged as Ragged
-from .training import DivergenceError as DivergenceError
-from .training import EarlyStopping as EarlyStopping
-from .training import History as History
 from .training import fit as fit
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 from ._session import HalfStep, Snapshot, interrupts, progress_bar
 from .contract import (
     Array,
-    Configured,
     Layer,
     Loss,
     Optimizer,
@@ -27,6 +25,7 @@ from .contract import (
     take,
 )
 from .engine import check_choice, choose_backend, is_chain, predictor, runner, twin_maker
+from .history import Best, DivergenceError, EarlyStopping, History
 from .layers import Dense
 from .layers.walk import chain
 from .objectives import Objective, other_targets, total_weight
@@ -52,86 +51,6 @@ if TYPE_CHECKING:
     # stops after a step whose objective or parameters are not finite, and gives that one a value that is not
     Runner = Callable[[Array, np.random.Generator], Generator[tuple[Array, Array]]]
     Parts = Callable[[], tuple[Objective, Optimizer]]
-
-
-class DivergenceError(ValueError):
-    """The loss or the parameters became infinite or NaN; the network is as it was at the start of that epoch.
-
-    Attributes
-    ----------
-    history : History
-        Of the epochs before.
-    """
-
-    def __init__(self, message: str, history: History) -> None:
-        super().__init__(message)
-        self.history = history
-
-
-class History(Mapping[str, list[float]]):
-    """What a run of ``fit`` went through: name -> one number an epoch.
-
-    Attributes
-    ----------
-    best_epoch : int
-        Index of the epoch with the lowest validation loss (loss, without validation data; or as EarlyStopping
-        monitors); -1 before the first.
-    stop_reason : str
-        "n_epochs", "early_stopping", "callback" or "interrupted".
-    """
-
-    def __init__(self) -> None:
-        self.columns: dict[str, list[float]] = {}
-        self.best_epoch = -1
-        self.stop_reason = "n_epochs"
-
-    def append(self, logs: Mapping[str, float]) -> None:
-        """Add one epoch."""
-        for name, value in logs.items():
-            self.columns.setdefault(name, []).append(value)
-
-    def __getitem__(self, name: str) -> list[float]:
-        return self.columns[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.columns)
-
-    def __len__(self) -> int:
-        return len(self.columns)
-
-    def __repr__(self) -> str:
-        n_epochs = len(next(iter(self.columns.values()), []))
-        return f"History({n_epochs} epochs of {list(self)}, best_epoch={self.best_epoch}, stop_reason={self.stop_reason!r})"
-
-
-class EarlyStopping(Configured):
-    """Stop when ``monitor`` has not improved for ``patience`` epochs, and go back to the best epoch.
-
-    Parameters and optimizer state of the best epoch are restored however the run ends, except by Ctrl-C or an error.
-    It keeps nothing between runs: every ``fit`` starts afresh, from where the one before went back to.
-
-    Parameters
-    ----------
-    patience : int, default 10
-        Epochs without improvement before the run stops.
-    min_delta : float, default 0.0
-        How much better counts as an improvement.
-    monitor : str, default "val_loss"
-        A name in the logs: "val_loss", "loss", or a metric, with "val" and an underscore before it if on validation data.
-    mode : "min" or "max", default "min"
-        Whether less or more is better.
-    """
-
-    config_names = ("patience", "min_delta", "monitor", "mode")
-
-    def __init__(
-        self, *, patience: int = 10, min_delta: float = 0.0, monitor: str = "val_loss", mode: str = "min"
-    ) -> None:
-        self.patience = check_size(patience, "patience")
-        self.min_delta = check_number(min_delta, "min_delta")
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
-        self.monitor, self.mode = monitor, mode
 
 
 def fit(
@@ -224,41 +143,22 @@ def fit(
     >>> (net.predict(x)[:, 0] > 0).astype(int).tolist()
     [0, 1, 1, 0]
     """
-    _check_arguments(net, loss, optimizer, engine, metrics, callbacks, early_stopping)
+    check_arguments(net, loss, optimizer, engine, metrics, callbacks, early_stopping)
     n_epochs, batch_size = check_size(n_epochs, "n_epochs"), check_size(batch_size, "batch_size")
     l2, n_threads = check_number(l2, "l2"), check_size(n_threads, "n_threads")
     check_rng(rng)
     check_filled(net)
     if not isinstance(shuffle, bool):
         raise ValueError(f"shuffle must be True or False, got {shuffle!r}")
-    data = _Data(net, loss, x, y, sample_weight)
-    weight = _weights(data, class_weight, y)
-    validation = None if validation_data is None else _validation(net, loss, validation_data)
+    data = Data(net, loss, x, y, sample_weight)
+    weight = weights_for(data, class_weight, y)
+    validation = None if validation_data is None else validation_of(net, loss, validation_data)
     watch = early_stopping or EarlyStopping(monitor="loss" if validation is None else "val_loss")
-    _check_monitor(watch, metrics, has_validation=validation is not None)
+    check_monitor(watch, metrics, has_validation=validation is not None)
     optimizer.prepare(net.params)
 
-    rows = (data.x, data.y, weight, batch_size)
-
-    def plain() -> tuple[Objective, Optimizer]:
-        return Objective(net, loss, l2, trusted=True), optimizer
-
-    def by_layers(parts: Parts) -> tuple[Runner, Callable[[Any], Any], Parts]:
-        return _runner(parts, *rows), lambda x: apply(parts()[0].net, x)[0], parts
-
-    def compiled() -> tuple[Runner, Callable[[Any], Any], Parts]:
-        if is_chain(net, data.x):
-            return runner(net, loss, optimizer, *rows, l2, n_threads), predictor(net), plain
-        twin = twin_maker(net, loss, optimizer)
-
-        def parts() -> tuple[Objective, Optimizer]:
-            net, loss, optimizer = twin()
-            return Objective(net, loss, l2, trusted=True), optimizer
-
-        return by_layers(parts)
-
-    backend = choose_backend(engine, compiled, net, data.x, n_epochs=n_epochs, batch_size=batch_size)
-    run, forward, parts = backend or by_layers(plain)
+    rows = (data.x, data.y, weight, min(batch_size, data.n_samples))
+    run, forward, parts = backend(engine, net, loss, optimizer, rows, l2, n_threads, n_epochs)
 
     def run_epoch(n_interrupts: Callable[[], int]) -> tuple[Array, Array]:
         order = rng.permutation(data.n_samples) if shuffle else np.arange(data.n_samples)
@@ -270,12 +170,10 @@ def fit(
             logs |= {f"val_{name}": value for name, value in validation.scores(forward, metrics, parts()[0]).items()}
         return logs
 
-    restores = early_stopping is not None
+    best = Best(watch, History(), restores=early_stopping is not None)
     with progress_bar(n_epochs if progress else 0) as show:
         start = Snapshot(net, optimizer, None if l2 else _columns_in_use(net, data.x))
-        return _epochs(
-            net, optimizer, n_epochs, run_epoch, measure, watch, [*callbacks], show, start, restores=restores
-        )
+        return _epochs(net, optimizer, n_epochs, run_epoch, measure, best, [*callbacks], show, start)
 
 
 def _epochs(
@@ -284,16 +182,13 @@ def _epochs(
     n_epochs: int,
     run_epoch: Callable[[Callable[[], int]], tuple[Array, Array]],
     measure: Callable[[], dict[str, float]],
-    watch: EarlyStopping,
+    best: Best,
     callbacks: list[Callback],
     show: Callable[[Mapping[str, float]], None],
     start: Snapshot,
-    *,
-    restores: bool,
 ) -> History:
     """Run the epochs, and what comes between them: logs, the best state so far, callbacks, early stopping, Ctrl-C."""
-    history = History()
-    best_score, best_state = inf, None
+    history = best.history
     with interrupts() as n_interrupts:
         try:
             for epoch in range(n_epochs):
@@ -310,13 +205,9 @@ def _epochs(
                 if n_interrupts():
                     raise KeyboardInterrupt
 
-                share = weights / (weights.max() or 1.0)
-                logs = {"loss": float(np.dot(values, share) / (share.sum() or 1.0))} | measure()
+                logs = {"loss": mean_objective(values, weights)} | measure()
                 history.append(logs)
-                score = logs[watch.monitor] if watch.mode == "min" else -logs[watch.monitor]
-                if score < best_score - (watch.min_delta if history.best_epoch >= 0 else 0):
-                    best_score, history.best_epoch = score, epoch
-                    best_state = Snapshot(net, optimizer) if restores else None
+                best.note(net, optimizer)
                 show(logs)
 
                 stop = any([callback(epoch, logs, net) for callback in callbacks])  # noqa: C419  (each is called)
@@ -325,7 +216,7 @@ def _epochs(
                 if stop:
                     history.stop_reason = "callback"
                     break
-                if restores and epoch - history.best_epoch >= watch.patience:
+                if best.is_long_ago():
                     history.stop_reason = "early_stopping"
                     break
         except KeyboardInterrupt as interrupt:
@@ -335,9 +226,48 @@ def _epochs(
                 raise
             history.stop_reason = "interrupted"
             return history
-    if best_state is not None:
-        best_state.restore(net, optimizer)
+    if best.state is not None:
+        best.state.restore(net, optimizer)
     return history
+
+
+def backend(
+    name: str,
+    net: Layer,
+    loss: Loss,
+    optimizer: Optimizer,
+    rows: tuple[Any, Any, Any, int],
+    l2: float,
+    n_threads: int,
+    n_epochs: int,
+) -> tuple[Runner, Callable[[Any], Any], Parts]:
+    """Return what runs steps on these rows (x, y, weights, how many in a batch), what predicts, and what both work with."""
+    x = rows[0]
+
+    def plain() -> tuple[Objective, Optimizer]:
+        return Objective(net, loss, l2, trusted=True), optimizer
+
+    def by_layers(parts: Parts) -> tuple[Runner, Callable[[Any], Any], Parts]:
+        return _runner(parts, *rows), lambda x: apply(parts()[0].net, x)[0], parts
+
+    def compiled() -> tuple[Runner, Callable[[Any], Any], Parts]:
+        if is_chain(net, x):
+            return runner(net, loss, optimizer, *rows, l2, n_threads), predictor(net), plain
+        twin = twin_maker(net, loss, optimizer)
+
+        def parts() -> tuple[Objective, Optimizer]:
+            net, loss, optimizer = twin()
+            return Objective(net, loss, l2, trusted=True), optimizer
+
+        return by_layers(parts)
+
+    return choose_backend(name, compiled, net, x, n_epochs=n_epochs, batch_size=rows[3]) or by_layers(plain)
+
+
+def mean_objective(values: Array, weights: Array) -> float:
+    """Return the mean of the steps' objectives, each with its step's weight."""
+    share = weights / (weights.max() or 1.0)
+    return float(np.dot(values, share) / (share.sum() or 1.0))
 
 
 def _columns_in_use(net: Layer, x: Any) -> Array | None:
@@ -388,7 +318,7 @@ def _runner(parts: Parts, x: Any, y: Any, weight: Any, batch_size: int) -> Runne
     return run
 
 
-class _Data:
+class Data:
     """Rows behind the gate, and what is measured on them."""
 
     def __init__(self, net: Layer, loss: Loss, x: Any, y: Any, sample_weight: Any = None, name: str = "") -> None:
@@ -456,7 +386,7 @@ def _extremes(x: Any) -> Array:
     return np.array(sorted(rows))
 
 
-def _weights(data: _Data, class_weight: Mapping[Any, float] | str | None, y: Any) -> Any:
+def weights_for(data: Data, class_weight: Mapping[Any, float] | str | None, y: Any) -> Any:
     """Return the weight of each target, None if all weigh the same."""
     if data.weight is None and class_weight is None:
         return None
@@ -469,16 +399,18 @@ def _weights(data: _Data, class_weight: Mapping[Any, float] | str | None, y: Any
     return Ragged.of(weight, data.y.offsets) if isinstance(data.y, Ragged) else weight
 
 
-def _validation(net: Layer, loss: Loss, validation_data: tuple[Any, ...]) -> _Data:
+def validation_of(net: Layer, loss: Loss, validation_data: tuple[Any, ...]) -> Data:
+    """Return what the epochs are judged on, behind the gate."""
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
         raise ValueError(
             f"validation_data must be (x, y) or (x, y, sample_weight), got {type(validation_data).__name__}"
         )
     x, y, *weight = validation_data
-    return _Data(net, loss, x, y, weight[0] if weight else None, "validation ")
+    return Data(net, loss, x, y, weight[0] if weight else None, "validation ")
 
 
-def _check_monitor(watch: EarlyStopping, metrics: Metrics | None, *, has_validation: bool) -> None:
+def check_monitor(watch: EarlyStopping, metrics: Metrics | None, *, has_validation: bool) -> None:
+    """Raise a ValueError unless a run with these logs what is monitored."""
     known = ["loss", *(metrics or ())]
     known += [f"val_{name}" for name in known] if has_validation else []
     if watch.monitor not in known:
@@ -488,7 +420,7 @@ def _check_monitor(watch: EarlyStopping, metrics: Metrics | None, *, has_validat
         )
 
 
-def _check_arguments(
+def check_arguments(
     net: object,
     loss: object,
     optimizer: object,
@@ -497,6 +429,7 @@ def _check_arguments(
     callbacks: object,
     early_stopping: object,
 ) -> None:
+    """Raise a ValueError if one is of another kind than it must be."""
     expected: list[tuple[object, type, str]] = [
         (net, Layer, "net"),
         (loss, Loss, "loss"),

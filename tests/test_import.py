@@ -145,6 +145,7 @@ def test_imports_point_one_way() -> None:
         "objectives",
         "engine",
         "_session",
+        "history",
         "training",
         "frozen",
         "safetensors",

@@ -260,7 +260,7 @@ def runner(
         If there is no engine.
     """
     check_rows(x, y)
-    dtype, batch_size = net.params.dtype, min(batch_size, n_rows(x))
+    dtype = net.params.dtype
     compile_network(net, dtype, sparse=is_sparse(x))
     compile_rule(loss, optimizer, y, l2)
     if not is_contiguous(net.params.vector, dtype):

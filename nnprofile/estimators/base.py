@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Optimizer
+from ..history import DivergenceError
 from ..layers import Dense, Dropout, Sequential
 from ..optimizers import SGD, Adam
-from ..training import DivergenceError, fit
+from ..training import fit
 from ..validation import check_size
 from .arguments import ACTIVATIONS, Arguments
 from .checks import (
