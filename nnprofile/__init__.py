@@ -1,7 +1,7 @@
 """nnprofile: a neural network you can read, check and rely on.
 
 Read the modules in this order: parameters, tables, ragged, contract, initializers, functions, formulas, layers, losses,
-optimizers, objectives, engine, history, training, frozen, safetensors, modelfile, gradcheck, tracing, estimators, export.
+optimizers, objectives, engine, history, training, frozen, safetensors, modelfile, shards, gradcheck, tracing, estimators, export.
 """
 
 from typing import TYPE_CHECKING
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .modelfile import Saved as Saved
     from .modelfile import load as load
     from .modelfile import save as save
+    from .shards import fit_shards as fit_shards
     from .safetensors import ModelFileError as ModelFileError
     from . import tracing as tracing
     from .tracing import Trace as Trace
@@ -65,6 +66,7 @@ _LAZY = {
     "ModelFileError": "safetensors",
     **dict.fromkeys(("Saved", "load", "save"), "modelfile"),
     **dict.fromkeys(("FrozenNetwork", "freeze"), "frozen"),
+    "fit_shards": "shards",
     "warmup": "engine",
     **dict.fromkeys(
         ("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"),

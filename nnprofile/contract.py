@@ -385,6 +385,21 @@ def take(x: Any, rows: Any) -> Any:
     return tuple(take(part, rows) for part in x) if isinstance(x, tuple) else x[rows]
 
 
+def join(parts: list[Any]) -> Any:
+    """Return the rows of all parts, one after the other: what ``take`` took apart."""
+    first = parts[0]
+    if isinstance(first, tuple):
+        return tuple(join([part[k] for part in parts]) for k in range(len(first)))
+    if isinstance(first, Ragged):
+        lengths = np.concatenate([part.lengths for part in parts])
+        return Ragged.of(join([part.values for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
+    if is_sparse(first):
+        from scipy.sparse import vstack
+
+        return vstack(parts, format="csr")
+    return np.concatenate(parts)
+
+
 SPARSE_IS_FOR_DENSE = "sparse x is taken by Dense alone: make it the first layer"
 
 

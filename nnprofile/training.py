@@ -339,8 +339,6 @@ class Data:
             raise ValueError(f"{name}x has {self.n_samples} rows, y has {n_rows(self.y)}")
         if isinstance(y, Ragged) and (other := next(_sequences(self.x)).difference(y)):
             raise ValueError(f"{name}y must have a target for each event of {name}x: {other}")
-        if name and isinstance(y, Ragged) and not y.n_events:
-            raise ValueError(f"{name}y must have at least one event, got none")
         self.weight = None if sample_weight is None else weights_of(sample_weight, self.y, f"{name}sample_weight")
 
     def scores(
@@ -406,7 +404,10 @@ def validation_of(net: Layer, loss: Loss, validation_data: tuple[Any, ...]) -> D
             f"validation_data must be (x, y) or (x, y, sample_weight), got {type(validation_data).__name__}"
         )
     x, y, *weight = validation_data
-    return Data(net, loss, x, y, weight[0] if weight else None, "validation ")
+    data = Data(net, loss, x, y, weight[0] if weight else None, "validation ")
+    if isinstance(data.y, Ragged) and not data.y.n_events:
+        raise ValueError("validation y must have at least one event, got none")
+    return data
 
 
 def check_monitor(watch: EarlyStopping, metrics: Metrics | None, *, has_validation: bool) -> None:

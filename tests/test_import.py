@@ -150,6 +150,7 @@ def test_imports_point_one_way() -> None:
         "frozen",
         "safetensors",
         "modelfile",
+        "shards",
         "gradcheck",
         "tracing",
         "estimators",
