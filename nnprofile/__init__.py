@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .modelfile import load as load
     from .modelfile import save as save
     from .shards import fit_shards as fit_shards
+    from .shards import summarize as summarize
     from .safetensors import ModelFileError as ModelFileError
     from . import tracing as tracing
     from .tracing import Trace as Trace
@@ -66,7 +67,7 @@ _LAZY = {
     "ModelFileError": "safetensors",
     **dict.fromkeys(("Saved", "load", "save"), "modelfile"),
     **dict.fromkeys(("FrozenNetwork", "freeze"), "frozen"),
-    "fit_shards": "shards",
+    **dict.fromkeys(("fit_shards", "summarize"), "shards"),
     "warmup": "engine",
     **dict.fromkeys(
         ("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"),

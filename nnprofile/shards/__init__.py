@@ -5,7 +5,7 @@ shard after shard and trains as ``fit`` does. Several *replicas*, each with shar
 for some steps, a *round*; then their parameters are averaged, always in the same order. A round is a list of tasks for ``map``,
 whoever provides it: a task that is run twice, or elsewhere, gives the same bits. (docs/scale.md)
 
-Read the modules in this order: stream, rounds, checkpoint.
+Read the modules in this order: stream, rounds, checkpoint, summary.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from ..training import backend, check_arguments, check_monitor, mean_objective, 
 from ..validation import check_number, check_rng, check_size
 from .checkpoint import Checkpoint
 from .rounds import Run, joined
-from .stream import Job, rows_of
+from .stream import Job, as_shards, rows_of
+from .summary import Column as Column
+from .summary import Summary as Summary
+from .summary import summarize as summarize
 
 if TYPE_CHECKING:
     from ..training import Callback, Metrics
@@ -124,7 +127,7 @@ def fit_shards(
     check_arguments(net, loss, optimizer, engine, metrics, callbacks, early_stopping)
     check_rng(rng)
     check_filled(net)
-    shards = _as_shards(shards)
+    shards = as_shards(shards)
     _check_choices(read, map, average, shuffle, class_weight)
     n_epochs, n_replicas = check_size(n_epochs, "n_epochs"), check_size(n_replicas, "n_replicas")
     n_steps = check_size(steps_per_round, "steps_per_round")
@@ -234,15 +237,6 @@ def _look_at(
     job = job._replace(engine="numpy" if found is None else "numba")
     _, forward, parts = backend(job.engine, net, job.loss, optimizer, known, job.l2, job.n_threads, 1)
     return job, forward, parts
-
-
-def _as_shards(shards: Any) -> list[Any]:
-    if isinstance(shards, (str, bytes, os.PathLike)) or not isinstance(shards, Iterable):
-        raise ValueError(f"shards must be a sequence of names of pieces of the data, got {shards!r:.200}")
-    found = list(shards)
-    if not found:
-        raise ValueError("shards must name at least one piece of the data, got none")
-    return found
 
 
 def _check_choices(read: Any, call: Any, average: Any, shuffle: Any, class_weight: Any) -> None:

@@ -64,11 +64,8 @@ class Checkpoint:
         if place is None:
             raise ValueError(f"{os.fspath(self.path)} is a model file, but no checkpoint of fit_shards")
         differing = [name for name, value in self.kind.items() if place["run"][name] != value]
-        if (
-            differing
-            or saved.net.params.layout != run.net.params.layout
-            or type(saved.optimizer) is not type(run.optimizer)
-        ):
+        same = saved.net.params.matches(run.net.params) and saved.net.params.dtype == run.net.params.dtype
+        if differing or not same or type(saved.optimizer) is not type(run.optimizer):
             what = ", ".join(differing) or "network or optimizer"
             raise ValueError(
                 f"{os.fspath(self.path)} is the checkpoint of another run: it differs in {what}; remove it to begin anew"

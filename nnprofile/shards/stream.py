@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -138,9 +138,13 @@ def rows_of(job: Job, shard: int, epoch: int, net: Layer, found: Any = None) -> 
     n = y.shape[0] if getattr(y, "shape", ()) else len(y)
     if n == 0:
         return Rows(job, None, None, None, np.arange(0), job.batch_size)
-    data = Data(net, job.loss, x, y, weight[0] if weight else None, f"{name}: ")
+    try:
+        data = Data(net, job.loss, x, y, weight[0] if weight else None)
+        weights = weights_for(data, job.class_weight, y)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     order = draws_for(job.seed, 1, epoch, shard).permutation(n) if job.shuffle else np.arange(n)
-    return Rows(job, data.x, data.y, weights_for(data, job.class_weight, y), order, job.batch_size)
+    return Rows(job, data.x, data.y, weights, order, job.batch_size)
 
 
 def name_of(shards: list[Any], i: int) -> str:
@@ -152,3 +156,13 @@ def name_of(shards: list[Any], i: int) -> str:
 def draws_for(seed: int, *numbers: int) -> np.random.Generator:
     """Return a generator for this purpose, epoch, and so on: the same on any machine, whatever was drawn before."""
     return np.random.default_rng([seed, *numbers, *[0] * (4 - len(numbers))])
+
+
+def as_shards(shards: Any) -> list[Any]:
+    """Return the names of the pieces as a list; raise a ValueError if they are none."""
+    if isinstance(shards, (str, bytes, os.PathLike)) or not isinstance(shards, Iterable):
+        raise ValueError(f"shards must be a sequence of names of pieces of the data, got {shards!r:.200}")
+    found = list(shards)
+    if not found:
+        raise ValueError("shards must name at least one piece of the data, got none")
+    return found
