@@ -31,6 +31,7 @@ from . import (
     profiles,
     reasons,
     report,
+    scale,
     spend,
     splits,
     targeting,
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
+        if options.files is not None:
+            return _files(options)
         found, sections = {}, []
         for raw in _collect(options):
             started = time.perf_counter()
@@ -84,6 +87,27 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"model     {folder / 'model'}   (python -m examples.user_profile.deploy that-folder --example)")
         if name in lives:
             print(f"live      {folder / 'live'}   (python -m examples.user_profile.live that-folder --status)")
+    return 0
+
+
+def _files(options: argparse.Namespace) -> int:
+    """Do what can be done file by file."""
+    out = options.out / options.files.name
+    try:
+        with threadpool_limits(1):
+            scale.run(
+                options.files,
+                options.target,
+                options.positive,
+                out,
+                types=options.types,
+                encoding=options.encoding,
+                map_name=options.map,
+                n_replicas=options.replicas,
+                n_epochs=3 if options.fast else 20,
+            )
+    except ValueError as error:  # files that are not alike, or the state of another run
+        raise collect.CollectError(str(error)) from error
     return 0
 
 
@@ -628,6 +652,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--log", type=Path, metavar="FILE", help="orders of your own, a line an order or an article of one"
     )
     parser.add_argument(
+        "--files",
+        "--parquet",
+        type=Path,
+        metavar="FOLDER",
+        help="a table in many files, of which one is in memory at a time",
+    )
+    parser.add_argument("--map", choices=("here", "processes", "dask"), default="here", help="who reads those files")
+    parser.add_argument("--replicas", type=int, metavar="N", default=1, help="copies of the network that share them")
+    parser.add_argument(
         "--target", metavar="COLUMN", help="the column to be predicted: yes and no, two values, or see --positive"
     )
     parser.add_argument(
@@ -685,12 +718,21 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         vars(options).update(dataclasses.asdict(targeting.Business(**given)))
     except ValueError as error:
         parser.error(f"--{error}")
-    if (options.csv is None) != (options.target is None):
-        parser.error("--csv and --target go together")
+    if options.csv is not None and options.files is not None:
+        parser.error("--csv is one file, --files a folder of them: one of the two")
+    is_table = options.csv is not None or options.files is not None
+    if is_table != (options.target is not None):
+        parser.error("--csv, or --files, and --target go together")
+    if options.files is None and (options.map != "here" or options.replicas != 1):
+        parser.error("--map and --replicas go with --files")
+    if options.replicas < 1:
+        parser.error("--replicas must be at least 1")
+    if options.files is not None and (options.blank_is_no or options.balanced or options.time):
+        parser.error("--blank-is-no, --balanced and --time are not for --files")
     named = {field.name: getattr(options, field.name) for field in dataclasses.fields(preprocess.Types)}
     options.types = preprocess.Types(**named)
     said = any(named.values()) or options.encoding
-    if options.csv is None and (options.positive is not None or options.act_on != "yes" or (said and not options.log)):
+    if not is_table and (options.positive is not None or options.act_on != "yes" or (said and not options.log)):
         parser.error("--positive, --act-on and all that is said of columns go with --csv")
     options.columns = _columns_of_log(parser, options)
     if options.networks < 1:

@@ -77,8 +77,8 @@ def target(
             "; ".join(filter(None, (note, "a blank counts as no"))),
         )
     if blank_is_no:
-        some = text.notna() if positive is None else _folded(text) == _folded(pd.Series([positive]))[0]
-        if positive is None and (counts := _folded(text.dropna()).value_counts()).size == 2:
+        some = text.notna() if positive is None else as_one_value(text) == as_one_value(pd.Series([positive]))[0]
+        if positive is None and (counts := as_one_value(text.dropna()).value_counts()).size == 2:
             raise PreprocessError(
                 f"the target {name!r} has two values and blanks, {list(counts.index)}: name the yes, --positive"
             )
@@ -86,7 +86,7 @@ def target(
         return some.to_numpy(int), positive or f"{name}: given", pd.Series(True, text.index), "a blank counts as no"
     known = text.notna()
     present = text[known]
-    folded = _folded(present)
+    folded = as_one_value(present)
     if positive is not None and re.match(r"[<>]=?", positive.strip()) and not (present == positive).any():
         return _compared(present, known, name, positive.strip(), decimal)
     spelled = present.groupby(folded).agg(lambda some: some.value_counts().index[0]).to_dict() if len(present) else {}
@@ -96,7 +96,7 @@ def target(
     )
     note = ""
     if positive is not None:
-        wanted = _folded(pd.Series([positive]))[0]
+        wanted = as_one_value(pd.Series([positive]))[0]
         if wanted not in counts.index:
             raise PreprocessError(f"the target {name!r} is never {positive!r}; it is {shown}")
         if len(counts) > 2:
@@ -126,7 +126,7 @@ def target(
     return (folded == wanted).to_numpy(int), spelled[wanted], known, note
 
 
-def _folded(text: pd.Series) -> pd.Series:
+def as_one_value(text: pd.Series) -> pd.Series:
     """Return the values without case, and without a .0."""
     return text.str.normalize("NFC").str.casefold().str.replace(r"^([-+]?\d+)\.0+$", r"\1", regex=True)
 
