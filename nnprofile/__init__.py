@@ -1,7 +1,8 @@
 """nnprofile: a neural network you can read, check and rely on.
 
 Read the modules in this order: parameters, tables, ragged, contract, initializers, functions, formulas, layers, losses,
-optimizers, objectives, engine, history, training, frozen, safetensors, modelfile, shards, gradcheck, tracing, estimators, export.
+optimizers, objectives, engine, history, training, frozen, safetensors, modelfile, shards, privacy, gradcheck, tracing,
+estimators, export.
 """
 
 from typing import TYPE_CHECKING
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from .modelfile import save as save
     from .shards import fit_shards as fit_shards
     from .shards import summarize as summarize
+    from .privacy import check_private as check_private
+    from .privacy import fit_private as fit_private
+    from . import privacy as privacy
+    from . import shards as shards
     from .safetensors import ModelFileError as ModelFileError
     from . import tracing as tracing
     from .tracing import Trace as Trace
@@ -68,6 +73,7 @@ _LAZY = {
     **dict.fromkeys(("Saved", "load", "save"), "modelfile"),
     **dict.fromkeys(("FrozenNetwork", "freeze"), "frozen"),
     **dict.fromkeys(("fit_shards", "summarize"), "shards"),
+    **dict.fromkeys(("check_private", "fit_private"), "privacy"),
     "warmup": "engine",
     **dict.fromkeys(
         ("check_function", "check_layer", "check_loss", "check_network", "check_step", "GradCheckReport", "hvp"),
@@ -77,7 +83,7 @@ _LAZY = {
     **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators"),
     **dict.fromkeys(("to_c", "to_onnx"), "export"),
 }
-_PACKAGES = ("export", "gradcheck", "tracing")
+_PACKAGES = ("export", "gradcheck", "privacy", "shards", "tracing")
 
 
 def __getattr__(name: str) -> object:

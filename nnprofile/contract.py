@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -47,6 +47,14 @@ class Configured:
         return copy.deepcopy(self)
 
 
+class Spent(NamedTuple):
+    """A run of private training: n_steps sums over rows drawn with probability ``rate``, with ``noise`` * clip added to each."""
+
+    noise: float
+    rate: float
+    n_steps: int
+
+
 class Layer(Configured):
     """Map a batch ``x`` to ``y``, and a cotangent ``dy`` back to ``dx``.
 
@@ -67,6 +75,7 @@ class Layer(Configured):
     causal: bool = False  # of one that does: whether no event's y depends on later ones
     params: Parameters = Parameters({})  # none, unless ``__init__`` sets some
     children: tuple[Layer, ...] = ()  # of a composite
+    ledger: tuple[Spent, ...] = ()  # the private runs that it went through
     _place: tuple[int, str] | None = None  # where the layer is bound: its number, and the network
 
     def forward(self, x: Any, rng: np.random.Generator | None = None) -> tuple[Any, Cache]:

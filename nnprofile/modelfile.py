@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from . import optimizers
-from .contract import Array, Configured, Layer, Loss, Optimizer, check_filled
+from .contract import Array, Configured, Layer, Loss, Optimizer, Spent, check_filled
 from .layers import COMPOSITES, LAYERS, Residual, Sequential, Tied
 from .layers.compose import Composite
 from .losses import LOSSES
@@ -114,6 +114,12 @@ def save_with(
         optimizer.check(net.params)
         architecture["optimizer"] = _describe(optimizer, _OPTIMIZERS, "optimizer") | {"n_steps": optimizer.n_steps}
         tensors |= {f"optimizer.{name}": moment for name, moment in optimizer.state.items()}
+    if net.ledger:
+        if rng is not None:
+            raise ValueError(
+                "the state of rng may hold the noise of private training, and is not saved beside its result"
+            )
+        architecture["privacy"] = [list(spent) for spent in net.ledger]
     if rng is not None:
         architecture["rng"] = _describe_rng(rng)
     if estimator is not None:
@@ -234,7 +240,9 @@ def _restore(
     architecture = parse(metadata["nnprofile"])
     if type(architecture["format_version"]) is not int or architecture["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format version {architecture['format_version']!r}; this library reads {FORMAT_VERSION}")
-    check_keys(architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng", "estimator"})
+    check_keys(
+        architecture, {"format_version", "dtype", "network"}, {"loss", "optimizer", "rng", "estimator", "privacy"}
+    )
     if architecture["dtype"] not in ("float64", "float32"):
         raise ValueError(f"dtype {architecture['dtype']!r}")
     n_numbers = sum(tensor.size for tensor in tensors.values())
@@ -262,6 +270,7 @@ def _restore(
             _check_tensor(tensors, f"optimizer.{name}", moment.shape, net.params.dtype)
             moment[:] = tensors.pop(f"optimizer.{name}")
     rng = _build_rng(architecture["rng"]) if "rng" in architecture else None
+    net.ledger = tuple(_build_spent(entry) for entry in architecture.get("privacy", ()))
     curves = {}
     if "estimator" in architecture:
         names = [name for name in tensors if name.startswith("estimator.")]
@@ -269,6 +278,14 @@ def _restore(
     if tensors:
         raise ValueError(f"tensors {sorted(tensors)} belong to nothing")
     return Saved(net, loss, optimizer, rng), architecture.get("estimator"), curves
+
+
+def _build_spent(entry: Any) -> Spent:
+    noise, rate, n_steps = entry
+    known = type(noise) is float and type(rate) is float and type(n_steps) is int
+    if not (known and noise >= 0 and 0 <= rate <= 1 and n_steps >= 0):
+        raise ValueError(f"{entry!r} is no run of private training")
+    return Spent(noise, rate, n_steps)
 
 
 def _check_tensor(tensors: Mapping[str, Array], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -151,6 +151,7 @@ def test_imports_point_one_way() -> None:
         "safetensors",
         "modelfile",
         "shards",
+        "privacy",
         "gradcheck",
         "tracing",
         "estimators",
