@@ -28,7 +28,7 @@ BLOCK = 1024  # examples at a time
 
 def of_dense(step: Step, offsets: Array | None) -> Array:
     """Return |x_n|^2 |dy_n|^2 + |dy_n|^2; of a sequence, |sum_e x_e^T dy_e|^2 + |sum_e dy_e|^2."""
-    x, dy = step.cache, step.dy.astype(np.float64)
+    x, dy = step.cache, step.dy
     if offsets is None:
         of_x = np.asarray(x.multiply(x).sum(axis=1), np.float64).ravel() if is_sparse(x) else squares_of_rows(x)
         return (of_x + 1) * squares_of_rows(dy)
@@ -41,13 +41,13 @@ def of_dense(step: Step, offsets: Array | None) -> Array:
 
 def of_norm(step: Step, offsets: Array | None) -> Array:
     """Return |dy_n * h_n|^2 + |dy_n|^2, with sums over a sequence's events inside."""
-    h, dy = step.cache[2], step.dy.astype(np.float64)
+    h, dy = step.cache[2], step.dy
     return squares_of_rows(_sums(dy * h, offsets)) + squares_of_rows(_sums(dy, offsets))
 
 
 def of_embedding(step: Step, offsets: Array | None) -> Array:
     """Return the sum over ids of |sum of dy_e over events of that id|^2: each id has a row of its own."""
-    ids, dy = step.cache, step.dy.astype(np.float64)
+    ids, dy = step.cache, step.dy
     if offsets is None:
         return squares_of_rows(dy)
     sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
@@ -69,7 +69,7 @@ SQUARES: dict[type[Layer], Callable[[Step, Array | None], Array]] = {
 
 def squares_of_rows(a: Array) -> Array:
     """Return the square of each row's length."""
-    found: Array = np.einsum("nj,nj->n", a, a, dtype=np.float64)
+    found: Array = np.einsum("nj,nj->n", a, a).astype(np.float64)
     return found
 
 
@@ -159,9 +159,10 @@ def _add_block(net: Layer, loss: Loss, x: Any, y: Any, clip: float, rng: Rng, to
         for step in leaves:
             squares += _squares(step)
         norms = np.sqrt(squares)
-        c = np.where(np.isfinite(norms), np.minimum(1, clip / np.maximum(norms, np.finfo(float).tiny)), 0.0)
+        c = np.minimum(1, clip / np.maximum(norms, np.finfo(float).tiny))
+        finite = np.isfinite(norms)
         for step in leaves:
-            _add_gradient(step, c, total)
+            _add_gradient(step, c, None if finite.all() else finite, total)
     return norms
 
 
@@ -197,11 +198,14 @@ def _squares(step: Step) -> Array:
     return np.asarray(step.layer.square_norms(step.cache, step.dy, _offsets(step)))  # type: ignore[attr-defined]
 
 
-def _add_gradient(step: Step, c: Array, total: Parameters) -> None:
-    """Add the gradient of a layer with the weights c, one an example."""
+def _add_gradient(step: Step, c: Array, finite: Array | None, total: Parameters) -> None:
+    """Add the gradient of a layer with the weights c, one an example, of those that are ``finite``."""
     offsets = _offsets(step)
-    c = c if offsets is None else np.repeat(c, np.diff(offsets))
-    dy = np.where(c[:, None] == 0, 0, step.dy * c[:, None].astype(step.dy.dtype))
+    lengths = None if offsets is None else np.diff(offsets)
+    c = c.astype(step.dy.dtype)
+    dy = step.dy * (c if lengths is None else np.repeat(c, lengths))[:, None]
+    if finite is not None:
+        dy[~(finite if lengths is None else np.repeat(finite, lengths))] = 0
     grads = step.layer.gradients(dy, step.cache)
     for name, a in grads.items():
         total[f"{step.name}.{name}".lstrip(".")] += a
