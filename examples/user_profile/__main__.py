@@ -28,6 +28,7 @@ from . import (
     live,
     orders,
     preprocess,
+    private,
     profiles,
     reasons,
     report,
@@ -58,6 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
             started = time.perf_counter()
             table, shop = _log(raw, options.types) if raw.log else (_preprocess(raw, options.types), None)
             _describe(table)
+            if options.private is not None:
+                codebook = private.read_codebook(options.codebook) if options.codebook else private.ADULT
+                with threadpool_limits(1):
+                    private.run(
+                        table, codebook, options.private, options.out / table.name / "private", fast=options.fast
+                    )
+                continue
             if options.fast:
                 table = _some_rows(table)
             # Threads do not pay for matrices of this size, and waiting for each other they suffer on a busy machine.
@@ -66,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
             found[table.name] = section["found"]
             sections.append(section)
             print(f"({time.perf_counter() - started:.0f} seconds)", flush=True)
+        if options.private is not None:
+            return 0
         evaluate.write_metrics(options.out / "metrics.json", found)
         report.write_report(options.out / "report.html", sections)
     except (collect.CollectError, preprocess.PreprocessError, live.LiveError) as error:
@@ -658,6 +668,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FOLDER",
         help="a table in many files, of which one is in memory at a time",
     )
+    parser.add_argument(
+        "--private", type=float, metavar="EPSILON", help="train with differential privacy, on what --codebook says"
+    )
+    parser.add_argument(
+        "--codebook", type=Path, metavar="FILE", help="JSON: of each column the edges of bins, or the names"
+    )
     parser.add_argument("--map", choices=("here", "processes", "dask"), default="here", help="who reads those files")
     parser.add_argument("--replicas", type=int, metavar="N", default=1, help="copies of the network that share them")
     parser.add_argument(
@@ -723,6 +739,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     is_table = options.csv is not None or options.files is not None
     if is_table != (options.target is not None):
         parser.error("--csv, or --files, and --target go together")
+    if options.private is not None and not (
+        0 < options.private < 1000 and (options.codebook or options.data == "adult")
+    ):
+        parser.error("--private EPSILON, more than 0, goes with --codebook FILE, or with --data adult, which has one")
+    if (options.codebook and options.private is None) or (
+        options.private is not None and (options.files or options.log)
+    ):
+        parser.error("--codebook goes with --private, and --private with --csv or --data adult")
     if options.files is None and (options.map != "here" or options.replicas != 1):
         parser.error("--map and --replicas go with --files")
     if options.replicas < 1:
