@@ -11,10 +11,10 @@ import numpy as np
 
 def data() -> tuple[np.ndarray, ...]:
     """Return features and labels to train and to validate on: the first split, coarsely encoded."""
-    from examples.user_profile import collect, features, preprocess
+    from examples.user_profile import collect, features, preprocess, splits
 
     table = preprocess.clean(collect.adult())
-    fit, validate, _ = preprocess.splits(table)[0]
+    fit, validate, _ = splits.splits(table)[0]
     encoder = features.Encoder.fit(table.frame.iloc[fit], table.kinds, table.y[fit], features.ENCODINGS["coarse"])
     x = encoder.transform(table.frame)
     y = table.y.astype(np.int64)
