@@ -35,7 +35,8 @@ os.environ["IPYTHONDIR"] = _ipython.name
 logging.getLogger("traitlets").setLevel(logging.WARNING)
 
 math_eqref_format = "eq. {number}"
-FIRST_EQUATION = {"sequences": 45}  # Sphinx begins at 1 on each page; these go on where those of backprop.md end
+# Sphinx begins at 1 on each page; these go on where those of backprop.md, and of each other, end.
+FIRST_EQUATION = {"sequences": 45, "scale": 71, "privacy": 74}
 exclude_patterns = ["_build", "kinds.md"]
 # `sphinx-build -t course`: the mathematics alone, which needs no data set and none of the libraries that are compared.
 NOT_OF_THE_COURSE = (
@@ -48,6 +49,8 @@ NOT_OF_THE_COURSE = (
     "export",
     "example",
     "recommendation",
+    "scale",
+    "privacy",
 )
 if tags.has("course"):  # noqa: F821  (Sphinx puts it there)
     exclude_patterns += [f"{page}.md" for page in (*NOT_OF_THE_COURSE, "benchmarks", "model_file", "api")]

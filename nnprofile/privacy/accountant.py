@@ -1,11 +1,12 @@
 """How much privacy training spends: Rényi differential privacy of noisy sums over Poisson samples.
 
 A step that adds noise of deviation z C to a sum of gradients, each of norm C at most, over rows drawn with probability q, has the
-Rényi divergence of order a (docs/privacy.md, eq. 79)
+Rényi divergence of order a
 
     R_a = log E[((1 - q) + q exp((2 t - 1) / (2 z^2)))^a] / (a - 1),   t ~ N(0, z^2),
 
-steps add up, and R_a means (epsilon, delta) with epsilon = R_a + log(1 - 1/a) - log(delta a) / (a - 1) (eq. 80).
+steps add up, and R_a means (epsilon, delta) with epsilon = R_a + log(1 - 1/a) - log(delta a) / (a - 1)
+(docs/privacy.md, eq. 79-80).
 
 References
 ----------

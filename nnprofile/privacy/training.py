@@ -1,7 +1,7 @@
 """Differentially private training: Poisson samples, clipped gradients, Gaussian noise, a public divisor.
 
 A step draws each of N rows with probability q = B / N, and moves along (sum_n min(1, C / |g_n|) g_n + z C N(0, I)) / B, where B
-is the *expected* size of a batch (docs/privacy.md, eq. 74-78; Abadi et al. 2016, algorithm 1).
+is the *expected* size of a batch (docs/privacy.md, eq. 74-75; Abadi et al. 2016, algorithm 1).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def fit_private(
 ) -> PrivateHistory:
     """Train ``net`` in place so that no row can be told from it: (epsilon, delta)-differential privacy of adding or removing one.
 
-    A step is (eq. 74-78): n ~ Binomial(N, q), a subset S of n rows; G = sum_(n in S) min(1, C / |g_n|) g_n + z C N(0, I);
+    A step is (eq. 75): n ~ Binomial(N, q), a subset S of n rows; G = sum_(n in S) min(1, C / |g_n|) g_n + z C N(0, I);
     optimizer.step(params, G / B). The noise z is the least with which ``n_steps`` steps spend epsilon, by Rényi divergences.
 
     What is promised: for any two sets of rows that differ in one, any statement about the trained parameters is at most
@@ -216,7 +216,7 @@ def _run(
 def private_gradient(
     net: Layer, loss: Loss, x: Any, y: Any, history: PrivateHistory, rng: np.random.Generator
 ) -> Array:
-    """Return the noisy sum of clipped gradients over a Poisson sample, divided by the expected size of it (eq. 74-78)."""
+    """Return the noisy sum of clipped gradients over a Poisson sample, divided by the expected size of it (eq. 75)."""
     n_drawn = rng.binomial(n_rows(x), history.rate)
     rows = rng.choice(n_rows(x), n_drawn, replace=False, shuffle=False)  # given their number, all subsets are as likely
     total, _ = clipped_sum(net, loss, take(x, rows), take(y, rows), history.clip, rng)

@@ -1,4 +1,4 @@
-"""Rounds: replicas train, each from the same parameters, and meet at the mean.
+"""Rounds: replicas train, each from the same parameters, and meet at the mean (docs/scale.md, eq. 71-72).
 
 What a replica does in a round is a pure function of its task, so it may run anywhere, and twice.
 """

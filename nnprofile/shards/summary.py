@@ -1,4 +1,4 @@
-"""Statistics of columns that memory does not hold: counted shard by shard, and merged in the order of the shards."""
+"""Statistics of columns that memory does not hold: counted shard by shard, merged in order (docs/scale.md, eq. 73)."""
 
 from __future__ import annotations
 
