@@ -76,7 +76,9 @@ def test_equations_are_numbered_in_order() -> None:
     assert [n for found in OF_PAGE.values() for n in found] == list(range(1, ALL + 1))
     first = {name: found[0] for name, found in OF_PAGE.items() if name != "backprop"}
     assert f"FIRST_EQUATION = {str(first).replace(chr(39), chr(34))}" in (DOCS / "conf.py").read_text("utf-8")
-    others = [path.name for path in DOCS.rglob("*.md") if path.stem not in NUMBERED and "$$ (" in path.read_text("utf-8")]
+    others = [
+        path.name for path in DOCS.rglob("*.md") if path.stem not in NUMBERED and "$$ (" in path.read_text("utf-8")
+    ]
     assert not others, "numbers would shift: only these pages have numbered equations"
 
 
