@@ -98,10 +98,8 @@ class Stream:
     def _put_together(self) -> None:
         """Make a batch of the rows that are kept."""
         x, y, weight = (None if parts[0] is None else join(list(parts)) for parts in zip(*self.kept, strict=True))
-        is_all = (
-            self.position == Position() and self.n_kept < self.job.batch_size
-        )  # as ``fit`` has it: all rows, one batch
-        n_batch = self.n_kept if is_all else self.job.batch_size
+        are_all = self.position == Position() and self.n_kept < self.job.batch_size
+        n_batch = self.n_kept if are_all else self.job.batch_size  # as ``fit`` has it where all rows are one batch
         self.batch = Rows(self.job, x, y, weight, np.arange(self.n_kept), n_batch)
 
     def done(self, n_steps: int) -> None:
@@ -135,8 +133,8 @@ def rows_of(job: Job, shard: int, epoch: int, net: Layer, found: Any = None) -> 
     x, y, *weight = found
     if bool(weight) != job.has_weights:
         raise ValueError(f"read must return sample weights of all shards or of none; {name} is unlike the first")
-    n = y.shape[0] if getattr(y, "shape", ()) else len(y)
-    if n == 0:
+    n = _length(y)
+    if n == _length(x[0] if isinstance(x, tuple) and x else x) == 0:
         return Rows(job, None, None, None, np.arange(0), job.batch_size)
     try:
         data = Data(net, job.loss, x, y, weight[0] if weight else None)
@@ -145,6 +143,11 @@ def rows_of(job: Job, shard: int, epoch: int, net: Layer, found: Any = None) -> 
         raise ValueError(f"{name}: {error}") from error
     order = draws_for(job.seed, 1, epoch, shard).permutation(n) if job.shuffle else np.arange(n)
     return Rows(job, data.x, data.y, weights, order, job.batch_size)
+
+
+def _length(a: Any) -> int:
+    """Return how many rows there are, of something that may be none of the library's kinds."""
+    return int(a.shape[0]) if getattr(a, "shape", ()) else len(a) if hasattr(a, "__len__") else -1
 
 
 def name_of(shards: list[Any], i: int) -> str:
