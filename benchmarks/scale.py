@@ -299,7 +299,8 @@ def _ray() -> Iterator[Any]:
 def _spark() -> Iterator[Any]:
     from pyspark.sql import SparkSession
 
-    session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+    builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+    session = builder.config("spark.pyspark.python", sys.executable).getOrCreate()
     context = session.sparkContext
     yield lambda f, tasks: context.parallelize(tasks, len(tasks)).map(f).collect()
     session.stop()
