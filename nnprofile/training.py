@@ -157,7 +157,7 @@ def fit(
     check_monitor(watch, metrics, has_validation=validation is not None)
     optimizer.prepare(net.params)
 
-    rows = (data.x, data.y, weight, min(batch_size, data.n_samples))
+    rows = (data.x, data.y, weight, batch_size)
     run, forward, parts = backend(engine, net, loss, optimizer, rows, l2, n_threads, n_epochs)
 
     def run_epoch(n_interrupts: Callable[[], int]) -> tuple[Array, Array]:
@@ -240,8 +240,13 @@ def backend(
     l2: float,
     n_threads: int,
     n_epochs: int,
+    *,
+    are_all: bool = True,
 ) -> tuple[Runner, Callable[[Any], Any], Parts]:
-    """Return what runs steps on these rows (x, y, weights, how many in a batch), what predicts, and what both work with."""
+    """Return what runs steps on rows (x, y, weights, how many in a batch), what predicts, and what both work with.
+
+    Whether these ``are_all`` rows: see ``engine.runner``.
+    """
     x = rows[0]
 
     def plain() -> tuple[Objective, Optimizer]:
@@ -252,7 +257,7 @@ def backend(
 
     def compiled() -> tuple[Runner, Callable[[Any], Any], Parts]:
         if is_chain(net, x):
-            return runner(net, loss, optimizer, *rows, l2, n_threads), predictor(net), plain
+            return runner(net, loss, optimizer, *rows, l2, n_threads, are_all=are_all), predictor(net), plain
         twin = twin_maker(net, loss, optimizer)
 
         def parts() -> tuple[Objective, Optimizer]:

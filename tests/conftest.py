@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 # Small matrices gain nothing by threads, and on a busy machine these wait for each other. Before NumPy is loaded.
@@ -27,3 +28,11 @@ def _raise_floating_point_errors() -> Iterator[None]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def pythons_own_handler() -> Iterator[None]:
+    """Put Python's handler in force; a shell starts background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

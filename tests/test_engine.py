@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -388,13 +387,6 @@ def test_ctrl_c_ends_after_whole_steps(monkeypatch: pytest.MonkeyPatch) -> None:
                 rows = order[first : first + 4]
                 reference.step(other.params, nn.objective(other, nn.MeanSquaredError(), x[rows], y[rows])[1])
     close(net.params.vector, other.params.vector, 1e-12)
-
-
-@pytest.fixture
-def pythons_own_handler() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_the_engine_keeps_no_reference() -> None:

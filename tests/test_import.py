@@ -30,6 +30,7 @@ PUBLIC = {
     *("trace", "Trace"),
     *("MLPClassifier", "MLPRegressor"),
     *("to_onnx", "to_c"),
+    *("fit_shards", "summarize", "fit_private", "check_private"),
     *("save", "load", "Saved", "ModelFileError", "Layer", "Loss", "Optimizer", "Parameters", "Ragged", "initializers"),
 }
 

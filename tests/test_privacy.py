@@ -276,7 +276,7 @@ def test_a_ledger_that_is_none_is_refused(spent: Any, tmp_path: Path) -> None:
         ({"validation_data": rows()}, "public_validation"),
         ({"metrics": {}}, "metrics of private rows"),
         ({"class_weight": "balanced"}, "counts"),
-        ({"sample_weight": np.ones(1000)}, "a row's weight"),
+        ({"sample_weight": np.ones(1000)}, "how far a row can move"),
         ({"l2": 0.1}, "weight_decay"),
         ({"engine": "numba"}, "NumPy"),
         ({"epsilon": 0}, "epsilon must be"),

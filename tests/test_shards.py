@@ -358,6 +358,7 @@ def test_a_shard_unlike_the_first_is_named_and_the_round_undone() -> None:
     np.testing.assert_array_equal(np.array(starts), [network().params.vector] * 3)
 
 
+@pytest.mark.usefixtures("pythons_own_handler")
 def test_ctrl_c_ends_after_a_step_and_the_run_goes_on(tmp_path: Path) -> None:
     path, n = tmp_path / "c", 0
 

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -203,14 +202,6 @@ def test_an_infinite_loss_is_divergence_before_the_step() -> None:
     with pytest.raises(nn.DivergenceError, match="epoch 0, step 0"):
         fit(net, loss=nn.BinaryCrossEntropy(), x=X[:4], y=[1, 1, 1, 1])
     assert not net.params.vector.any()
-
-
-@pytest.fixture
-def pythons_own_handler() -> Iterator[None]:
-    """Put Python's handler in force; a shell starts background jobs with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

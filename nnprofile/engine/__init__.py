@@ -249,8 +249,12 @@ def runner(
     batch_size: int,
     l2: float,
     n_threads: int = 1,
+    *,
+    are_all: bool = True,
 ) -> Callable[[Array, np.random.Generator], Generator[tuple[Array, Array]]]:
     """Return a function that runs the steps of an epoch; it keeps no reference to a parameter or a moment.
+
+    If these ``are_all`` rows, a batch is no larger than they; if not, a step of fewer rows is one of a batch of that size.
 
     Raises
     ------
@@ -260,7 +264,7 @@ def runner(
         If there is no engine.
     """
     check_rows(x, y)
-    dtype = net.params.dtype
+    dtype, batch_size = net.params.dtype, min(batch_size, n_rows(x)) if are_all else batch_size
     compile_network(net, dtype, sparse=is_sparse(x))
     compile_rule(loss, optimizer, y, l2)
     if not is_contiguous(net.params.vector, dtype):

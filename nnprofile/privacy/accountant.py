@@ -36,7 +36,7 @@ def epsilon_of(ledger: Iterable[Spent], delta: float) -> float:
     Examples
     --------
     >>> round(epsilon_of([Spent(noise=1.0, rate=0.01, n_steps=1000)], 1e-5), 2)
-    2.09
+    2.11
     """
     delta = check_number(delta, "delta", below=1.0, positive=True)
     total = np.zeros(len(ORDERS))

@@ -121,7 +121,7 @@ def fit_shards(
     ...     rows = x[first : first + 30]
     ...     return rows, rows @ [1, 2]
     >>> history = fit_shards(net, MeanSquaredError(), SGD(0.1), [0, 30, 60, 90], read, n_epochs=9, rng=rng)
-    >>> net.params["W"].round(2).ravel().tolist()
+    >>> net.params["0.W"].round(2).ravel().tolist()
     [1.0, 2.0]
     """
     check_arguments(net, loss, optimizer, engine, metrics, callbacks, early_stopping)

@@ -53,7 +53,8 @@ class Rows:
         """Run steps on the rows from ``at`` on, in their order; yield objectives and weights, piece by piece."""
         if self.run is None:
             job, rows = self.job, (self.x, self.y, self.weight, self.n_batch)
-            self.run = backend(job.engine, net, job.loss, optimizer, rows, job.l2, job.n_threads, 1)[0]
+            parts = (job.engine, net, job.loss, optimizer, rows, job.l2, job.n_threads)
+            self.run = backend(*parts, 1, are_all=False)[0]
         return self.run(self.order[at : at + n_steps * self.n_batch], rng)
 
     def taken(self, at: int, n: int) -> tuple[Any, Any, Any]:
