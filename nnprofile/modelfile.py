@@ -16,7 +16,7 @@ import numpy as np
 from . import optimizers
 from .contract import Array, Configured, Layer, Loss, Optimizer, Spent, check_filled
 from .layers import COMPOSITES, LAYERS, Residual, Sequential, Tied
-from .layers.compose import Composite
+from .layers.compose import Composite, every
 from .losses import LOSSES
 from .safetensors import DTYPES, ModelFileError, check_keys, digest_of, parse, read, source_name, unpack, write
 from .validation import fitted_inside
@@ -117,7 +117,8 @@ def save_with(
     if net.ledger:
         if rng is not None:
             raise ValueError(
-                "the state of rng may hold the noise of private training, and is not saved beside its result"
+                "the state of a generator may hold the noise of private training, and is not saved beside its result: save the "
+                "network without it; of an estimator, save(model.network_, path)"
             )
         architecture["privacy"] = [list(spent) for spent in net.ledger]
     if rng is not None:
@@ -270,7 +271,9 @@ def _restore(
             _check_tensor(tensors, f"optimizer.{name}", moment.shape, net.params.dtype)
             moment[:] = tensors.pop(f"optimizer.{name}")
     rng = _build_rng(architecture["rng"]) if "rng" in architecture else None
-    net.ledger = tuple(_build_spent(entry) for entry in architecture.get("privacy", ()))
+    ledger = tuple(_build_spent(entry) for entry in architecture.get("privacy", ()))
+    for layer in every(net):
+        layer.ledger = ledger
     curves = {}
     if "estimator" in architecture:
         names = [name for name in tensors if name.startswith("estimator.")]

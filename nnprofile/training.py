@@ -383,10 +383,17 @@ def _extremes(x: Any) -> Array:
         if part.values.dtype.kind == "i" and part.n_events:
             ends = [int(part.values.argmax()), int(part.values.argmin())]
             rows |= set((np.searchsorted(part.offsets, ends, side="right") - 1).tolist())
-    for part in x if isinstance(x, tuple) else (x,):
-        if isinstance(part, np.ndarray) and part.dtype.kind == "i":
-            rows |= {int(part.argmax()), int(part.argmin())}
+    rows |= {row for ids in _ids(x) for row in (int(ids.argmax()), int(ids.argmin()))}
     return np.array(sorted(rows))
+
+
+def _ids(x: Any) -> Iterator[Array]:
+    """Yield the arrays of ids among the parts of x."""
+    if isinstance(x, tuple):
+        for part in x:
+            yield from _ids(part)
+    elif isinstance(x, np.ndarray) and x.dtype.kind == "i":
+        yield x
 
 
 def weights_for(data: Data, class_weight: Mapping[Any, float] | str | None, y: Any) -> Any:

@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib")
 
 import nnprofile as nn  # noqa: E402
 from examples.user_profile import __main__ as chart  # noqa: E402
-from examples.user_profile import collect, deploy, preprocess, private, splits  # noqa: E402
+from examples.user_profile import collect, deploy, preprocess, private  # noqa: E402
 
 
 def customers(path: Path, n: int = 1500) -> Path:
@@ -76,7 +76,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_it_learns_at_a_large_epsilon(tmp_path: Path) -> None:
     one = table(customers(tmp_path / "a.csv", 4000))
-    _, spent, scores = private.measured(one, splits.splits(one)[0], CODEBOOK, 8.0, 0)
+    _, spent, scores = private.measured(one, CODEBOOK, 8.0, 0)
     assert scores["roc_auc"] > 0.75 and "epsilon=8" in spent
 
 
@@ -91,6 +91,11 @@ def test_it_learns_at_a_large_epsilon(tmp_path: Path) -> None:
         ('{"age": []}', "'age' must be"),
         ('{"age": ["x", 1]}', "'age' must be"),
         ('{"age": [true, false]}', "'age' must be"),
+        ('{"age": [1, 2, NaN]}', "'age' must be"),
+        ('{"age": [1, Infinity]}', "'age' must be"),
+        ('{"age": [1, 1' + "0" * 400 + "]}", "'age' must be"),
+        ('{"city": ["Rome", "Rome"]}', "'city' must be"),
+        ('{"city": ["Rome", "(missing)"]}', "'city' must be"),
         ('{"height": [1, 2]}', "no column is in both"),
         ('{"age": ["young", "old"]}', "age holds numbers, and names in the codebook"),
         ('{"city": [1, 2]}', "city holds names, and numbers in the codebook"),

@@ -61,10 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
             _describe(table)
             if options.private is not None:
                 codebook = private.read_codebook(options.codebook) if options.codebook else private.ADULT
-                with threadpool_limits(1):
-                    private.run(
-                        table, codebook, options.private, options.out / table.name / "private", fast=options.fast
-                    )
+                try:
+                    with threadpool_limits(1):
+                        out = options.out / table.name / "private"
+                        private.run(table, codebook, options.private, out, fast=options.fast)
+                except ValueError as error:  # an epsilon that no noise is enough for
+                    raise collect.CollectError(str(error)) from error
                 continue
             if options.fast:
                 table = _some_rows(table)

@@ -10,6 +10,7 @@ not in it are not used. What is learnt of the rows is the network alone, and tha
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +21,12 @@ import numpy as np
 import nnprofile as nn
 from nnprofile import privacy
 
-from . import collect, deploy, evaluate, preprocess, splits, train
+from . import collect, deploy, evaluate, preprocess, train
+from .amounts import LARGEST
 from .features import MISSING_TEXT, Encoder, signed_log
 
 DELTA, RATE, N_STEPS, CLIP, LEARNING_RATE = 1e-5, 0.05, 600, 1.0, 0.004
+TEST = 0.2  # of the rows, to measure by
 Codebook = Mapping[str, Sequence[Any]]
 
 # As the publisher describes the columns (UCI, adult.names), with edges that anybody would choose.
@@ -101,17 +104,17 @@ def read_codebook(path: Path) -> Codebook:
         raise collect.CollectError(f"{path} is no codebook in JSON: {error}") from error
     if not isinstance(found, dict) or not found:
         raise collect.CollectError(f'{path} must hold an object, such as {{"age": [18, 30, 50, 99]}}')
-    for name, values in found.items():
-        numbers = isinstance(values, list) and len(values) > 1 and all(_is_number(v) for v in values)
-        if not (numbers and values == sorted(set(values))) and not (
-            isinstance(values, list) and values and all(isinstance(v, str) for v in values)
-        ):
-            raise collect.CollectError(f"{path}: {name!r} must be a list of rising numbers, or of names")
+    for name, listed in found.items():
+        values = listed if isinstance(listed, list) and len(set(map(repr, listed))) == len(listed) else []
+        numbers = len(values) > 1 and all(map(_is_number, values)) and values == sorted(values)
+        names = bool(values) and all(isinstance(v, str) and v != MISSING_TEXT for v in values)
+        if not numbers and not names:
+            raise collect.CollectError(f"{path}: {name!r} must be a list of rising numbers, or of different names")
     return found
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def encoder_of(codebook: Codebook, kinds: Mapping[str, str]) -> Encoder:
@@ -159,20 +162,28 @@ def fit(x: np.ndarray, y: np.ndarray, epsilon: float | None, seed: int) -> tuple
 
 
 def measured(
-    table: preprocess.Table, split: splits.Split, codebook: Codebook, epsilon: float | None, seed: int
+    table: preprocess.Table, codebook: Codebook, epsilon: float | None, seed: int
 ) -> tuple[train.Model, str, dict[str, float]]:
     """Train on all rows that are not the test's; return the model, what it spent, and how good it is on the test rows."""
-    rows, test = np.concatenate(split[:2]), split[2]
+    is_test = own_lots(table, seed) < TEST
+    rows, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     encoder = encoder_of(codebook, table.kinds)
     net, spent = fit(encoder.transform(table.frame.iloc[rows]), table.y[rows], epsilon, seed)
     model = train.Model(encoder, (net,), nn.History(), "codebook")
     return model, spent, evaluate.score(table.y[test], model.predict_proba(table.frame.iloc[test]), model.threshold)
 
 
+def own_lots(table: preprocess.Table, seed: int) -> np.ndarray:
+    """Return a lot from 0 to 1 for each row, drawn by its own values: which rows train does not depend on others."""
+    texts = ("\x1f".join(map(str, row)) for row in table.frame.itertuples(index=False, name=None))
+    digests = (hashlib.blake2b(f"{seed}|{text}".encode(), digest_size=4).digest() for text in texts)
+    return np.array([int.from_bytes(digest) for digest in digests]) / 2**32
+
+
 def on_adult(epsilon: float | None, seed: int) -> dict[str, float]:
     """Return the figures on Adult's test rows of a split."""
     table = preprocess.clean(collect.adult())
-    return measured(table, splits.splits(table)[seed % 5], ADULT, epsilon, seed)[2]
+    return measured(table, ADULT, epsilon, seed)[2]
 
 
 def audit(epsilon: float) -> privacy.PrivacyAudit:
@@ -192,7 +203,13 @@ def run(
     table: preprocess.Table, codebook: Codebook, epsilon: float, out: Path, *, fast: bool = False
 ) -> dict[str, Any]:
     """Train, evaluate and save; print the figures beside other epsilons', and the audit's."""
-    parts = splits.splits(table)[: 2 if fast else 5]
+    dated = [feature for column in table.columns if column.kind == "date" for feature in column.features()]
+    if counted := sorted(set(dated) & set(codebook)):
+        what = ", ".join(counted)
+        raise preprocess.PreprocessError(
+            f"{what}: dates are counted from the latest of the file, which tells of its row"
+        )
+    seeds = range(2 if fast else 5)
     unused = sorted(set(table.kinds) - set(codebook))
     print(
         f"{table.name}: encoder of a codebook, {len(set(table.kinds) & set(codebook))} columns; not in it: {unused or 'none'}"
@@ -200,15 +217,13 @@ def run(
     found: dict[str, list[float]] = {}
     model, said = None, ""
     for value in sorted({1.0, 3.0, 8.0, epsilon}) if not fast else [epsilon]:
-        for seed, split in enumerate(parts):
-            one, spent, scores = measured(table, split, codebook, value, seed)
+        for seed in seeds:
+            one, spent, scores = measured(table, codebook, value, seed)
             found.setdefault(f"epsilon {value:g}", []).append(scores["roc_auc"])
             if value == epsilon and seed == 0:
                 model, said = one, spent
-    for seed, split in enumerate(parts):
-        found.setdefault("not private, same steps", []).append(
-            measured(table, split, codebook, None, seed)[2]["roc_auc"]
-        )
+    for seed in seeds:
+        found.setdefault("not private, same steps", []).append(measured(table, codebook, None, seed)[2]["roc_auc"])
     for name, aucs in found.items():
         print(f"  {name:24}  AUC {np.mean(aucs):.4f} ± {np.std(aucs):.4f}  ({len(aucs)} splits)")
     checked = audit(epsilon)
@@ -230,9 +245,10 @@ CARD = """# {name}: a model trained privately
 
 {spent}
 
-The parameters of the network are differentially private, row by row: had any one row been absent, every statement about them
+The parameters of the network are differentially private, row by row: had any one row had no part, every statement about them
 would be at most e^epsilon times more or less probable, but for delta = {delta:g}. The encoder has seen no row: it is made of a
-public codebook ({columns}). A person with several rows has as many times less privacy.
+public codebook ({columns}). A person with several rows has as many times less privacy. Which rows
+are held back to test, each row's own text says.
 
 Not covered: the number of rows, how text is read (decimal marks, kinds of columns), the figures below, which are of rows held
 back, and what else is published of the same rows.

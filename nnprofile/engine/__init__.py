@@ -19,12 +19,13 @@ import numpy as np
 
 from ..contract import SPARSE_IS_FOR_DENSE, Array, Layer, Loss, Optimizer, is_sparse, n_rows
 from ..layers import Dense, Embedding, Sequential, Tied
+from ..layers.compose import every
 from ..layers.recurrent import Recurrent
 from ..losses import MeanSquaredError, no_probability
 from ..optimizers import SGD
 from ..ragged import Ragged
 from ..validation import all_finite
-from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, TWINNED, Program, Rule, compile_network, compile_rule, every
+from .program import DENSE, KIND, MOMENTS, N_IN, N_OUT, TWINNED, Program, Rule, compile_network, compile_rule
 from .program import Unknown as Unknown
 
 if TYPE_CHECKING:

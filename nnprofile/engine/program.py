@@ -6,7 +6,6 @@ what the engine knows, and what it does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -106,13 +105,6 @@ BLOCK, LARGE_BLOCK = 128, 1024  # rows at a time: few, so that they stay in the 
 
 class Unknown(ValueError):
     """The engine does not know this layer, loss or optimizer."""
-
-
-def every(net: Layer) -> Iterator[Layer]:
-    """Yield a layer and all that it holds, at any depth."""
-    yield net
-    for layer in net.children:
-        yield from every(layer)
 
 
 class Program(NamedTuple):

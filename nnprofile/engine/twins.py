@@ -36,12 +36,13 @@ from ..layers import (
     Tanh,
     Tied,
 )
+from ..layers.compose import every
 from ..losses import SoftmaxCrossEntropy
 from ..optimizers import SGD, Adam, FirstOrder
 from ..ragged import Ragged
 from . import activations, attention, events, losses, norm, recurrent, updates
 from .memory import Memory
-from .program import EXP, LAYERS, LEAKY_RELU, NUMBERS, RELU, SOFTMAX, TWINNED, Rule, Unknown, every, update_of
+from .program import EXP, LAYERS, LEAKY_RELU, NUMBERS, RELU, SOFTMAX, TWINNED, Rule, Unknown, update_of
 
 Run = Callable[[Any, Array, Array, Memory], tuple[Array, Cache]]  # layer, rows of x, offsets, memory
 Back = Callable[[Any, Array, "Kept", Parameters, Memory], Array | None]  # layer, dy, cache, gradients, memory

@@ -7,7 +7,7 @@ How a composite runs is stated once, by ``_forward`` and ``_backward``, which le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -170,6 +170,8 @@ class Composite(Layer):
             part = self.params.sub(str(i))
             for name in set(layer.params) - set(layer.params.unfilled()):
                 part[name] = layer.params[name]
+        runs = {id(layer.ledger): layer.ledger for layer in self.children}  # of a run that trained several: once
+        self.ledger = sum(runs.values(), ())
         self._bind(self.params, None)
 
     def _bind(self, params: Parameters, place: tuple[int, str] | None) -> None:
@@ -192,6 +194,13 @@ class Composite(Layer):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}([{', '.join(map(repr, self.children))}])"
+
+
+def every(net: Layer) -> Iterator[Layer]:
+    """Yield a layer and all that it holds, at any depth."""
+    yield net
+    for layer in net.children:
+        yield from every(layer)
 
 
 class Sequential(Composite):

@@ -21,10 +21,12 @@ import numpy as np
 from ..contract import Array
 from ..validation import check_number, check_rng, check_size
 
+_MOST = 60.0  # epsilon
+N_LEAST = 20  # canaries, with which something can be proved
 N_BLANK = 64  # columns in which no row has a number: what moves their weights is the noise
 UNSEEN = (
-    "A bound proves wrong, never right. What it cannot see: batches that are shuffled instead of drawn, a divisor or a rate made "
-    "of the number of rows, an encoder or a choice of settings that has seen the rows, noise that can be drawn again."
+    "A bound proves wrong, never right. What it cannot see: batches that are shuffled instead of drawn, a divisor that depends "
+    "on the rows, an encoder or a choice of settings that has seen them, noise that can be drawn again."
 )
 
 
@@ -40,7 +42,10 @@ class PrivacyAudit:
     n_right, n_guesses : int
         Of the guesses that prove most.
     without_noise : list of int
-        Which of the arrays after the first move as if no noise were added to them.
+        Which of the arrays move hardly differently in two runs, as if no noise were added to them. Small ones, of one number, are
+        seen by chance only.
+    is_repeated : bool
+        Two runs were the same to the bit: whoever can run it again can take the noise away.
     """
 
     claimed_epsilon: float
@@ -50,6 +55,7 @@ class PrivacyAudit:
     n_right: int
     n_guesses: int
     without_noise: list[int]
+    is_repeated: bool = False
 
     @property
     def passed(self) -> bool:
@@ -62,11 +68,13 @@ class PrivacyAudit:
     def __str__(self) -> str:
         found = (
             f"{self.n_right} of {self.n_guesses} guesses about canaries were right: epsilon is at least {self.lower_bound:.2f}, "
-            f"with {self.confidence:.0%} confidence; the claim is {self.claimed_epsilon:g} at delta={self.delta:g}"
+            f"with {100 * self.confidence:.6g}% confidence; the claim is {self.claimed_epsilon:g} at delta={self.delta:g}"
         )
         lines = [f"{found}: {'WRONG' if self.lower_bound > self.claimed_epsilon else 'no contradiction'}."]
         if self.without_noise:
             lines.append(f"WRONG: no noise on the arrays {self.without_noise} (0 are the weights of the first layer).")
+        if self.is_repeated:
+            lines.append("Two runs are the same to the bit, so noise on the other arrays could not be looked for.")
         return "\n".join([*lines, UNSEEN])
 
     __repr__ = __str__
@@ -135,8 +143,12 @@ def check_private(
     claimed, delta = check_number(claimed_epsilon, "claimed_epsilon"), check_number(delta, "delta", below=1.0)
     confidence = check_number(confidence, "confidence", below=1.0, positive=True)
     n_features, n_rows, m = (
-        check_size(value, name)
-        for name, value in {"n_features": n_features, "n_rows": n_rows, "n_canaries": n_canaries}.items()
+        check_size(value, name, least=least)
+        for name, value, least in (
+            ("n_features", n_features, 1),
+            ("n_rows", n_rows, 1),
+            ("n_canaries", n_canaries, N_LEAST),
+        )
     )
     n_outputs, scale = check_size(n_outputs, "n_outputs"), check_number(scale, "scale", positive=True)
     check_rng(rng)
@@ -156,11 +168,13 @@ def check_private(
     moved = _moves(fit(rows.copy(), answers.copy()), n_columns)
     scores = _scores(moved[0][n_features : n_features + m], labels)
     bound, n_right, n_guesses = _lower_bound(scores, is_in, delta, 1 - confidence)
-    quiet: list[int] = []
-    if len(moved) > 1:
+    blank = moved[0][n_features + m :]
+    quiet, is_repeated = [] if blank.any() else [0], False
+    if len(moved) > 1 and blank.any():
         again = _moves(fit(rows.copy(), answers.copy()), n_columns)
-        quiet = _without_noise(moved, again, moved[0][n_features + m :])
-    return PrivacyAudit(claimed, delta, confidence, bound, n_right, n_guesses, quiet)
+        is_repeated = bool((moved[0] == again[0]).all())
+        quiet += [] if is_repeated else _without_noise(moved, again, blank)
+    return PrivacyAudit(claimed, delta, confidence, bound, n_right, n_guesses, quiet, is_repeated)
 
 
 def _moves(found: Any, n_columns: int) -> list[Array]:
@@ -170,7 +184,12 @@ def _moves(found: Any, n_columns: int) -> list[Array]:
     except (TypeError, ValueError):
         raise ValueError(f"fit must return (before, after), got {type(found).__name__}") from None
     before, after = (list(part) if isinstance(part, (list, tuple)) else [part] for part in (before, after))
-    moved = [np.asarray(b, float) - np.asarray(a, float) for a, b in zip(before, after, strict=True)]
+    try:
+        moved = [np.asarray(b, float) - np.asarray(a, float) for a, b in zip(before, after, strict=True)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"before and after must be arrays of numbers, of the same shapes: {error}") from None
+    if not all(np.isfinite(a).all() for a in moved):
+        raise ValueError("fit returned parameters that are not finite: nothing can be said of them")
     if not moved or moved[0].ndim != 2 or len(moved[0]) != n_columns:
         shape = moved[0].shape if moved else None
         raise ValueError(
@@ -208,7 +227,7 @@ def _excluded(m: int, r: int, v: int, delta: float, p: float) -> float:
     low, high = 0.0, 1.0
     if _probability(m, r, v, delta, low) > p:
         return 0.0
-    while _probability(m, r, v, delta, high) <= p:
+    while _probability(m, r, v, delta, high) <= p and high < _MOST:
         low, high = high, high + 1
     for _ in range(30):
         middle = (low + high) / 2
@@ -229,13 +248,16 @@ def _probability(m: int, r: int, v: int, delta: float, epsilon: float) -> float:
 
 
 def _without_noise(one: Sequence[Array], other: Sequence[Array], blank: Array) -> list[int]:
-    """Return which arrays differ between two runs by far less than noise as on the blank columns would make them."""
+    """Return which arrays move, and differ between two runs by less than a fifth of what noise as on the blank columns would do.
+
+    Noise makes the sum of squares of a difference, in units of its variance, at least a chi-square of as many degrees.
+    """
     from scipy.stats import chi2
 
     variance = 2 * float((blank * blank).mean())  # of the difference of two runs, a coordinate
     quiet = []
     for k, (a, b) in enumerate(zip(one, other, strict=True)):
-        size, apart = a.size, float(((a - b) ** 2).sum())
-        if k and size and apart <= variance * chi2.ppf(1e-4, size):
+        apart = float(((a - b) ** 2).sum())
+        if k and a.any() and apart <= variance * min(chi2.ppf(1e-4, a.size), a.size / 25):
             quiet.append(k)
-    return [*([0] if variance == 0 else []), *quiet]
+    return quiet

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..contract import Array, Layer, Loss, Parameters, backward_pair, is_sparse, n_rows, numbers_of, take
-from ..layers import Dense, Embedding, LayerNorm, PositionalEmbedding
-from ..layers.compose import Composite
+from ..layers import LAYERS, Dense, Embedding, LayerNorm, PositionalEmbedding
+from ..layers.compose import Composite, is_open
 from ..layers.walk import Step, run_steps
-from ..losses import LOSSES
+from ..losses import LOSSES, BinaryCrossEntropy
 from ..ragged import Ragged
+from ..validation import check_number
 
 if TYPE_CHECKING:
     from ..contract import Rng
@@ -69,7 +70,7 @@ SQUARES: dict[type[Layer], Callable[[Step, Array | None], Array]] = {
 
 def squares_of_rows(a: Array) -> Array:
     """Return the square of each row's length."""
-    found: Array = np.einsum("nj,nj->n", a, a).astype(np.float64)
+    found: Array = np.einsum("nj,nj->n", a, a, dtype=np.float64)  # a square must not vanish, or the row is not clipped
     return found
 
 
@@ -85,25 +86,31 @@ def _sums(a: Array, offsets: Array | None) -> Array:
 
 
 def check_layers(net: Layer, name: str = "") -> None:
-    """Check that the norms of every layer with parameters are known.
+    """Check that every layer keeps rows apart, and that the norms of those with parameters are known.
 
     Raises
     ------
     ValueError
-        If there is one whose norms are not; it is named.
+        If that is not known of one; it is named.
     """
-    if isinstance(net, Composite):
+    if isinstance(net, Composite) and is_open(net):
         inside = sum(layer.params.vector.size for layer in net.children)
         if net.params.vector.size != inside or type(net).__name__ == "Tied":
             raise ValueError(f"private training cannot clip {net!r}: its layers share parameters")
         for i, layer in enumerate(net.children):
             check_layers(layer, f"{name}.{i}".lstrip("."))
-    elif net.params.vector.size and type(net) not in SQUARES and not hasattr(net, "square_norms"):
+    elif type(net) not in SQUARES and not hasattr(net, "square_norms"):
         known = ", ".join(sorted(cls.__name__ for cls in SQUARES))
-        raise ValueError(
-            f"private training cannot clip layer {name}, {net!r}: how long the gradient of one example is, is known of {known}; "
-            "a layer of your own says it by square_norms(cache, dy, offsets)"
-        )
+        if net.params.vector.size:
+            raise ValueError(
+                f"private training cannot clip layer {name}, {net!r}: how long the gradient of one example is, is known of "
+                f"{known}; a layer of your own says it by square_norms(cache, dy, offsets)"
+            )
+        if type(net) not in LAYERS:
+            raise ValueError(
+                f"private training does not know whether layer {name}, {net!r}, keeps rows apart; a layer of your own that does "
+                "says so by a method square_norms(cache, dy, offsets), which returns a 0 for each row"
+            )
 
 
 def clipped_sum(net: Layer, loss: Loss, x: Any, y: Any, clip: float, rng: Rng = None) -> tuple[Parameters, Array]:
@@ -131,6 +138,7 @@ def clipped_sum(net: Layer, loss: Loss, x: Any, y: Any, clip: float, rng: Rng = 
     """
     check_layers(net)
     check_loss_of(loss)
+    clip = check_number(clip, "clip", positive=True)
     total, norms = net.params.like(np.float64), []
     for first in range(0, n_rows(x), BLOCK):
         rows = slice(first, first + BLOCK)
@@ -139,18 +147,22 @@ def clipped_sum(net: Layer, loss: Loss, x: Any, y: Any, clip: float, rng: Rng = 
 
 
 def check_loss_of(loss: Loss) -> None:
-    """Raise a ValueError if it is not known to be a mean over rows."""
+    """Raise a ValueError if it is not known to be a mean over rows, whatever these are."""
+    if type(loss) is BinaryCrossEntropy:
+        raise ValueError(
+            "BinaryCrossEntropy refuses rows that are no probabilities, which tells of them: use SigmoidCrossEntropy"
+        )
     if type(loss) not in LOSSES:
         raise ValueError(f"private training takes losses of the library, which are means over rows, got {loss!r}")
 
 
 def _add_block(net: Layer, loss: Loss, x: Any, y: Any, clip: float, rng: Rng, total: Parameters) -> Array:
     """Add the clipped gradients of some examples; return the lengths before."""
-    whole = run_steps(net, x, rng)
-    y_pred = numbers_of(whole.y)
-    if not len(y_pred):
-        return np.zeros(n_rows(x))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        whole = run_steps(net, x, rng)
+        y_pred = numbers_of(whole.y)
+        if not len(y_pred):
+            return np.zeros(n_rows(x))
         _, cache = loss.forward(y_pred, numbers_of(y))
         dy = loss.backward(cache) * y_pred.dtype.type(len(y_pred))  # of each row's own loss, not of the mean
         _back(whole, dy, needs_dx=False)
@@ -159,10 +171,14 @@ def _add_block(net: Layer, loss: Loss, x: Any, y: Any, clip: float, rng: Rng, to
         for step in leaves:
             squares += _squares(step)
         norms = np.sqrt(squares)
-        c = np.minimum(1, clip / np.maximum(norms, np.finfo(float).tiny))
         finite = np.isfinite(norms)
+        if not finite.all():  # what such a row made inside may be infinite too: the others go through without it
+            norms[finite] = _add_block(net, loss, take(x, finite), take(y, finite), clip, rng, total)
+            return norms
+        # Rounded down, so that the sum is no longer than the clip in the network's dtype either.
+        c = np.minimum(1, clip / np.maximum(norms, np.finfo(float).tiny)) * (1 - np.finfo(y_pred.dtype).eps)
         for step in leaves:
-            _add_gradient(step, c, None if finite.all() else finite, total)
+            _add_gradient(step, c, total)
     return norms
 
 
@@ -198,14 +214,10 @@ def _squares(step: Step) -> Array:
     return np.asarray(step.layer.square_norms(step.cache, step.dy, _offsets(step)))  # type: ignore[attr-defined]
 
 
-def _add_gradient(step: Step, c: Array, finite: Array | None, total: Parameters) -> None:
-    """Add the gradient of a layer with the weights c, one an example, of those that are ``finite``."""
+def _add_gradient(step: Step, c: Array, total: Parameters) -> None:
+    """Add the gradient of a layer with the weights c, one an example."""
     offsets = _offsets(step)
-    lengths = None if offsets is None else np.diff(offsets)
-    c = c.astype(step.dy.dtype)
-    dy = step.dy * (c if lengths is None else np.repeat(c, lengths))[:, None]
-    if finite is not None:
-        dy[~(finite if lengths is None else np.repeat(finite, lengths))] = 0
-    grads = step.layer.gradients(dy, step.cache)
-    for name, a in grads.items():
+    c = c if offsets is None else np.repeat(c, np.diff(offsets))
+    dy = (step.dy * c[:, None]).astype(step.dy.dtype)
+    for name, a in step.layer.gradients(dy, step.cache).items():
         total[f"{step.name}.{name}".lstrip(".")] += a

@@ -15,6 +15,7 @@ import numpy as np
 from .._session import Snapshot
 from ..contract import Array, Layer, Loss, Optimizer, Spent, apply, check_filled, n_rows, take
 from ..history import DivergenceError, History
+from ..layers.compose import every
 from ..objectives import Objective
 from ..training import Data, check_arguments, validation_of
 from ..validation import all_finite, check_number, check_rng, check_size
@@ -91,14 +92,14 @@ def fit_private(
     public_validation: tuple[Any, ...] | None = None,
     **refused: Any,
 ) -> PrivateHistory:
-    """Train ``net`` in place so that no row can be told from it: (epsilon, delta)-differential privacy of adding or removing one.
+    """Train ``net`` in place so that no row can be told from it: (epsilon, delta)-differential privacy.
 
     A step is (eq. 75): n ~ Binomial(N, q), a subset S of n rows; G = sum_(n in S) min(1, C / |g_n|) g_n + z C N(0, I);
     optimizer.step(params, G / B). The noise z is the least with which ``n_steps`` steps spend epsilon, by Rényi divergences.
 
-    What is promised: for any two sets of rows that differ in one, any statement about the trained parameters is at most
-    e^epsilon times as probable under one as under the other, but for delta. It covers the parameters, and all that is computed
-    from them; not what else was made of the rows: an encoder fitted on them, a choice between runs, the number of rows N.
+    What is promised: had any one of the N rows had no part in any sum, every statement about the trained parameters would be at
+    most e^epsilon times as probable or improbable, but for delta. N is public: q and z are made of it. It covers the parameters,
+    and all that is computed from them; not what else was made of the rows: an encoder fitted on them, a choice between runs.
 
     Parameters
     ----------
@@ -119,12 +120,13 @@ def fit_private(
         Draws rows, noise, and what layers draw. By default one that the operating system's secrets seed. Whoever knows the
         state of another can take the noise away: a warning says so. For tests.
     public_validation : (x, y) or (x, y, sample_weight), optional
-        Rows that are public: their loss is in the history as "val_loss", 20 times in the run.
+        Rows that are public: their loss is in the history as "val_loss", up to 20 times in the run.
 
     Returns
     -------
     PrivateHistory
-        The privacy spent. ``net.ledger`` keeps it, further calls add to it, and ``save`` writes it into the file.
+        The privacy spent. ``net.ledger`` keeps it, and that of each layer of ``net``; further calls add to it, and ``save``
+        writes it into the file.
 
     Raises
     ------
@@ -179,7 +181,8 @@ def fit_private(
     optimizer.prepare(net.params)
     history = PrivateHistory((*net.ledger, Spent(noise, rate, n_steps)), delta, clip, n_batch)
     before = Snapshot(net, optimizer)
-    net.ledger = history.ledger  # spent, whatever happens
+    for layer in every(net):  # spent, whatever happens
+        layer.ledger = history.ledger
     try:
         _run(net, loss, optimizer, data, history, rng or np.random.default_rng(secrets.randbits(256)), public)
     except BaseException:
@@ -198,7 +201,8 @@ def _run(
     public: Data | None,
 ) -> None:
     """Make the steps."""
-    every = max(1, history.n_steps // N_LOSSES)
+    n = min(N_LOSSES, history.n_steps)
+    at = set(np.linspace(history.n_steps / n, history.n_steps, n).round().astype(int).tolist())
     for step in range(1, history.n_steps + 1):
         gradient = private_gradient(net, loss, data.x, data.y, history, rng)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -208,7 +212,7 @@ def _run(
                 f"step {step}: a parameter is not finite; the network is as before. Try a smaller learning rate",
                 history,
             )
-        if public is not None and step % every == 0:
+        if public is not None and step in at:
             found = public.scores(lambda x: apply(net, x)[0], None, Objective(net, loss, trusted=True))
             history.append({"val_loss": found["loss"]})
 

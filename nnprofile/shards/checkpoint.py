@@ -6,9 +6,9 @@ import os
 from time import monotonic
 from typing import Any
 
-from ..engine.program import every
 from ..history import Best
 from ..layers import COMPOSITES, LAYERS
+from ..layers.compose import every
 from ..losses import LOSSES
 from ..modelfile import load_with, save_with
 from .rounds import Run, joined
