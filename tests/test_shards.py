@@ -147,6 +147,7 @@ def test_tasks_give_the_same_bits_wherever_they_run(average: str, n_replicas: in
         return [f(task) for task in reversed([*tasks, *tasks])][::-1][: len(tasks)]
 
     same(here, run(n_replicas=n_replicas, average=average, map=backwards_and_twice))
+    same(here, run(n_replicas=n_replicas, average=average, map=lambda f, tasks: iter([*map(f, tasks)][::-1])))
     assert any((here[0] != other[0]).any() for other in [run(n_replicas=5 - n_replicas, average=average)])
 
 
@@ -245,6 +246,40 @@ def test_a_run_goes_on_from_any_round(n_replicas: int, average: str, tmp_path: P
         same(whole, run(checkpoint=path, early_stopping=stopping, **options))  # a run that has ended is only read
 
 
+def test_what_a_callback_changed_and_an_interrupt_inside_a_round(tmp_path: Path) -> None:
+    def slower(optimizer: Any) -> Any:
+        return lambda *_: setattr(optimizer, "learning_rate", optimizer.learning_rate / 10)
+
+    def go(path: Any, n_epochs: int, reader: Any = read) -> np.ndarray:
+        net, optimizer = network(), nn.Adam(0.01)
+        options: Any = {"n_epochs": n_epochs, "batch_size": 8, "rng": np.random.default_rng(5), "steps_per_round": 3}
+        options |= {"checkpoint": path, "checkpoint_seconds": 0, "callbacks": [slower(optimizer)]}
+        nn.fit_shards(net, nn.SigmoidCrossEntropy(), optimizer, range(10), reader, **options)
+        return net.params.vector
+
+    whole, n = go(None, 4), 0
+    go(tmp_path / "a", 2)
+    np.testing.assert_array_equal(whole, go(tmp_path / "a", 4))
+
+    def interrupted(i: int) -> Any:  # by a handler of somebody else's: the layers have drawn for steps that are undone
+        nonlocal n
+        n += 1
+        if n == 17:
+            raise KeyboardInterrupt
+        return read(i)
+
+    go(tmp_path / "b", 4, interrupted)
+    np.testing.assert_array_equal(whole, go(tmp_path / "b", 4))
+
+
+def test_shards_of_other_kinds_are_named() -> None:
+    sparse = pytest.importorskip("scipy.sparse").csr_array
+    parts = [(X[:25], Y[:25]), (sparse(X[25:]), Y[25:])]
+    net = nn.Sequential([nn.Dense(5, 1)], rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"shard 1 \(1\) has rows, or targets, of another kind"):
+        run(net=net, shards=[0, 1], read=parts.__getitem__, shuffle=False)
+
+
 def test_more_epochs_than_before_go_on(tmp_path: Path) -> None:
     run(checkpoint=tmp_path / "c", n_epochs=2)
     same(run(n_epochs=5), run(checkpoint=tmp_path / "c", n_epochs=5))
@@ -260,8 +295,22 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=f"the checkpoint of another run: it differs in {name}"):
             run(checkpoint=path, **changes)
-    with pytest.raises(ValueError, match="network or optimizer"):
+    with pytest.raises(ValueError, match="it differs in network"):
         run(checkpoint=path, net=network(np.float32))
+    for changes, name in (
+        ({"loss": nn.MeanSquaredError()}, "loss"),
+        ({"net": nn.Sequential([nn.Dense(5, 7), nn.ReLU(), nn.Dropout(0.3), nn.Dense(7, 1)], rng=None)}, "network"),
+        ({"class_weight": {0: 1, 1: 9}}, "class_weight"),
+        ({"shards": list("abcdefghij"), "read": lambda i: read(ord(i) - 97)}, "shards"),
+        ({"early_stopping": nn.EarlyStopping(monitor="loss")}, "early_stopping"),
+        ({"validation_data": rows(40, 9)}, "monitor"),
+        ({"rng": np.random.Generator(np.random.MT19937(0))}, "rng"),
+    ):
+        net = changes.get("net") or network()
+        net.params.vector = np.full(net.params.vector.size, 0.5)
+        with pytest.raises(ValueError, match=f"it differs in {name}"):
+            run(checkpoint=path, **changes | {"net": net})
+        assert (net.params.vector == 0.5).all()
     nn.save(network(), path)
     with pytest.raises(ValueError, match="no checkpoint of fit_shards"):
         run(checkpoint=path)
@@ -337,6 +386,12 @@ def test_weights_of_classes() -> None:
         ({"read": lambda i: (X, Y[:50])}, r"shard 0 \(0\): x has 103 rows, y has 50"),
         ({"n_replicas": 2, "map": lambda f, tasks: []}, "map must return the result of each of 2 tasks"),
         ({"n_replicas": 2, "map": lambda f, tasks: [1, 2]}, "map must return the result"),
+        ({"n_replicas": 2, "map": lambda f, tasks: None}, "map must return the result"),
+        ({"n_replicas": 2, "map": lambda f, tasks: [f(tasks[0])] * 2}, "map must return the result"),
+        ({"shards": np.array(4)}, "shards must be a sequence"),
+        ({"average": np.array(["parameters"])}, "average must be"),
+        ({"class_weight": np.array([1, 2])}, "class_weight must be"),
+        ({"checkpoint": True}, "checkpoint must be a path"),
         ({"engine": "cuda"}, "engine must be"),
         ({"checkpoint_seconds": -1}, "checkpoint_seconds must be"),
     ],
@@ -484,9 +539,39 @@ def test_infinite_missing_and_odd_columns() -> None:
     assert empty.n == 0 and np.isnan(empty.mean) and empty.counts == {}
 
 
+def test_whole_numbers_masks_and_shards_in_any_order() -> None:
+    many = [2**53, 2**53 + 1, 2**53 + 2]
+    for column in (many, np.array(many), np.array(many, object)):
+        assert nn.summarize([0], lambda i, c=column: {"a": c})["a"].counts == dict.fromkeys(many, 1)
+    assert nn.summarize([0], lambda i: {"a": np.array([2**64 - 1], np.uint64)})["a"].counts == {2**64 - 1: 1}
+    masked = nn.summarize([0], lambda i: {"a": np.ma.masked_array([1.0, 999.0], [0, 1])})["a"]
+    assert (masked.n, masked.n_missing, masked.maximum) == (1, 1, 1.0)
+    parts: list[Any] = [{"a": [], "b": [1]}, {"b": [2], "a": ["x"]}, {"a": np.array([np.nan]), "b": [3]}]
+    parts[0]["a"] = [None]
+    one = nn.summarize(range(3), lambda i: parts[i])
+    other = nn.summarize(range(3), lambda i: parts[i], map=lambda f, tasks: iter([*map(f, tasks)][::-1]))
+    assert one["a"].counts == {"x": 1} and one["a"].n_missing == 2 and list(one.sample["a"]) == [None, "x", None]
+    assert list(other.sample["b"]) == [1, 2, 3] == list(one.sample["b"])
+    rare = nn.summarize([0], lambda i: {"a": [np.nan] * 999 + [5.0]}, sample_size=3)["a"]
+    assert rare.quantile(0.5) == 5 and rare.edges(3).tolist() == [5]
+    with pytest.raises(ValueError, match="without a finite number"):
+        nn.summarize([0], lambda i: {"a": [np.inf]})["a"].quantile(0.5)
+    with pytest.raises(ValueError, match="the result of each task, got"):
+        nn.summarize([0], lambda i: {"a": [1]}, map=lambda f, tasks: [1])
+    for wrong in (lambda f, tasks: None, lambda f, tasks: [], lambda f, tasks: [f(tasks[0])] * 2):
+        with pytest.raises(ValueError, match="the result of each of 2 tasks"):
+            nn.summarize([0, 1], lambda i: {"a": [1]}, map=wrong)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
+        ([{"a": 5}], "column 'a' must hold one value a row, got int"),
+        ([{"a": [[1, 2], [3]]}], "must hold numbers or text, got list"),
+        ([{"a": [10**400]}], "must hold numbers of float64"),
+        ([{"a": [True, "x"]}], "must hold numbers or text, got bool, str"),
+        ([{}], "the table has no columns"),
+        ([np.zeros((5, 0))], "the table has no columns"),
         ([{"a": [1]}, {"b": [1]}], "must have the same columns; shard 1 .*'b'"),
         ([{"a": [1]}, {"a": ["x"]}], "shard 1 .*column 'a' is a category, and a number"),
         (
@@ -519,6 +604,11 @@ def test_tables_of_other_libraries() -> None:
         found = nn.summarize(range(10), lambda i, convert=convert: convert(frames[i].astype({"colour": object})))
         for name, column in expected.items():
             assert found[name].counts == column.counts and found[name].n == column.n, name
+    coded = arrow.table({"city": arrow.array(["Rome", None, "Oslo", "Bern", None]).dictionary_encode()})
+    assert nn.summarize([0], lambda i: coded)["city"].counts == {"Bern": 1, "Oslo": 1, "Rome": 1}
+    twice = arrow.table([arrow.array([1]), arrow.array([2])], names=["a", "a"])
+    with pytest.raises(ValueError, match="two columns have one name"):
+        nn.summarize([0], lambda i: twice)
 
 
 def read_many(i: int) -> tuple[Any, Any]:

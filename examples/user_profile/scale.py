@@ -10,6 +10,7 @@ on both sides, whatever file they are in.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -108,7 +109,8 @@ def files_in(folder: Path) -> list[Path]:
     CollectError
         If there is none.
     """
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in KINDS) if folder.is_dir() else []
+    files = folder.glob("*") if folder.is_dir() else []
+    found = sorted(f for f in files if f.suffix.lower() in KINDS and f.name[0] not in ".~" and f.stat().st_size)
     if not found:
         raise CollectError(f"{folder} is no folder with tables ({', '.join(KINDS)})")
     return found
@@ -148,14 +150,16 @@ def run(
 ) -> dict[str, dict[str, float]]:
     """Train, evaluate, save and score; return the figures of the network of all rows, and of one of the sample alone.
 
-    A run that is cut off goes on where it was: ``out`` has its state.
+    A run that is cut off goes on where it was: ``out`` has its state. One on other files, or with another answer, begins anew.
 
     Raises
     ------
     CollectError, PreprocessError, ValueError
-        If there are no files, they cannot be read, or have not the same columns; or ``out`` has the state of another run.
+        If there are no files, they cannot be read, have not the same columns, or hold too few rows.
     """
     files, types = files_in(folder), types or preprocess.Types()
+    if n_replicas > len(files):
+        raise CollectError(f"--replicas must be at most the number of files, {len(files)}, got {n_replicas}")
     source = Source(types.group if types.group != "none" else "", encoding)
     with workers(map_name, max(2, n_replicas)) as call:
         sampled = nn.summarize(files, partial(source.read, part="fit"), map=call, sample_size=SAMPLE)
@@ -185,7 +189,7 @@ def run(
             map=call,
             validation_data=valid,
             early_stopping=nn.EarlyStopping(patience=3),
-            checkpoint=out / "run.safetensors",
+            checkpoint=out / f"run-{_state(files, reader, n_replicas)}.safetensors",
         )
         if history.stop_reason == "interrupted":
             raise KeyboardInterrupt
@@ -201,6 +205,15 @@ def run(
         print(f"network of {name:10}  AUC {values['roc_auc']:.4f}  log loss {values['log_loss']:.4f}  ({n})")
     print(f"epochs {len(history['loss'])}; model {out / 'model'}; scores of each file {out / 'scores'}")
     return found
+
+
+def _state(files: list[Path], reader: Reader, n_replicas: int) -> str:
+    """Return what tells apart runs on other files, with another answer or encoder: they have states of their own."""
+    known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    text = json.dumps(
+        [known, reader.answer.name, reader.answer.yes, reader.source.group, reader.encoder.to_json(), n_replicas]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def understood(
@@ -220,6 +233,11 @@ def understood(
     table = preprocess.clean(raw, types=types)
     first = np.asarray(table.frame.index) <= len(frames[0])
     fit, validate = np.flatnonzero(first), np.flatnonzero(~first)
+    for part, rows in (("fit", fit), ("validate", validate)):
+        if len(np.unique(table.y[rows])) < 2:
+            raise CollectError(
+                f"no yes, or no no, is among the {len(rows)} rows to {part}: there are too few rows, or groups"
+            )
     for suspect in doubts.suspects(table, (fit, validate, validate), types.keep):
         print(f"warning: {suspect}")
         if not suspect.kept:

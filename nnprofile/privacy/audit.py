@@ -165,20 +165,21 @@ def check_private(
     order = rng.permutation(n_rows + int(is_in.sum()))
     rows, answers = np.concatenate([x, canaries[is_in]])[order], np.concatenate([y, labels[is_in]])[order]
 
-    moved = _moves(fit(rows.copy(), answers.copy()), n_columns)
-    scores = _scores(moved[0][n_features : n_features + m], labels)
+    start, moved = _moves(fit(rows.copy(), answers.copy()), n_columns)
+    own = slice(n_features, n_features + m)
+    scores = _scores(start[own], moved[0][own], labels)
     bound, n_right, n_guesses = _lower_bound(scores, is_in, delta, 1 - confidence)
     blank = moved[0][n_features + m :]
     quiet, is_repeated = [] if blank.any() else [0], False
     if len(moved) > 1 and blank.any():
-        again = _moves(fit(rows.copy(), answers.copy()), n_columns)
+        _, again = _moves(fit(rows.copy(), answers.copy()), n_columns)
         is_repeated = bool((moved[0] == again[0]).all())
         quiet += [] if is_repeated else _without_noise(moved, again, blank)
     return PrivacyAudit(claimed, delta, confidence, bound, n_right, n_guesses, quiet, is_repeated)
 
 
-def _moves(found: Any, n_columns: int) -> list[Array]:
-    """Return how far each array moved."""
+def _moves(found: Any, n_columns: int) -> tuple[Array, list[Array]]:
+    """Return the weights of the first layer before, and how far each array moved."""
     try:
         before, after = found
     except (TypeError, ValueError):
@@ -195,16 +196,21 @@ def _moves(found: Any, n_columns: int) -> list[Array]:
         raise ValueError(
             f"the first array must be weights with a row for each of {n_columns} columns of x, got shape {shape}"
         )
-    return moved
+    return np.asarray(before[0], float), moved
 
 
-def _scores(moved: Array, labels: Array) -> Array:
-    """Return how far each canary's weights went the way in which canaries of its label went: far, if it was trained on."""
+def _scores(before: Array, moved: Array, labels: Array) -> Array:
+    """Return how far each canary's weights went the way in which others' went: far, if it was trained on.
+
+    Others of its label, and, for each weight, of the same sign before: a ReLU lets only some of them learn.
+    """
     scores = np.zeros(len(moved))
     for label in np.unique(labels):
         own = labels == label
-        way = moved[own].mean(axis=0)
-        scores[own] = moved[own] @ way / (np.linalg.norm(way) or 1.0)
+        for side in (before > 0, before <= 0):
+            some = side & own[:, None]
+            way = (moved * some).sum(axis=0) / np.maximum(1, some.sum(axis=0))
+            scores += np.where(some, moved, 0) @ way
     return scores
 
 

@@ -88,7 +88,7 @@ def fit_shards(
         Of each replica. More: fewer rounds, and replicas that drift further apart.
     average : "parameters" or "gradients", default "parameters"
         "gradients": a round is one step, along the mean gradient of R batches; ``steps_per_round`` is not read.
-    map : function (f, tasks) -> results in the order of the tasks, default Python's own
+    map : function (f, tasks) -> results, in any order, default Python's own
         ``f`` and tasks can be pickled where ``net``, ``loss``, ``optimizer`` and ``read`` can.
     class_weight : mapping of label to weight, optional
         "balanced" would take a pass over all shards: ``summarize`` counts them.
@@ -96,7 +96,8 @@ def fit_shards(
         Shards in a new order in each epoch, and rows in a new order inside their shard.
     checkpoint : path, optional
         A file for the state after a round: written when the last is ``checkpoint_seconds`` old, and at the end. Where it
-        exists, the run goes on from it, to the same bits as if it had never stopped. ``load`` reads it too.
+        exists, the run goes on from it, to the same bits as if it had never stopped: what callbacks keep to themselves is not in
+        it. ``load`` reads it too: the network of the last epoch.
     checkpoint_seconds : float, default 10
 
     Returns
@@ -109,7 +110,8 @@ def fit_shards(
     ValueError
         If an argument, or what ``read`` returns, is not as above; the message names the shard.
     DivergenceError
-        If J or the parameters are not finite. Network and optimizer are back at the start of the round, as after any error.
+        If J or the parameters are not finite. Network, optimizer and rng are back at the start of the round, as after any
+        error inside of one.
 
     Examples
     --------
@@ -128,6 +130,10 @@ def fit_shards(
     check_rng(rng)
     check_filled(net)
     shards = as_shards(shards)
+    if metrics and validation_data is None:
+        raise ValueError("metrics are taken on validation_data; give that too")
+    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+        raise ValueError(f"checkpoint must be a path, got {checkpoint!r:.200}")
     _check_choices(read, map, average, shuffle, class_weight)
     n_epochs, n_replicas = check_size(n_epochs, "n_epochs"), check_size(n_replicas, "n_replicas")
     n_steps = check_size(steps_per_round, "steps_per_round")
@@ -147,8 +153,6 @@ def fit_shards(
         n_threads=check_size(n_threads, "n_threads"),
     )
     validation = None if validation_data is None else validation_of(net, loss, validation_data)
-    if metrics and validation is None:
-        raise ValueError("metrics are taken on validation_data; give that too")
     watch = early_stopping or EarlyStopping(monitor="loss" if validation is None else "val_loss")
     check_monitor(watch, metrics if validation else None, has_validation=validation is not None)
     checkpoint_seconds = check_number(checkpoint_seconds, "checkpoint_seconds")
@@ -243,10 +247,10 @@ def _check_choices(read: Any, call: Any, average: Any, shuffle: Any, class_weigh
     for name, value in {"read": read, "map": call}.items():
         if not callable(value):
             raise ValueError(f"{name} must be a function, got {value!r:.200}")
-    if average not in AVERAGES:
+    if not isinstance(average, str) or average not in AVERAGES:
         raise ValueError(f"average must be 'parameters' or 'gradients', got {average!r:.200}")
     if not isinstance(shuffle, bool):
         raise ValueError(f"shuffle must be True or False, got {shuffle!r:.200}")
     if class_weight is not None and not isinstance(class_weight, Mapping):
-        advice = "; count the labels with summarize, and give a mapping" if class_weight == "balanced" else ""
+        advice = "; count the labels with summarize, and give a mapping" if isinstance(class_weight, str) else ""
         raise ValueError(f"class_weight must be a mapping of label to weight, got {class_weight!r:.200}{advice}")

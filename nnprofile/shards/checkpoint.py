@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from time import monotonic
 from typing import Any
@@ -20,10 +21,7 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], seconds: float, run: Run, best: Best) -> None:
         self.path, self.seconds, self.run, self.best, self.written = path, seconds, run, best, monotonic()
-        job = run.job
-        self.kind = {"n_shards": len(job.shards), "batch_size": job.batch_size, "n_replicas": run.n_replicas} | {
-            "steps_per_round": run.n_steps, "average": run.average, "shuffle": job.shuffle, "l2": job.l2,
-        }  # fmt: skip
+        self.kind = _kind_of(run, best)
         if os.path.exists(path):
             self.read()
         else:
@@ -63,15 +61,15 @@ class Checkpoint:
         place = (described or {}).get("shards")
         if place is None:
             raise ValueError(f"{os.fspath(self.path)} is a model file, but no checkpoint of fit_shards")
-        differing = [name for name, value in self.kind.items() if place["run"][name] != value]
-        same = saved.net.params.matches(run.net.params) and saved.net.params.dtype == run.net.params.dtype
-        if differing or not same or type(saved.optimizer) is not type(run.optimizer):
-            what = ", ".join(differing) or "network or optimizer"
+        if differing := [name for name, value in self.kind.items() if place["run"].get(name) != value]:
+            what = ", ".join(differing)
             raise ValueError(
                 f"{os.fspath(self.path)} is the checkpoint of another run: it differs in {what}; remove it to begin anew"
             )
         assert saved.optimizer is not None and saved.rng is not None
         run.net.params.vector, run.optimizer.n_steps = saved.net.params.vector, saved.optimizer.n_steps
+        for name in run.optimizer.config_names:  # callbacks may have changed them
+            setattr(run.optimizer, name, getattr(saved.optimizer, name))
         for name, moment in run.optimizer.state.items():
             moment[...] = saved.optimizer.state[name]
         run.rng.bit_generator.state = saved.rng.bit_generator.state
@@ -90,3 +88,25 @@ class Checkpoint:
         run.steps = [(curves["values"], curves["totals"])] if curves["values"].size else []
         if place["stop_reason"] in ("early_stopping", "callback"):
             run.history.stop_reason = place["stop_reason"]
+
+
+def _kind_of(run: Run, best: Best) -> dict[str, Any]:
+    """Return what a run must have in common with one that goes on from its checkpoint."""
+    job = run.job
+    names = [str(shard) if isinstance(shard, (str, os.PathLike, int)) else "" for shard in job.shards]
+    return {
+        "shards": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        "network": f"{run.net!r}, {run.net.params.dtype}",
+        "loss": repr(job.loss),
+        "optimizer": repr(run.optimizer),
+        "batch_size": job.batch_size,
+        "l2": job.l2,
+        "class_weight": repr(sorted((job.class_weight or {}).items(), key=repr)),
+        "shuffle": job.shuffle,
+        "n_replicas": run.n_replicas,
+        "steps_per_round": run.n_steps,
+        "average": run.average,
+        "early_stopping": best.restores,
+        "monitor": best.watch.monitor,
+        "rng": type(run.rng.bit_generator).__name__,
+    }

@@ -29,6 +29,7 @@ class Task(NamedTuple):
     net: Layer
     optimizer: Optimizer
     epoch: int
+    replica: int
     visits: list[int]
     position: Position
     n_steps: int
@@ -38,6 +39,7 @@ class Task(NamedTuple):
 class Done(NamedTuple):
     """What came of a task."""
 
+    replica: int
     vector: Array  # parameters, or the gradient of a batch
     moments: dict[str, Array]
     n_steps: int  # of the optimizer
@@ -53,7 +55,9 @@ def train(task: Task) -> Done:
     stream = Stream(task.job, net, task.epoch, task.visits, task.position)
     values, totals = joined(list(stream.steps(optimizer, task.n_steps, draws_for(*task.draws))))
     vector = net.params.vector.copy()
-    return Done(vector, optimizer.state, optimizer.n_steps, values, totals, stream.position, stream.has_ended)
+    return Done(
+        task.replica, vector, optimizer.state, optimizer.n_steps, values, totals, stream.position, stream.has_ended
+    )
 
 
 def differentiate(task: Task) -> Done:
@@ -68,7 +72,7 @@ def differentiate(task: Task) -> Done:
             value, grads = objective.value_and_gradient(x, y, weight, draws_for(*task.draws))
         vector, values, totals = grads.vector, np.array([float(value)]), np.array([total_weight(x, y, weight)])
         stream.done(1)
-    return Done(vector, {}, optimizer.n_steps, values, totals, stream.position, stream.has_ended)
+    return Done(task.replica, vector, {}, optimizer.n_steps, values, totals, stream.position, stream.has_ended)
 
 
 def joined(pieces: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -122,10 +126,12 @@ class Run:
     def go_on(self, n_interrupts: Callable[[], int]) -> None:
         """Make a round, or nothing at all."""
         self.start.take(self.net, self.optimizer)
+        drawn = self.rng.bit_generator.state
         try:
             pieces = self._along_the_stream(n_interrupts) if self.n_replicas == 1 else self._in_tasks()
         except BaseException:
             self.start.restore(self.net, self.optimizer)
+            self.rng.bit_generator.state = drawn
             raise
         if any(not np.isfinite(values).all() for values, _ in pieces):
             self.start.restore(self.net, self.optimizer)
@@ -154,14 +160,14 @@ class Run:
         visits, active = self.visits(), [r for r, ended in enumerate(self.ended) if not ended]
         common = (self.job, self.net, self.optimizer, self.epoch)
         tasks = [
-            Task(*common, visits[r], self.positions[r], self.n_steps, (self.job.seed, 2, self.epoch, self.round, r))
+            Task(*common, r, visits[r], self.positions[r], self.n_steps, (self.job.seed, 2, self.epoch, self.round, r))
             for r in active
         ]
-        found = list(self.map(differentiate if self.average == "gradients" else train, tasks))
-        if len(found) != len(tasks) or not all(isinstance(done, Done) for done in found):
-            raise ValueError(
-                f"map must return the result of each of {len(tasks)} tasks, in their order, got {found!r:.200}"
-            )
+        results = self.map(differentiate if self.average == "gradients" else train, tasks)
+        found = list(results) if isinstance(results, Iterable) else []
+        if not all(isinstance(done, Done) for done in found) or sorted(done.replica for done in found) != active:
+            raise ValueError(f"map must return the result of each of {len(tasks)} tasks, got {results!r:.200}")
+        found.sort(key=lambda done: done.replica)  # in whichever order they came
         moved = [done for done in found if done.totals.sum() > 0]
         pieces = [(done.values, done.totals) for done in found]
         if moved and all(np.isfinite(values).all() for values, _ in pieces):

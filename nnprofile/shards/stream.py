@@ -98,7 +98,11 @@ class Stream:
 
     def _put_together(self) -> None:
         """Make a batch of the rows that are kept."""
-        x, y, weight = (None if parts[0] is None else join(list(parts)) for parts in zip(*self.kept, strict=True))
+        try:
+            x, y, weight = (None if parts[0] is None else join(list(parts)) for parts in zip(*self.kept, strict=True))
+        except (ValueError, TypeError) as error:
+            name = name_of(self.job.shards, self.visits[self.here.visit])
+            raise ValueError(f"{name} has rows, or targets, of another kind than the shard before: {error}") from error
         are_all = self.position == Position() and self.n_kept < self.job.batch_size
         n_batch = self.n_kept if are_all else self.job.batch_size  # as ``fit`` has it where all rows are one batch
         self.batch = Rows(self.job, x, y, weight, np.arange(self.n_kept), n_batch)
@@ -164,7 +168,8 @@ def draws_for(seed: int, *numbers: int) -> np.random.Generator:
 
 def as_shards(shards: Any) -> list[Any]:
     """Return the names of the pieces as a list; raise a ValueError if they are none."""
-    if isinstance(shards, (str, bytes, os.PathLike)) or not isinstance(shards, Iterable):
+    is_one = isinstance(shards, (str, bytes, os.PathLike)) or getattr(shards, "shape", None) == ()
+    if is_one or not isinstance(shards, Iterable):
         raise ValueError(f"shards must be a sequence of names of pieces of the data, got {shards!r:.200}")
     found = list(shards)
     if not found:

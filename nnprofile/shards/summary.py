@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..contract import Array
+from ..contract import Array, is_sparse
 from ..tables import column_names
 from ..validation import check_size
 from .stream import as_shards, draws_for, name_of
@@ -54,8 +54,10 @@ class Column:
         """
         if self.kind != "number":
             raise ValueError(f"a column of kind {self.kind!r} has no quantiles")
-        q = np.asarray(q, float)
-        found = np.quantile(self.sample[np.isfinite(self.sample)], q)
+        if not self.n:
+            raise ValueError("a column without a finite number has no quantiles")
+        q, known = np.asarray(q, float), self.sample[np.isfinite(self.sample)]
+        found = np.quantile(known if len(known) else [self.minimum, self.maximum], q)
         return np.where(q == 0, self.minimum, np.where(q == 1, self.maximum, found))[()]
 
     def edges(self, n_bins: int) -> Array:
@@ -122,7 +124,7 @@ def summarize(
     read : function shard -> table
         A mapping of names to columns, a data frame (pandas, polars, Arrow), or an array of shape (n_rows, n_columns), whose
         columns are called 0, 1, ...; every shard has the same.
-    map : function (f, tasks) -> results in the order of the tasks, default Python's own
+    map : function (f, tasks) -> results, in any order, default Python's own
     sample_size : int, default 20000
     max_categories : int, default 10000
         Columns of more different values have no counts.
@@ -156,20 +158,24 @@ def summarize(
         if not callable(value):
             raise ValueError(f"{name} must be a function, got {value!r:.200}")
     count = partial(_count, read, k, limit, check_size(seed, "seed", least=0))
+    results, early = map(count, list(enumerate(shards))), dict[int, Summary]()
     whole: Summary | None = None
     n_done = 0
-    for part in map(count, list(enumerate(shards))):
-        if not isinstance(part, Summary):
+    for part in results if isinstance(results, Iterable) else ():
+        if not isinstance(part, tuple) or len(part) != 2 or not isinstance(part[1], Summary):
             raise ValueError(f"map must return the result of each task, got {part!r:.200}")
-        whole = part if whole is None else _merged(whole, part, k, limit, name_of(shards, min(n_done, len(shards) - 1)))
-        n_done += 1
-    if whole is None or n_done != len(shards):
-        raise ValueError(f"map must return the result of each of {len(shards)} tasks, got {n_done}")
+        early[part[0]] = part[1]
+        while n_done in early:  # merged in the order of the shards, in whichever order they come
+            part = early.pop(n_done)
+            whole = part if whole is None else _merged(whole, part, k, limit, name_of(shards, n_done))
+            n_done += 1
+    if whole is None or n_done != len(shards) or early:
+        raise ValueError(f"map must return the result of each of {len(shards)} tasks, once, got {n_done}")
     return whole
 
 
-def _count(read: Callable[[Any], Any], k: int, limit: int, seed: int, task: tuple[int, Any]) -> Summary:
-    """Summarise a shard."""
+def _count(read: Callable[[Any], Any], k: int, limit: int, seed: int, task: tuple[int, Any]) -> tuple[int, Summary]:
+    """Summarise a shard; return its number as well."""
     i, shard = task
     where = name_of([shard], 0) if isinstance(shard, str) else f"shard {i}"
     columns = _columns(read(shard), where)
@@ -180,41 +186,60 @@ def _count(read: Callable[[Any], Any], k: int, limit: int, seed: int, task: tupl
     lots = draws_for(seed, 3, 0, i).random(n)
     lowest = np.sort(np.argpartition(lots, k)[:k]) if n > k else np.arange(n)
     found = {name: _column(values, lowest, limit, f"{where}, column {name!r}") for name, values in columns.items()}
-    return Summary(n, found, lots[lowest])
+    return i, Summary(n, found, lots[lowest])
 
 
 def _columns(table: Any, where: str) -> dict[Any, Array]:
     """Return the columns of a table as arrays."""
     if isinstance(table, Mapping):
-        return {name: np.asarray(column) for name, column in table.items()}
-    names = column_names(table)
-    if names is not None:
-        return {
-            name: np.asarray(table.column(k) if hasattr(table, "column") else table[name])
-            for k, name in enumerate(names)
-        }
-    if getattr(table, "ndim", 0) == 2:
-        return dict(enumerate(np.asarray(table).T))
-    raise ValueError(
-        f"{where}: read must return a table: a mapping, a data frame or a 2-D array, got {type(table).__name__}"
-    )
+        columns = list(table.items())
+    elif (names := column_names(table)) is not None:
+        columns = [(name, table.column(k) if hasattr(table, "column") else table[name]) for k, name in enumerate(names)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{where}: two columns have one name, of {names}")
+    elif getattr(table, "ndim", 0) == 2 and not is_sparse(table):
+        columns = [(k, table[:, k]) for k in range(table.shape[1])]
+    else:
+        kind = type(table).__name__
+        raise ValueError(f"{where}: read must return a table: a mapping, a data frame or a 2-D array, got {kind}")
+    if not columns:
+        raise ValueError(f"{where}: the table has no columns")
+    return {name: _as_array(column, f"{where}, column {name!r}") for name, column in columns}
+
+
+def _as_array(column: Any, where: str) -> Array:
+    """Return a column's values, None where they are masked; those of a list as they are, not made alike."""
+    if hasattr(column, "type") and hasattr(column.type, "value_type") and hasattr(column, "cast"):
+        column = column.cast(column.type.value_type)  # of Arrow's dictionaries missing values are lost otherwise
+    if isinstance(column, np.ma.MaskedArray):
+        mask, column = np.ma.getmaskarray(column), np.array(column.data, object)
+        column[mask] = None
+    if isinstance(column, (list, tuple)):
+        found = np.empty(len(column), object)
+        found[:] = column
+        return found
+    found = np.asarray(column)
+    if found.ndim != 1:
+        raise ValueError(f"{where} must hold one value a row, got {type(column).__name__} of shape {found.shape}")
+    return found
 
 
 def _column(a: Array, lowest: Array, limit: int, where: str) -> Column:
     """Summarise a column of a shard; ``lowest`` are the sampled rows."""
-    if a.ndim != 1:
-        raise ValueError(f"{where} must hold one value a row, got shape {a.shape}")
     if a.dtype.kind in "fiub":
-        return _numbers(a.astype(np.float64), lowest, limit)
+        return _numbers(a.astype(np.float64), a, lowest, limit)
     if a.dtype.kind not in "OUST":
-        raise ValueError(f"{where} must hold numbers or text, got {a.dtype}: make one of them in read")
+        raise ValueError(f"{where} must hold numbers or text, got {a.dtype}: make one of it in read")
     a = a.astype(object)
     missing = np.array([_is_missing(value) for value in a], bool)
     kinds = {type(value) for value in a[~missing]}
     if not kinds:
         return Column("missing", 0, len(a), counts={}, sample=np.full(len(lowest), None, object))
     if all(issubclass(kind, (bool, int, float, np.number, np.bool_)) for kind in kinds):
-        return _numbers(np.where(missing, np.nan, a).astype(np.float64), lowest, limit)
+        try:
+            return _numbers(np.where(missing, np.nan, a).astype(np.float64), a, lowest, limit)
+        except (OverflowError, TypeError) as error:
+            raise ValueError(f"{where} must hold numbers of float64: {error}") from None
     if not all(issubclass(kind, (str, bytes)) for kind in kinds):
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise ValueError(f"{where} must hold numbers or text, got {names}: make one of them in read")
@@ -233,19 +258,23 @@ def _is_missing(value: Any) -> bool:
     )
 
 
-def _numbers(a: Array, lowest: Array, limit: int) -> Column:
-    """Summarise numbers, NaN where there is none."""
+def _numbers(a: Array, given: Array, lowest: Array, limit: int) -> Column:
+    """Summarise numbers, NaN where there is none; ``given`` are the same, of a type in which none is rounded."""
     missing, finite = np.isnan(a), np.isfinite(a)
     found, n = a[finite], int(finite.sum())
     n_missing = int(missing.sum())
     rest = {"n_missing": n_missing, "n_infinite": len(a) - n - n_missing, "sample": a[lowest]}
     if not n:
-        return Column("number", 0, counts={}, **rest)  # type: ignore[arg-type]
+        return Column("number" if n_missing < len(a) else "missing", 0, counts={}, **rest)  # type: ignore[arg-type]
     counts: dict[Any, int] | None = None
     if (found == np.floor(found)).all():
-        values, times = np.unique(found, return_counts=True)
-        if len(values) <= limit:
+        exact = given[finite]
+        if exact.dtype == object:
+            counts = dict(sorted(Counter(map(int, exact)).items()))
+        else:
+            values, times = np.unique(exact, return_counts=True)
             counts = {int(value): int(time) for value, time in zip(values, times, strict=True)}
+        counts = counts if len(counts) <= limit else None
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(found.mean())
         return Column(
@@ -262,7 +291,7 @@ def _numbers(a: Array, lowest: Array, limit: int) -> Column:
 
 def _merged(a: Summary, b: Summary, k: int, limit: int, where: str) -> Summary:
     """Return the summary of the rows of both; ``where`` names those of b."""
-    if list(a.columns) != list(b.columns):
+    if set(a.columns) != set(b.columns):
         raise ValueError(
             f"all shards must have the same columns; {where} has {list(b.columns)}, those before {list(a.columns)}"
         )
@@ -278,7 +307,8 @@ def _both(a: Column, b: Column, lowest: Array, limit: int, where: str) -> Column
     if len(kinds) > 1:
         raise ValueError(f"{where} is a {b.kind}, and a {a.kind} in the shards before")
     kind = kinds.pop() if kinds else "missing"
-    samples = [np.full(len(c.sample), np.nan) if kind == "number" and c.kind == "missing" else c.sample for c in (a, b)]
+    none: Any = np.nan if kind == "number" else None
+    samples = [np.full(len(c.sample), none) if c.kind == "missing" else c.sample for c in (a, b)]
     sample = np.concatenate(samples)[lowest]
     counts: dict[Any, int] | None = None
     if a.counts is not None and b.counts is not None:
