@@ -99,7 +99,7 @@ def kinds_of_rows() -> dict[str, tuple[list[nn.Layer], Any, Any]]:
     sequences = nn.Ragged.from_list([rng.integers(0, 9, n) for n in rng.integers(0, 5, 60)])
     events = nn.Ragged.of(rng.integers(0, 3, sequences.n_events), sequences.offsets.copy())
     labels, two = rng.integers(0, 3, 60), (rng.normal(size=(60, 2)), rng.normal(size=(60, 3)))
-    sparse = pytest.importorskip("scipy.sparse").random_array((60, 40), density=0.1, format="csr", rng=rng)
+    sparse = pytest.importorskip("scipy.sparse").csr_array(rng.normal(size=(60, 40)) * (rng.random((60, 40)) < 0.1))
     return {
         "ragged": ([nn.Embedding(9, 4), nn.GRU(4, 3), nn.LastEvent(), nn.Dense(3, 3)], sequences, labels),
         "events": ([nn.Embedding(9, 4), nn.RNN(4, 3)], sequences, events),
