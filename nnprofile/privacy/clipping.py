@@ -1,7 +1,7 @@
 """Clipped sums of gradients: each example's gradient g_n made no longer than C, then added up, in one pass.
 
-An example's dy scales with its weight all the way back, so with c_n = min(1, C / |g_n|) the clipped sum is the gradient with
-weights c_n: clipping is a sample weight (docs/privacy.md, eq. 76-78). Of a Dense layer, |g_n|^2 = (|x_n|^2 + 1) |dy_n|^2; what
+An example's dy scales with its weight all the way back, so with c_n = min(1, C / norm(g_n)) the clipped sum is the gradient with
+weights c_n: clipping is a sample weight (docs/privacy.md, eq. 76-78). Of a Dense layer, norm(g_n)^2 = (|x_n|^2 + 1) |dy_n|^2; what
 comes back from the loss, and each layer's x, are all that is needed.
 """
 
@@ -114,7 +114,7 @@ def check_layers(net: Layer, name: str = "") -> None:
 
 
 def clipped_sum(net: Layer, loss: Loss, x: Any, y: Any, clip: float, rng: Rng = None) -> tuple[Parameters, Array]:
-    """Return sum_n min(1, C / |g_n|) g_n, where g_n is the gradient of example n's loss; and all |g_n|.
+    """Return sum_n min(1, C / norm(g_n)) g_n, where g_n is the gradient of example n's loss; and all norm(g_n).
 
     A sequence is one example: its loss is the sum over its events, where y has a target for each. An example whose gradient
     is not finite is left out. It is the arithmetic of private training: neither noise nor sampling is in it.

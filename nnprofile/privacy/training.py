@@ -1,6 +1,6 @@
 """Differentially private training: Poisson samples, clipped gradients, Gaussian noise, a public divisor.
 
-A step draws each of N rows with probability q = B / N, and moves along (sum_n min(1, C / |g_n|) g_n + z C N(0, I)) / B, where B
+A step draws each of N rows with probability q = B / N, and moves along (sum_n min(1, C / norm(g_n)) g_n + z C N(0, I)) / B, where B
 is the *expected* size of a batch (docs/privacy.md, eq. 74-75; Abadi et al. 2016, algorithm 1).
 """
 
@@ -94,7 +94,7 @@ def fit_private(
 ) -> PrivateHistory:
     """Train ``net`` in place so that no row can be told from it: (epsilon, delta)-differential privacy.
 
-    A step is (eq. 75): n ~ Binomial(N, q), a subset S of n rows; G = sum_(n in S) min(1, C / |g_n|) g_n + z C N(0, I);
+    A step is (eq. 75): n ~ Binomial(N, q), a subset S of n rows; G = sum_(n in S) min(1, C / norm(g_n)) g_n + z C N(0, I);
     optimizer.step(params, G / B). The noise z is the least with which ``n_steps`` steps spend epsilon, by Rényi divergences.
 
     What is promised: had any one of the N rows had no part in any sum, every statement about the trained parameters would be at
