@@ -1,8 +1,8 @@
 """Clipped sums of gradients: each example's gradient g_n made no longer than C, then added up, in one pass.
 
-An example's dy scales with its weight all the way back, so with c_n = min(1, C / norm(g_n)) the clipped sum is the gradient with
-weights c_n: clipping is a sample weight (docs/privacy.md, eq. 76-78). Of a Dense layer, norm(g_n)^2 = (|x_n|^2 + 1) |dy_n|^2; what
-comes back from the loss, and each layer's x, are all that is needed.
+An example's dy scales with its weight all the way back, so with c_n = min(1, C / norm(g_n)) the clipped sum is the gradient
+with weights c_n: clipping is a sample weight (docs/privacy.md, eq. 76-78). Of a Dense layer, norm(g_n)^2 is
+(|x_n|^2 + 1) |dy_n|^2; what comes back from the loss, and each layer's x, are all that is needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Differentially private training: Poisson samples, clipped gradients, Gaussian noise, a public divisor.
 
-A step draws each of N rows with probability q = B / N, and moves along (sum_n min(1, C / norm(g_n)) g_n + z C N(0, I)) / B, where B
-is the *expected* size of a batch (docs/privacy.md, eq. 74-75; Abadi et al. 2016, algorithm 1).
+A step draws each of N rows with probability q = B / N, and moves along (sum_n min(1, C / norm(g_n)) g_n + z C N(0, I)) / B,
+where B is the *expected* size of a batch (docs/privacy.md, eq. 74-75; Abadi et al. 2016, algorithm 1).
 """
 
 from __future__ import annotations
