@@ -35,6 +35,11 @@ def table(path: Path) -> preprocess.Table:
     return preprocess.clean(collect.csv_file(path, "left", None))
 
 
+def asked(path: Path, book: Path, out: Path, epsilon: str) -> list[str]:
+    """Return the command's arguments."""
+    return ["--csv", str(path), "--target", "left", "--private", epsilon, "--codebook", str(book), "--out", str(out)]
+
+
 def test_the_encoder_has_seen_no_row(tmp_path: Path) -> None:
     """Other rows, of the same kinds, give the same encoder."""
     one = table(customers(tmp_path / "a.csv"))
@@ -49,20 +54,7 @@ def test_the_encoder_has_seen_no_row(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, book, out = customers(tmp_path / "customers.csv"), tmp_path / "book.json", tmp_path / "out"
     book.write_text(json.dumps(CODEBOOK))
-    arguments = [
-        "--csv",
-        str(path),
-        "--target",
-        "left",
-        "--private",
-        "8",
-        "--codebook",
-        str(book),
-        "--out",
-        str(out),
-        "--fast",
-    ]
-    assert chart.main(arguments) == 0
+    assert chart.main([*asked(path, book, out, "8"), "--fast"]) == 0
     said = capsys.readouterr().out
     assert "not in it: ['note']" in said and "epsilon 8" in said and "no contradiction" in said
     folder = out / "customers" / "private"
@@ -106,19 +98,7 @@ def test_codebooks_that_are_none(
 ) -> None:
     book, path = tmp_path / "book.json", customers(tmp_path / "customers.csv", 300)
     book.write_text(content)
-    arguments = [
-        "--csv",
-        str(path),
-        "--target",
-        "left",
-        "--private",
-        "1",
-        "--codebook",
-        str(book),
-        "--out",
-        str(tmp_path / "o"),
-    ]
-    assert chart.main(arguments) == 2
+    assert chart.main(asked(path, book, tmp_path / "o", "1")) == 2
     assert message in capsys.readouterr().err
 
 

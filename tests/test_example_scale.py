@@ -60,7 +60,7 @@ def test_parts_are_all_rows_and_copies_are_on_one_side(folder: Path) -> None:
     assert sum(map(len, homes.values())) == len(set.union(*homes.values()))
 
 
-def test_one_result_for_any_workers_and_again(folder: Path, tmp_path: Path) -> None:
+def test_one_result_for_any_workers_and_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = {}
     for name in ("here", "processes"):
         out = tmp_path / name
@@ -72,6 +72,8 @@ def test_one_result_for_any_workers_and_again(folder: Path, tmp_path: Path) -> N
         record = {"age": "30", "visits": "1", "money": "80.5", "city": "Rome", "household": "7"}
         names = {column.name for column in profiler.columns}
         assert 0 < profiler.score_one({k: v for k, v in record.items() if k in names}) < 1
+    n_blank = sum((scale.Source().read(path, "fit")["left"] == "").sum() for path in scale.files_in(folder))
+    assert f"left: {n_blank} of the rows to fit have no answer, and are left out" in capsys.readouterr().out and n_blank
     assert found["here"] == found["processes"] and set(found["here"]) == {"all rows", "the sample"}
     assert 0.6 < found["here"]["all rows"]["roc_auc"] < 1
     again = scale.run(folder, "left", "yes", tmp_path / "here", n_replicas=2, n_epochs=2)
@@ -103,6 +105,11 @@ def test_a_comparison_and_unknown_answers(folder: Path) -> None:
     _, _, _, answer = scale.understood(sampled, sampled, "left", None, preprocess.Types(), folder)
     y, known = answer.of(text["left"])
     assert (known == (text["left"] != "")).all() and (y == (text["left"] == "yes")).all()
+    words = pd.Series(["yes", "no", "", "Unknown", "-9.0", "N/A"], dtype=object)
+    answer = scale.Answer("left", "yes", missing=frozenset(["unknown", "-9"]))
+    assert answer.of(words)[1].tolist() == [True, True, False, False, False, False]
+    told = scale.understood(sampled, sampled, "left", None, preprocess.Types(missing=("Unknown",)), folder)[3]
+    assert told.missing == {"unknown"}
 
 
 def test_what_cannot_be_read_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,10 +51,15 @@ class Source:
         frame = pd.DataFrame(file.records, columns=file.names, dtype=object).apply(lambda column: column.str.strip())
         if not part:
             return frame
+        return frame[self.is_in(part, frame, path)]
+
+    def is_in(self, part: str, frame: pd.DataFrame, path: Path) -> np.ndarray:
+        """Tell which rows of a file belong to a part: each row's own text says."""
         low, high = PARTS[part]
-        keys = frame[column_of(file.names, self.group, path)] if self.group else frame.agg("\x1f".join, axis=1)
+        keys = frame[column_of(list(frame), self.group, path)] if self.group else frame.agg("\x1f".join, axis=1)
         lots = np.array([int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) % 100 for key in keys])
-        return frame[(lots >= low) & (lots < high)]
+        found: np.ndarray = (lots >= low) & (lots < high)
+        return found
 
 
 @dataclass(frozen=True)
@@ -64,16 +69,18 @@ class Answer:
     name: str
     yes: str  # as one value; or a comparison, such as ">500"
     number: amounts.Numbers | None = None  # how a number is read, for a comparison
+    missing: frozenset[str] = frozenset()  # words that count as missing, in lower case, beside those of MISSING
 
     def of(self, text: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Return 0 and 1, and of which rows that is known."""
+        words = text.str.lower().str.replace(r"\.0+$", "", regex=True)
+        known = ~words.isin(amounts.MISSING | self.missing).to_numpy(bool)
         if self.number is None:
-            known = ~text.str.lower().isin(amounts.MISSING)
-            return (as_one_value(text) == self.yes).to_numpy(int), known.to_numpy(bool)
+            return (as_one_value(text) == self.yes).to_numpy(int), known
         numbers = text.map(self.number).to_numpy(float)
         operator, limit = re.fullmatch(r"([<>]=?)\s*(.+)", self.yes).groups()  # type: ignore[union-attr]
         compare = {">": np.greater, ">=": np.greater_equal, "<": np.less, "<=": np.less_equal}[operator]
-        return compare(numbers, self.number(limit)).astype(int), ~np.isnan(numbers)
+        return compare(numbers, self.number(limit)).astype(int), known & ~np.isnan(numbers)
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,10 @@ def run(
         print(f"{folder.name}: {len(files)} files; {sampled.n_rows:,} rows to fit, {held.n_rows:,} to validate")
         table, fit, validate, answer = understood(sampled, held, target, positive, types, folder)
         small = train.train(table, fit, validate, n_networks=1)
+        if counts := sampled[answer.name].counts:
+            is_known = answer.of(pd.Series([*counts], dtype=object))[1]
+            n_unknown = sum(n for n, known in zip(counts.values(), is_known, strict=True) if not known)
+            print(f"  {answer.name}: {n_unknown:,} of the rows to fit have no answer, and are left out")
         print(
             f"encoder and first network: of {len(fit):,} rows, {len(table.kinds)} columns, encoding {small.encoding!r}"
         )
@@ -244,24 +255,25 @@ def understood(
             table = table.without([suspect.name])
     for note in table.notes.items():
         print(f"  {note[0]}: {note[1]}")
+    missing = frozenset(word.lower() for word in types.missing)
     if positive is not None and re.match(r"[<>]", positive.strip()):
         way = amounts.numbers(frame[name][frame[name] != ""].value_counts().to_dict(), types.decimal)
         assert way is not None  # the table was made by it
-        return table, fit, validate, Answer(name, positive.strip(), way[0])
-    return table, fit, validate, Answer(name, as_one_value(pd.Series([table.positive]))[0])
+        return table, fit, validate, Answer(name, positive.strip(), way[0], missing)
+    return table, fit, validate, Answer(name, as_one_value(pd.Series([table.positive]))[0], None, missing)
 
 
 def scored(path: Path, reader: Reader, models: tuple[train.Model, ...], out: Path) -> np.ndarray:
     """Write the scores of a file's rows; return of its test rows how many of each answer each model gives which probability."""
     text = reader.source.read(path)
-    test = reader.source.read(path, "test").index
+    is_test = reader.source.is_in("test", text, path)
     x = reader.encoder.transform(typed(text, reader.columns))
     probabilities = [model.of_features(x) for model in models]
     table = pd.DataFrame({"record": np.arange(1, len(text) + 1), "probability": probabilities[0]})
     table["answer"] = np.where(probabilities[0] >= models[0].threshold, "yes", "no")
     deploy.write_csv(table, out / f"{path.name}.csv")
     y, known = reader.answer.of(text[reader.answer.name])
-    rows = np.flatnonzero(known & text.index.isin(test))
+    rows = np.flatnonzero(known & is_test)
     counts = np.zeros((len(models), 2, N_BINS))
     for count, probability in zip(counts, probabilities, strict=True):
         bins = np.minimum((probability[rows] * N_BINS).astype(int), N_BINS - 1)

@@ -218,8 +218,7 @@ def _lower_bound(scores: Array, is_in: Array, delta: float, p: float) -> tuple[f
     """Return the largest epsilon that the guesses exclude, and the guesses."""
     m, best = len(scores), (0.0, 0, 0)
     order = np.argsort(scores)
-    tries = sorted({max(2, int(share * m) // 2 * 2) for share in (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)} - {0})
-    tries = [r for r in tries if r <= m]
+    tries = sorted({max(2, int(share * m) // 2 * 2) for share in (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)})
     for r in tries:
         n_right = int(is_in[order[m - r // 2 :]].sum() + (~is_in[order[: r // 2]]).sum())
         found = _excluded(m, r, n_right, delta, p / len(tries))

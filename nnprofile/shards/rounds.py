@@ -62,7 +62,7 @@ def train(task: Task) -> Done:
 
 def differentiate(task: Task) -> Done:
     """Return the gradient on a replica's next batch, without the L2 term."""
-    net, optimizer = deepcopy((task.net, task.optimizer))
+    net = deepcopy(task.net)
     stream = Stream(task.job, net, task.epoch, task.visits, task.position)
     vector, values, totals = np.zeros_like(net.params.vector), np.zeros(0), np.zeros(0)
     if found := stream.ahead(1):
@@ -72,7 +72,7 @@ def differentiate(task: Task) -> Done:
             value, grads = objective.value_and_gradient(x, y, weight, draws_for(*task.draws))
         vector, values, totals = grads.vector, np.array([float(value)]), np.array([total_weight(x, y, weight)])
         stream.done(1)
-    return Done(task.replica, vector, {}, optimizer.n_steps, values, totals, stream.position, stream.has_ended)
+    return Done(task.replica, vector, {}, task.optimizer.n_steps, values, totals, stream.position, stream.has_ended)
 
 
 def joined(pieces: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
